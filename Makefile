@@ -1,0 +1,48 @@
+# Keypost. `make run` shows the main job, `make test` runs all tests. Needs Python >= 3.11 and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROTOS := $(shell find protos -name '*.proto')
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(STAMP): pyproject.toml hatch_build.py constraints.txt $(PROTOS)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Keypost needs Python >= 3.11; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Keypost into $(VENV) (about half a minute, once)"
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: $(STAMP) ## Create the virtual environment
+
+run: $(STAMP) ## Start the whole stack and play the main job (JSON=1, SUITE=RSA1024_AES128)
+	@$(BIN)/keypost-embedded story $(if $(JSON),--json) $(if $(SUITE),--suite $(SUITE))
+
+up: $(STAMP) ## Start the whole stack and leave it running (SUITE=RSA1024_AES128)
+	@$(BIN)/keypost-embedded up $(if $(SUITE),--suite $(SUITE))
+
+test: $(STAMP) ## Run all tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## Run all linters
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/buf lint
+	@$(BIN)/buf format -d --exit-code
+
+format: $(STAMP) ## Format code and protos
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+	@$(BIN)/buf format -w
+
+clean: ## Remove the virtual environment and everything generated
+	rm -rf $(VENV) .keypost .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf clients/python/keypost/*/v1
+
+.PHONY: help install run up test lint format clean

@@ -1,0 +1,1 @@
+"""The three services of Keypost and what they share."""
