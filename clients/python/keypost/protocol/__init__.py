@@ -1,0 +1,1 @@
+"""The rules of Keypost, without I/O (docs/spec.md)."""
