@@ -1,0 +1,1 @@
+"""The local key store: what a client keeps on its device, sealed (docs/architecture)."""

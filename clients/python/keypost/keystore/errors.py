@@ -1,0 +1,71 @@
+"""What can be wrong with a local key store, each with a sentence that says what to do."""
+
+from __future__ import annotations
+
+from keypost.errors import KeypostError
+
+
+class KeyStoreError(KeypostError):
+    """Base of all errors of the local key store."""
+
+    reason = "KEY_STORE"
+
+
+class WrongPassphraseError(KeyStoreError):
+    """The passphrase, key file or key variable does not unlock this profile, or cannot be read."""
+
+    reason = "WRONG_PASSPHRASE"
+
+
+class KeyStoreTamperedError(KeyStoreError):
+    """A sealed value does not belong where it stands, or the file is damaged."""
+
+    reason = "KEY_STORE_TAMPERED"
+
+
+class KeyStoreMissingError(KeyStoreError):
+    """There is no profile at that place."""
+
+    reason = "KEY_STORE_MISSING"
+
+
+class NotAKeyStoreError(KeyStoreError):
+    """What is at that place is something else."""
+
+    reason = "NOT_A_KEY_STORE"
+
+
+class KeyStoreExistsError(KeyStoreError):
+    """There is a profile at that place already."""
+
+    reason = "KEY_STORE_EXISTS"
+
+
+class KeyStoreFormatError(KeyStoreError):
+    """A newer version of Keypost wrote this profile."""
+
+    reason = "KEY_STORE_FORMAT"
+
+
+class KeyStoreLockedError(KeyStoreError):
+    """Another process uses this profile."""
+
+    reason = "KEY_STORE_LOCKED"
+
+
+class KeyStoreConflictError(KeyStoreError):
+    """What is to be written contradicts what is there, such as a second statement of a signer."""
+
+    reason = "KEY_STORE_CONFLICT"
+
+
+class KeyStoreFullError(KeyStoreError):
+    """A list that others can fill has reached its limit; ``metadata["list"]`` names it."""
+
+    reason = "KEY_STORE_FULL"
+
+
+class KeyStoreUnavailableError(KeyStoreError):
+    """The disk does not do what it should: full, read-only, gone; or the store is closed."""
+
+    reason = "KEY_STORE_UNAVAILABLE"

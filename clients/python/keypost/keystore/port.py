@@ -1,0 +1,486 @@
+"""The interface of the local key store: what the client keeps on this device, and nothing about how.
+
+Open one with ``keypost.keystore.open_store`` or ``create_store``. The parts hang off one ``KeyStore``; whatever
+is written inside ``with store.transaction():`` is written whole or not at all, across all parts, and is on the
+disk when the block ends. Outside such a block every method is a transaction of its own. All methods block; call
+them from one thread at a time.
+
+Every method may raise ``KeyStoreTamperedError`` (a sealed value was changed or moved) and
+``KeyStoreUnavailableError`` (the disk, or a closed store); beyond these only what it names. Lists come in pages,
+so memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+
+if TYPE_CHECKING:
+    from keypost.keystore.values import (
+        Conversation,
+        Evidence,
+        InboxMessage,
+        KeyPair,
+        OutgoingMessage,
+        OwnExtension,
+        Profile,
+        ReceivedMark,
+        StoredFile,
+        StoredRealmTrust,
+        StoredRecord,
+        StoredSession,
+        StoredStatement,
+        Totals,
+        WaitingEnvelope,
+    )
+    from contextlib import AbstractContextManager
+    from collections.abc import Collection, Iterator
+    from keypost.keystore.unlock import Unlock
+    from keypost.protocol.identifiers import Address
+
+
+class ProfilePart(Protocol):
+    """Who this installation is, and whom it trusts."""
+
+    def read(self) -> Profile:
+        """Return the profile."""
+        ...
+
+    def set_address(self, address: Address) -> None:
+        """Note the own address, once the CA has recorded the device; a new enrolment replaces it."""
+        ...
+
+    def set_bundle(self, bundle: bytes) -> None:
+        """Replace the serialised bundle."""
+        ...
+
+    def realm_trust(self) -> StoredRealmTrust | None:
+        """Return the newest realm trust, or ``None`` before the first."""
+        ...
+
+    def set_realm_trust(self, trust: StoredRealmTrust) -> None:
+        """Keep a verified realm trust.
+
+        Raises:
+            KeyStoreConflictError: Its sequence is lower than that of the one held, or equal with other bytes.
+        """
+        ...
+
+    def note(self, name: str) -> bytes | None:
+        """Return the note of that name, or ``None``: room for small state of the client's own, sealed."""
+        ...
+
+    def set_note(self, name: str, value: bytes | None) -> None:
+        """Write the note of that name; ``None`` removes it."""
+        ...
+
+
+class KeyPairPart(Protocol):
+    """The key pairs of this device: at most one pending, at most one current, any number replaced."""
+
+    def add_pending(self, fingerprint: bytes, suite: int, private_key_der: bytes, key_request: bytes) -> None:
+        """Write a new key pair down, before the CA is asked to record it. The same again is no error.
+
+        Raises:
+            KeyStoreConflictError: Another one is pending (``destroy`` it first), or this one is past that state.
+        """
+        ...
+
+    def set_key_request(self, fingerprint: bytes, key_request: bytes) -> None:
+        """Replace the request of the pending pair, when the CA wants another nonce or revision.
+
+        Raises:
+            KeyStoreConflictError: No such pair is pending.
+        """
+        ...
+
+    def promote(self, fingerprint: bytes, replaced_time: int) -> None:
+        """Make the pending pair current; the one that was current is replaced since ``replaced_time``.
+
+        Doing it again is no error.
+
+        Raises:
+            KeyStoreConflictError: No such pair is pending or current.
+        """
+        ...
+
+    def pending(self) -> KeyPair | None:
+        """Return the pending pair."""
+        ...
+
+    def current(self) -> KeyPair | None:
+        """Return the current pair."""
+        ...
+
+    def find(self, fingerprint: bytes) -> KeyPair | None:
+        """Return the pair with that fingerprint, whatever its state."""
+        ...
+
+    def replaced(self) -> tuple[KeyPair, ...]:
+        """Return the replaced pairs, the last replaced first."""
+        ...
+
+    def destroy(self, fingerprint: bytes) -> None:
+        """Destroy a pending or replaced pair, on the disk too. Unknown is no error.
+
+        Raises:
+            KeyStoreConflictError: It is the current one.
+        """
+        ...
+
+
+class RecordPart(Protocol):
+    """What is known of users: newest key info, pins, evidence of contradictions, keys no longer listened to."""
+
+    def find(self, username: str) -> StoredRecord | None:
+        """Return the newest verified key info of a user."""
+        ...
+
+    def put(self, record: StoredRecord) -> None:
+        """Keep a verified key info, unless a newer one of the same revision is held.
+
+        Raises:
+            KeyStoreConflictError: Its epoch or revision is lower than that of the one held.
+        """
+        ...
+
+    def usernames(self) -> tuple[str, ...]:
+        """Return all users of whom a record is held, sorted."""
+        ...
+
+    def pins(self, username: str) -> bytes | None:
+        """Return the pins of a user, as ``keypost.protocol.continuity`` serialised them."""
+        ...
+
+    def set_pins(self, username: str, pins: bytes) -> None:
+        """Replace the pins of a user."""
+        ...
+
+    def add_evidence(self, evidence: Evidence) -> None:
+        """Keep evidence; the same again is no error. Beyond the limit for a user only the first ones stay."""
+        ...
+
+    def evidence(self, username: str) -> tuple[Evidence, ...]:
+        """Return the evidence about a user, oldest first."""
+        ...
+
+    def close_keys(self, fingerprints: Collection[bytes], time: int) -> None:
+        """Note that nothing signed by these (replaced or revoked) keys is opened from now on."""
+        ...
+
+    def is_closed(self, fingerprint: bytes) -> bool:
+        """Return whether nothing signed by this key is opened any more."""
+        ...
+
+
+class SessionPart(Protocol):
+    """Session keys, and the extension statements seen and made for them."""
+
+    def add(self, session: StoredSession) -> None:
+        """Keep a session (of one's own, or after a successful step 14). The same again is no error.
+
+        Being the same ignores ``adoptable`` and ``messages_sent``, and changes neither.
+
+        Raises:
+            KeyStoreConflictError: That key_id names another key or creator in this conversation.
+        """
+        ...
+
+    def find(self, conversation: Conversation, key_id: bytes) -> StoredSession | None:
+        """Return one session."""
+        ...
+
+    def newest(self, conversation: Conversation, limit: int = 32) -> tuple[StoredSession, ...]:
+        """Return the sessions of a conversation with the highest (create_time, key_id), highest first."""
+        ...
+
+    def highest_create_time(self, conversation: Conversation) -> int:
+        """Return the highest session_create_time ever kept in the conversation, pruned or not; 0 if none."""
+        ...
+
+    def set_adoptable(self, conversation: Conversation, key_id: bytes, *, adoptable: bool) -> None:
+        """Say whether this device may answer under a session.
+
+        Raises:
+            KeyStoreConflictError: There is no such session.
+        """
+        ...
+
+    def count_message(self, conversation: Conversation, key_id: bytes) -> int:
+        """Count one more message that this device sends under a session, and return how many it makes.
+
+        Raises:
+            KeyStoreConflictError: There is no such session.
+        """
+        ...
+
+    def add_statement(self, conversation: Conversation, key_id: bytes, statement: StoredStatement) -> None:
+        """Keep the statement of a signer for a session. The same bytes again are no error.
+
+        Raises:
+            KeyStoreConflictError: The signer made another statement for it, or there is no such session.
+        """
+        ...
+
+    def statement(self, conversation: Conversation, key_id: bytes, signer: Address) -> StoredStatement | None:
+        """Return what that signer stated for a session."""
+        ...
+
+    def statements(self, conversation: Conversation, key_id: bytes) -> tuple[StoredStatement, ...]:
+        """Return all statements seen for a session, ordered by signer."""
+        ...
+
+    def set_own_extension(self, conversation: Conversation, key_id: bytes, own: OwnExtension) -> None:
+        """Keep the own key extension of a session. The same again is no error.
+
+        Raises:
+            KeyStoreConflictError: There is another one, or no such session.
+        """
+        ...
+
+    def own_extension(self, conversation: Conversation, key_id: bytes) -> OwnExtension | None:
+        """Return the own key extension of a session."""
+        ...
+
+
+class CounterPart(Protocol):
+    """The counters of messages, per sending device and conversation, and the marks against replays."""
+
+    def next_send(self, conversation: Conversation) -> int:
+        """Take the next counter of this device in a conversation: from 1, never twice, whatever the session."""
+        ...
+
+    def is_received(self, sender: Address, message_id: bytes) -> bool:
+        """Return whether that message was opened before: a replay."""
+        ...
+
+    def mark_received(
+        self, sender: Address, conversation: Conversation, counter: int, message_id: bytes, now: int
+    ) -> ReceivedMark:
+        """Mark a message as received, after it was decrypted, in the transaction that keeps it.
+
+        Raises:
+            KeyStoreConflictError: It is marked already.
+        """
+        ...
+
+    def missed(self, sender: Address, conversation: Conversation) -> int:
+        """Return how many messages of that device in that conversation have not come (yet)."""
+        ...
+
+
+class InboxPart(Protocol):
+    """Opened messages, for the application, in the order in which they were kept."""
+
+    def add(self, message: InboxMessage) -> int:
+        """Keep a message, and return its sequence; the argument's ``sequence`` and ``redelivered`` are ignored.
+
+        Raises:
+            KeyStoreConflictError: That message is there already.
+        """
+        ...
+
+    def next_unhandled(self, after: int = 0) -> InboxMessage | None:
+        """Hand out the oldest message that is not handled and whose sequence is above ``after``.
+
+        It is marked as handed out; ``redelivered`` says whether it was before.
+        """
+        ...
+
+    def set_handled(self, sequence: int) -> None:
+        """Note that the application is done with a message. Unknown, or done before, is no error."""
+        ...
+
+    def find(self, sender: Address, message_id: bytes) -> InboxMessage | None:
+        """Return a message without handing it out, handled or not."""
+        ...
+
+    def unhandled(self) -> Totals:
+        """Return how much waits for the application."""
+        ...
+
+    def forget(self, sequence: int) -> None:
+        """Erase a handled message at once, instead of at the next ``prune``. Others stay."""
+        ...
+
+
+class EnvelopePart(Protocol):
+    """A list of raw envelopes: those that wait (not yet), or those set aside (never)."""
+
+    def add(self, envelope: WaitingEnvelope) -> int:
+        """Keep an envelope, and return its sequence. The same bytes again are no error and change nothing.
+
+        The waiting list refuses when it is full; set aside, the oldest make room (see ``dropped``).
+
+        Raises:
+            KeyStoreFullError: The waiting list is full.
+        """
+        ...
+
+    def page(
+        self, after: int = 0, *, username: str | None = None, limit: int = 64
+    ) -> tuple[WaitingEnvelope, ...]:
+        """Return the next envelopes in the order in which they came, at most ``limit``.
+
+        Args:
+            after: The sequence after which to begin.
+            username: Only those that wait for this user's record.
+            limit: How many at most.
+        """
+        ...
+
+    def remove(self, sequence: int) -> None:
+        """Remove an envelope. Unknown is no error."""
+        ...
+
+    def count_sealed_to(self, fingerprint: bytes) -> int:
+        """Return how many are sealed to that own key, or to no key known (``sealed_to`` empty)."""
+        ...
+
+    def totals(self) -> Totals:
+        """Return how full the list is."""
+        ...
+
+    def dropped(self) -> int:
+        """Return how many envelopes were ever dropped from this list to make room."""
+        ...
+
+
+class OutboxPart(Protocol):
+    """Messages on their way out: so that a retry, even after a crash, keeps id, counter and content."""
+
+    def add(self, message: OutgoingMessage) -> None:
+        """Keep a message until it is stored by delivery. The same again is no error.
+
+        Raises:
+            KeyStoreConflictError: That id is another message's.
+            KeyStoreFullError: The outbox is full.
+        """
+        ...
+
+    def find(self, message_id: bytes) -> OutgoingMessage | None:
+        """Return a message on its way."""
+        ...
+
+    def page(
+        self, recipient: str | None = None, *, after: bytes = b"", limit: int = 64
+    ) -> tuple[OutgoingMessage, ...]:
+        """Return messages on their way, ordered by id (UUIDv7: by time), to one recipient or to all.
+
+        Args:
+            recipient: Only those to this user.
+            after: The message id after which to begin.
+            limit: How many at most.
+        """
+        ...
+
+    def remove(self, message_id: bytes) -> None:
+        """Forget a message: delivery has stored it, or it was given up. Unknown is no error."""
+        ...
+
+
+class FilePart(Protocol):
+    """Files that arrive in parts; one part in memory at a time."""
+
+    def add_part(self, file: StoredFile, index: int, data: bytes, now: int) -> StoredFile:
+        """Keep one part, and return the file as it now is. The same part again is no error.
+
+        Raises:
+            KeyStoreConflictError: The part contradicts earlier ones (other name, size, count, SHA-256 or bytes),
+                or its index is not below the count.
+            KeyStoreFullError: Too many bytes of incomplete files are announced.
+        """
+        ...
+
+    def find(self, sender: Address, file_id: bytes) -> StoredFile | None:
+        """Return what is known of a file."""
+        ...
+
+    def read(self, sender: Address, file_id: bytes) -> Iterator[bytes]:
+        """Yield the parts of a file in order, one in memory at a time; stop at the first that is missing."""
+        ...
+
+    def remove(self, sender: Address, file_id: bytes) -> None:
+        """Erase a file and its parts. Unknown is no error."""
+        ...
+
+
+class KeyStore(Protocol):
+    """Everything that the client keeps on this device."""
+
+    @property
+    def profile(self) -> ProfilePart:
+        """Who this installation is."""
+        ...
+
+    @property
+    def key_pairs(self) -> KeyPairPart:
+        """The own key pairs."""
+        ...
+
+    @property
+    def records(self) -> RecordPart:
+        """What is known of users."""
+        ...
+
+    @property
+    def sessions(self) -> SessionPart:
+        """Session keys and statements."""
+        ...
+
+    @property
+    def counters(self) -> CounterPart:
+        """Counters and replay marks."""
+        ...
+
+    @property
+    def inbox(self) -> InboxPart:
+        """Opened messages."""
+        ...
+
+    @property
+    def waiting(self) -> EnvelopePart:
+        """Envelopes that cannot be opened yet."""
+        ...
+
+    @property
+    def set_aside(self) -> EnvelopePart:
+        """Envelopes that will never be opened, with the reason; retriable by hand."""
+        ...
+
+    @property
+    def outbox(self) -> OutboxPart:
+        """Messages on their way out."""
+        ...
+
+    @property
+    def files(self) -> FilePart:
+        """Files that arrive in parts."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Open a block that is written whole when it ends, or not at all when an exception leaves it.
+
+        A block within a block is a part of the outer one that can fail alone: if its exception is caught outside
+        it, only the inner one is undone.
+        """
+        ...
+
+    def prune(self, before: int) -> None:
+        """Erase what is older than the age limit.
+
+        Sessions by create_time, replay marks by receipt, handled messages by accept_time, closed keys and incomplete
+        files by when they were noted. Counters are never forgotten.
+
+        Args:
+            before: The time before which things are too old.
+        """
+        ...
+
+    def change_unlock(self, unlock: Unlock) -> None:
+        """Seal the data key anew; the earlier passphrase, key file or variable no longer unlocks."""
+        ...
+
+    def close(self) -> None:
+        """Close the store, drop its keys, let other processes use the profile. Closing again is no error."""
+        ...
