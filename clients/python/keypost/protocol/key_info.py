@@ -1,0 +1,272 @@
+"""Key info: the signed record of a user's keys, verified (docs/spec.md, "Key info")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.encoding import USER_KEYS, fingerprint, parse
+from keypost.protocol.errors import (
+    KeyUnknownError,
+    MalformedStatementError,
+    RecordExpiredError,
+    RecordFromFutureError,
+    RecordRefusedError,
+)
+from keypost.protocol.key_requests import KeyRequest, read_key_request
+from keypost.protocol.realm_trust import CLOCK_SKEW
+from keypost.protocol.signing import sign_statement, verify_statement
+from keypost.protocol.suites import WEAK, Suite
+from keypost.protocol.tree import Tree, grow_tree
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.signing import Signer
+
+GOOD = pb.KEY_STATE_GOOD
+SUPERSEDED = pb.KEY_STATE_SUPERSEDED
+REVOKED = pb.KEY_STATE_REVOKED
+MOST_ENTRIES = 1_000
+STATES = frozenset({GOOD, SUPERSEDED, REVOKED})
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key in the record of its user.
+
+    Attributes:
+        request: The request by which it entered.
+        state: Good, superseded or revoked.
+        state_time: Since when (the rules' *T*).
+        reason: Why it was revoked.
+    """
+
+    request: KeyRequest
+    state: pb.KeyState
+    state_time: int
+    reason: pb.RevocationReason = pb.REVOCATION_REASON_UNSPECIFIED
+
+    @property
+    def address(self) -> Address:
+        """The device that holds the private key."""
+        return self.request.address
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the SubjectPublicKeyInfo: 32 bytes."""
+        return self.request.fingerprint
+
+    @property
+    def suite(self) -> Suite:
+        """The suite of the key."""
+        return self.request.suite
+
+    @property
+    def public_key(self) -> RSAPublicKey:
+        """The key itself, checked to be one of its suite."""
+        return self.request.public_key
+
+    @property
+    def public_key_der(self) -> bytes:
+        """SubjectPublicKeyInfo in DER."""
+        return self.request.public_key_der
+
+    @property
+    def expire_time(self) -> int:
+        """When it expires, Unix milliseconds."""
+        return self.request.expire_time
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is neither superseded nor revoked (it may be expired)."""
+        return self.state == GOOD
+
+    @property
+    def is_compromised(self) -> bool:
+        """Whether its private key may be known to somebody else."""
+        return self.state == REVOKED and self.reason == pb.REVOCATION_REASON_COMPROMISED
+
+    def to_entry(self) -> pb.KeyEntry:
+        """Return the key as it stands in a record."""
+        return pb.KeyEntry(
+            request=self.request.signed, state=self.state, state_time=self.state_time, reason=self.reason
+        )
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """A user's verified key info.
+
+    Attributes:
+        keys: All keys that the record names, in the order in which they entered.
+        history: Verified requests of older keys, oldest first.
+        key_info: Everything as received.
+    """
+
+    realm: str
+    username: str
+    epoch: int
+    revision: int
+    this_update: int
+    next_update: int
+    keys: tuple[Key, ...]
+    history: tuple[KeyRequest, ...]
+    key_info: pb.KeyInfo = field(repr=False, compare=False)
+
+    def find(self, key_fingerprint: bytes) -> Key | None:
+        """Return the key of this fingerprint, if the record names it."""
+        return next((key for key in self.keys if key.fingerprint == key_fingerprint), None)
+
+    def get(self, key_fingerprint: bytes) -> Key:
+        """Return the key of this fingerprint.
+
+        Raises:
+            KeyUnknownError: the record does not name it.
+        """
+        if (key := self.find(key_fingerprint)) is None:
+            raise KeyUnknownError(
+                f"key {key_fingerprint.hex()[:8]} is not in the record of {self.username}", username=self.username
+            )
+        return key
+
+    def good_keys(self, now: int) -> tuple[Key, ...]:
+        """Return the keys that may be sealed to and may act at ``now``: good, unexpired, not void."""
+        return tuple(key for key in self.keys if key.is_good and now < key.expire_time and not self.is_void(key))
+
+    def is_void(self, key: Key) -> bool:
+        """Whether the key descends from one that was compromised before it vouched."""
+        return key.fingerprint in self._void
+
+    def tree(self, minimum: Suite = WEAK) -> Tree:
+        """Return the tree of the epoch's keys; raises as :func:`keypost.protocol.tree.grow_tree`."""
+        return grow_tree(self.epoch, [*self.history, *(key.request for key in self.keys)], minimum)
+
+    @cached_property
+    def _void(self) -> frozenset[bytes]:
+        void: set[bytes] = set()
+        compromised = {key.fingerprint: key.state_time for key in self.keys if key.is_compromised}
+        for key in self.keys:
+            parent = key.request.parent_fingerprint
+            # When a key entered is known only while it is good; later times err towards void.
+            if parent in void or (parent in compromised and key.state_time > compromised[parent]):
+                void.add(key.fingerprint)
+        return frozenset(void)
+
+    def check_fresh(self, now: int) -> None:
+        """Raise unless the record may be relied upon at ``now``.
+
+        Raises:
+            RecordExpiredError: its next_update is past.
+            RecordFromFutureError: it was made more than five minutes ahead.
+        """
+        if now >= self.next_update:
+            raise RecordExpiredError(f"the record of {self.username} is no longer fresh", username=self.username)
+        if self.this_update > now + CLOCK_SKEW:
+            raise RecordFromFutureError(
+                f"the record of {self.username} is from the future; is this machine's clock right?",
+                username=self.username,
+            )
+
+
+def sign_user_keys(statement: pb.UserKeys, signer: Signer) -> pb.SignedUserKeys:
+    """Return ``statement`` signed by a record key."""
+    serialised = statement.SerializeToString(deterministic=True)
+    return pb.SignedUserKeys(
+        user_keys=serialised,
+        signature=sign_statement(signer, USER_KEYS, serialised),
+        record_key_fingerprint=fingerprint(signer.public_key_der),
+    )
+
+
+def read_key_info(key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now: int) -> KeyRecord:
+    """Verify key info and return the record.
+
+    Args:
+        key_info: As received, from whomever.
+        trust: The realm's trust.
+        username: The user that was asked for.
+        now: Unix milliseconds.
+
+    Raises:
+        TrustRefusedError: ``trust`` has expired.
+        UnknownRecordKeyError: not signed by a record key that the realm lists now.
+        SignatureInvalidError: the signature is wrong.
+        RecordRefusedError: it is of another realm or user.
+        RecordExpiredError, RecordFromFutureError: it is not fresh.
+        MalformedStatementError: it does not parse or contradicts itself.
+        PossessionError, EndorsementError, TreeBrokenError, ForkDetectedError: its keys do not prove each other.
+    """
+    trust.check_current(now)
+    signed = key_info.record
+    record_key = trust.record_key(signed.record_key_fingerprint, now)
+    verify_statement(record_key.public_key_der, USER_KEYS, signed.user_keys, signed.signature)
+    statement = parse(pb.UserKeys, signed.user_keys, "UserKeys")
+    if (statement.realm, statement.username) != (trust.realm, username):
+        raise RecordRefusedError(
+            f"asked for {username} of {trust.realm}, the record is of {statement.username} of {statement.realm}",
+            username=username,
+        )
+    record = _record(statement, key_info)
+    if not 0 < statement.next_update - statement.this_update <= trust.constants.record_lifetime:
+        raise MalformedStatementError(f"the record of {username} is meant to live longer than the realm allows")
+    record.check_fresh(now)
+    record.tree()
+    return record
+
+
+def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
+    if not statement.entries or len(statement.entries) + len(key_info.history) > MOST_ENTRIES:
+        raise MalformedStatementError(f"a record has 1 to {MOST_ENTRIES} entries")
+    record = KeyRecord(
+        realm=statement.realm,
+        username=statement.username,
+        epoch=statement.epoch,
+        revision=statement.revision,
+        this_update=statement.this_update,
+        next_update=statement.next_update,
+        keys=tuple(_key(entry) for entry in statement.entries),
+        history=tuple(read_key_request(request) for request in key_info.history),
+        key_info=key_info,
+    )
+    _check_requests(record)
+    _check_states(record)
+    return record
+
+
+def _key(entry: pb.KeyEntry) -> Key:
+    if entry.state not in STATES or entry.state_time < 1:
+        raise MalformedStatementError("an entry has no known state, or no time")
+    if (entry.state == REVOKED) == (entry.reason == pb.REVOCATION_REASON_UNSPECIFIED):
+        raise MalformedStatementError("revoked entries have a reason, and no others")
+    return Key(read_key_request(entry.request), entry.state, entry.state_time, entry.reason)
+
+
+def _check_requests(record: KeyRecord) -> None:
+    requests = [*record.history, *(key.request for key in record.keys)]
+    for request in requests:
+        if (request.realm, request.address.username) != (record.realm, record.username):
+            raise MalformedStatementError("an entry is of another realm or user than its record")
+    # Each revision is one change: two keys never enter at the same one, nor one key twice.
+    entered = [key.request.revision for key in record.keys]
+    if entered != sorted(set(entered)) or entered[-1] > record.revision:
+        raise MalformedStatementError("the entries are not in the order in which they entered")
+    if len({request.fingerprint for request in requests}) != len(requests):
+        raise MalformedStatementError("a key is named twice")
+
+
+def _check_states(record: KeyRecord) -> None:
+    renewed = {key.request.parent_fingerprint for key in record.keys if key.request.kind == pb.KEY_REQUEST_KIND_RENEW}
+    current: set[Address] = set()
+    for key in record.keys:
+        if not key.is_good:
+            continue
+        if key.request.epoch != record.epoch:
+            raise MalformedStatementError("a good key is not of the current epoch")
+        if key.fingerprint in renewed or key.address in current:
+            raise MalformedStatementError("a device has one good key at a time")
+        current.add(key.address)

@@ -1,0 +1,83 @@
+"""One epoch, one tree: all keys of a user descend from one root by endorsements (docs/spec.md, "The tree")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.errors import EndorsementError, ForkDetectedError, TreeBrokenError
+from keypost.protocol.key_requests import KeyRequest, verify_endorsement
+from keypost.protocol.suites import WEAK, Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The keys of one epoch.
+
+    Attributes:
+        root: Fingerprint of the root.
+        members: Parent fingerprint by fingerprint; the root's is empty.
+    """
+
+    root: bytes
+    members: Mapping[bytes, bytes]
+
+
+def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK) -> Tree:
+    """Verify that the keys of ``epoch`` form one tree, and return it.
+
+    Args:
+        epoch: The current epoch; requests of others are passed over.
+        requests: All key requests known, in any order.
+        minimum: Keys below this suite prove nothing: they are passed over, and their children count as roots.
+
+    Raises:
+        TreeBrokenError: there is no root or more than one, or a parent is unknown.
+        EndorsementError: an endorsement is not what it should be.
+        ForkDetectedError: a key has two renewal successors.
+    """
+    known = {request.fingerprint: request for request in requests if request.epoch == epoch}
+    _check_no_fork(known.values())
+    members = {
+        request.fingerprint: _verified_parent(request, known, minimum)
+        for request in known.values()
+        if request.suite.strength >= minimum.strength
+    }
+    roots = [own for own, parent in members.items() if not parent]
+    if len(roots) != 1:
+        raise TreeBrokenError(f"the keys of epoch {epoch} have {len(roots)} roots instead of one")
+    return Tree(roots[0], members)
+
+
+def _verified_parent(request: KeyRequest, known: Mapping[bytes, KeyRequest], minimum: Suite) -> bytes:
+    if request.is_root:
+        return b""
+    parent = known.get(request.parent_fingerprint)
+    if parent is None:
+        raise TreeBrokenError(f"the parent of key {request.fingerprint.hex()[:8]} is unknown")
+    _verify_endorsement_in_time(request, parent, known)
+    return parent.fingerprint if parent.suite.strength >= minimum.strength else b""
+
+
+def _verify_endorsement_in_time(request: KeyRequest, parent: KeyRequest, known: Mapping[bytes, KeyRequest]) -> None:
+    verify_endorsement(request, parent)
+    if request.kind == pb.KEY_REQUEST_KIND_RENEW:
+        return
+    for other in known.values():
+        is_successor = other.kind == pb.KEY_REQUEST_KIND_RENEW and other.parent_fingerprint == parent.fingerprint
+        if is_successor and other.revision < request.revision:
+            raise EndorsementError("a key vouched for another after it had been replaced")
+
+
+def _check_no_fork(requests: Iterable[KeyRequest]) -> None:
+    replaced: set[bytes] = set()
+    for request in requests:
+        if request.kind != pb.KEY_REQUEST_KIND_RENEW:
+            continue
+        if request.parent_fingerprint in replaced:
+            raise ForkDetectedError(f"key {request.parent_fingerprint.hex()[:8]} has two successors")
+        replaced.add(request.parent_fingerprint)
