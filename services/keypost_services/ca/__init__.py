@@ -1,0 +1,1 @@
+"""The Certificate Authority: records which public key belongs to whom, and signs what it says."""

@@ -1,0 +1,53 @@
+"""One-time codes: 128 bits in Crockford's base32, of which the CA keeps a hash alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keypost.protocol.encoding import pae, sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_LENGTH = 26
+_CODE_BYTES = 16
+_READ_AS = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
+_HASH_LABEL = b"keypost/ca/one-time-code"
+_REALM_LABEL = b"keypost/ca/realm"
+
+
+class CodeMalformedError(ValueError):
+    """A text that no one-time code can be."""
+
+
+def new_code(random: Callable[[int], bytes]) -> str:
+    """Return a new code: 26 characters, 128 random bits."""
+    number = int.from_bytes(random(_CODE_BYTES), "big")
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (_LENGTH - 1), -1, -5))
+
+
+def read_code(text: str) -> str:
+    """Return the code in its one form: capitals, without dashes or spaces, mistaken letters read as digits.
+
+    Raises:
+        CodeMalformedError: The text is no code.
+    """
+    code = text.upper().translate(_READ_AS)
+    # 26 characters have two bits more than a code.
+    if len(code) != _LENGTH or not set(code) <= set(_ALPHABET) or code[0] not in _ALPHABET[:8]:
+        raise CodeMalformedError(f"a one-time code is {_LENGTH} characters of Crockford's base32")
+    return code
+
+
+def realm_hash(realm: str, root_keys_der: Sequence[bytes]) -> bytes:
+    """Return what binds a code to the realm and its root keys: 32 bytes."""
+    return sha256(pae(_REALM_LABEL, realm.encode(), *sorted(root_keys_der)))
+
+
+def hash_code(code: str, username: str, realm: bytes) -> bytes:
+    """Return what is kept of a code: 32 bytes that bind it to the username and to `realm` (see ``realm_hash``).
+
+    A plain hash suffices: 128 random bits cannot be guessed, however fast the guessing.
+    """
+    return sha256(pae(_HASH_LABEL, realm, username.encode(), code.encode()))

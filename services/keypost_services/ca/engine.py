@@ -1,0 +1,99 @@
+"""Opens the database. What is particular to one kind of database is here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+WRITES = "keypost_writes"
+"""Execution option of connections that will write: SQLite then takes its write lock at the start."""
+
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
+
+
+class DatabaseInUseError(Exception):
+    """Another CA process holds the SQLite database."""
+
+
+def database_file(url: URL) -> str | None:
+    """Return the path of an SQLite database file, None for other databases."""
+    return url.database if url.get_backend_name() == "sqlite" else None
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """Return an engine for a database URL; connects only when it is first used.
+
+    Args:
+        url: Such as ``sqlite:///folder/ca.db``; the driver for asyncio is added to it.
+    """
+    parsed = make_url(url)
+    if parsed.drivername == "sqlite":
+        parsed = parsed.set(drivername="sqlite+aiosqlite")
+    engine = create_async_engine(parsed)
+    if (file := database_file(parsed)) is not None:
+        _prepare_sqlite(engine.sync_engine, file)
+    return engine
+
+
+def _prepare_sqlite(engine: Engine, file: str) -> None:
+    """Make SQLite's transactions real: begun when we say so, durable when they end."""
+
+    @event.listens_for(engine, "do_connect")
+    def _create_private(*_: object) -> None:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class DatabaseLock:
+    """Holds an SQLite database for one CA process, by an exclusive lock on a file beside it.
+
+    The lock is SQLite's own, on an empty database: the operating system drops it with the process, on every
+    platform.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._path = database.with_name(f"{database.name}.lock")
+        self._connection: sqlite3.Connection | None = None
+
+    def acquire(self) -> None:
+        """Take the lock at once.
+
+        Raises:
+            DatabaseInUseError: Another process has it.
+        """
+        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            connection.close()
+            raise DatabaseInUseError(f"another keypost-ca process uses the database beside {self._path}") from error
+        self._connection = connection
+
+    def release(self) -> None:
+        """Give the lock back; harmless when it is not held."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,118 @@
+"""Every refusal of the CA, with its reason as in ``protos/keypost/ca/v1``."""
+
+from __future__ import annotations
+
+from grpc import StatusCode
+
+from keypost_services.runtime.errors import ServiceError
+
+
+def sign_in_refused() -> ServiceError:
+    """Return the one answer to every sign-in that fails: it does not tell why, nor whether the user exists."""
+    return ServiceError(
+        StatusCode.PERMISSION_DENIED, "SIGN_IN_REFUSED", "the sign-in is not accepted for this username"
+    )
+
+
+def possession_unproven() -> ServiceError:
+    """Return the refusal of a key request that its own key did not sign."""
+    return ServiceError(
+        StatusCode.PERMISSION_DENIED, "POSSESSION_UNPROVEN", "the key request is not signed by its own key"
+    )
+
+
+def endorsement_refused() -> ServiceError:
+    """Return the refusal of a renewal; the same whether the parent is unknown or did not sign."""
+    return ServiceError(
+        StatusCode.PERMISSION_DENIED,
+        "ENDORSEMENT_REFUSED",
+        "the key request is not signed by a key of this device",
+    )
+
+
+def approval_required() -> ServiceError:
+    """Return the refusal of an enrolment where a device of the user must approve."""
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION,
+        "APPROVAL_REQUIRED",
+        "the user has a device with a good key: a further device needs its approval",
+    )
+
+
+def nonce_expired() -> ServiceError:
+    """Return the refusal of a nonce."""
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION, "NONCE_EXPIRED", "the nonce is no longer valid for this: begin anew"
+    )
+
+
+def suite_not_allowed(why: str) -> ServiceError:
+    """Return the refusal of a suite."""
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "SUITE_NOT_ALLOWED", why)
+
+
+def key_lifetime_refused(latest: int) -> ServiceError:
+    """Return the refusal of an expire_time.
+
+    Args:
+        latest: The latest that is accepted, Unix milliseconds.
+    """
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION,
+        "KEY_LIFETIME_REFUSED",
+        "the key must expire in the future, and not later than the realm's policy allows",
+        latest_expire_time=str(latest),
+    )
+
+
+def key_refused(why: str) -> ServiceError:
+    """Return the refusal of a public key."""
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "KEY_REFUSED", why)
+
+
+def key_replaced() -> ServiceError:
+    """Return the refusal of a renewal by a key that is no longer the device's."""
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION, "KEY_REPLACED", "the parent is no longer the key of this device"
+    )
+
+
+def renewal_window_over() -> ServiceError:
+    """Return the refusal of a renewal by a key that expired too long ago."""
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION,
+        "RENEWAL_WINDOW_OVER",
+        "the key expired too long ago to be renewed: enrol anew",
+    )
+
+
+def key_already_known() -> ServiceError:
+    """Return the refusal of a public key that was recorded before."""
+    return ServiceError(
+        StatusCode.ALREADY_EXISTS, "KEY_ALREADY_KNOWN", "this public key has been recorded before: make a new one"
+    )
+
+
+def revision_taken(current: int) -> ServiceError:
+    """Return the refusal of a key request that another change has overtaken."""
+    return ServiceError(
+        StatusCode.ABORTED,
+        "REVISION_TAKEN",
+        "the user's record has changed in the meantime: begin anew",
+        current_revision=str(current),
+    )
+
+
+def user_not_found(username: str) -> ServiceError:
+    """Return the answer to a look-up of a user that does not exist."""
+    return ServiceError(StatusCode.NOT_FOUND, "USER_NOT_FOUND", "there is no such user", username=username)
+
+
+def sequence_ahead(newest: int) -> ServiceError:
+    """Return the refusal of a watch from a number that was never given out here."""
+    return ServiceError(
+        StatusCode.OUT_OF_RANGE,
+        "SEQUENCE_AHEAD",
+        "the CA has not come that far: it was restored from a backup",
+        newest_sequence=str(newest),
+    )

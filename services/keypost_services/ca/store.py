@@ -1,0 +1,181 @@
+"""What the CA keeps, and the port through which it keeps it.
+
+A *change* is one step of one user's record: revision by revision, all or nothing. The rules of who may change
+what are not here but in the domain (``enrollment``, ``renewal``); a store only guarantees that a change applies
+to exactly the revision that the domain judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from keypost.keys.v1 import key_info_pb2 as pb
+
+
+class RevisionTakenError(Exception):
+    """The record is no longer at the revision to which the change was made."""
+
+
+class KeyAlreadyKnownError(Exception):
+    """The public key has been recorded before, for whomever."""
+
+
+class CodeUsedError(Exception):
+    """The one-time code has been used up in the meantime."""
+
+
+@dataclass(frozen=True)
+class RecordedKey:
+    """A key as the CA recorded it.
+
+    Attributes:
+        fingerprint: 32 bytes, SHA-256 of the SubjectPublicKeyInfo; unique over all keys ever recorded.
+        parent_fingerprint: 32 bytes, or empty for a root.
+        expire_time: Unix milliseconds.
+        key_request: The statement as it was received.
+        possession: The signature of the key itself.
+        endorsement: The signature of the parent; empty for a root.
+        state_time: Since when the key is in its state, Unix milliseconds.
+    """
+
+    fingerprint: bytes
+    username: str
+    device_id: str
+    suite: pb.Suite.ValueType
+    kind: pb.KeyRequestKind.ValueType
+    epoch: int
+    revision: int
+    parent_fingerprint: bytes
+    expire_time: int
+    key_request: bytes
+    possession: bytes
+    endorsement: bytes
+    state: pb.KeyState.ValueType
+    state_time: int
+    reason: pb.RevocationReason.ValueType = 0  # type: ignore[assignment]  # unspecified
+
+
+@dataclass(frozen=True)
+class User:
+    """A user and every key that was ever recorded for them, in the order in which the keys entered."""
+
+    username: str
+    epoch: int
+    revision: int
+    keys: tuple[RecordedKey, ...]
+
+    def find(self, fingerprint: bytes) -> RecordedKey | None:
+        """Return the key with this fingerprint (32 bytes), or None."""
+        return next((key for key in self.keys if key.fingerprint == fingerprint), None)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A good key that stops being good."""
+
+    fingerprint: bytes
+    state: pb.KeyState.ValueType
+    reason: pb.RevocationReason.ValueType = 0  # type: ignore[assignment]  # unspecified
+
+
+@dataclass(frozen=True)
+class EventDraft:
+    """An event that has no number yet."""
+
+    kind: pb.KeyEventKind.ValueType
+    fingerprint: bytes
+    ended_fingerprint: bytes = b""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A numbered change: never altered, never removed."""
+
+    sequence: int
+    username: str
+    revision: int
+    kind: pb.KeyEventKind.ValueType
+    fingerprint: bytes
+    ended_fingerprint: bytes
+    create_time: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """The step of a user's record to ``key.revision``, from the revision before it.
+
+    Attributes:
+        key: The key that enters; its epoch and revision become the user's.
+        endings: The keys that stop being good.
+        events: What is told to watchers, in this order.
+        code_hash: The one-time code that this uses up, or None.
+        time: When, Unix milliseconds.
+    """
+
+    key: RecordedKey
+    time: int
+    events: tuple[EventDraft, ...]
+    endings: tuple[Ending, ...] = ()
+    code_hash: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class OneTimeCode:
+    """A one-time code; the code itself is not kept.
+
+    Attributes:
+        code_hash: 32 bytes that also bind the username and the realm (see ``codes``).
+        expire_time: Unix milliseconds.
+        used_fingerprint: The key that it was used up for; empty while it is unused.
+    """
+
+    code_hash: bytes = field(repr=False)
+    username: str
+    expire_time: int
+    used_fingerprint: bytes = b""
+
+
+class Store(Protocol):
+    """What the CA needs from a database. Every method is one transaction."""
+
+    async def find_users(self, usernames: Sequence[str]) -> Mapping[str, User]:
+        """Return those of the users that exist, each as it was at one moment."""
+        ...
+
+    async def find_key(self, fingerprint: bytes) -> RecordedKey | None:
+        """Return the key with this fingerprint, of whatever user and state."""
+        ...
+
+    async def apply(self, change: Change) -> None:
+        """Apply a change whole, or not at all.
+
+        Raises:
+            RevisionTakenError: The user is not at the revision before it.
+            KeyAlreadyKnownError: The key's fingerprint has been recorded before.
+            CodeUsedError: The one-time code is used up, or gone.
+        """
+        ...
+
+    async def add_code(self, code: OneTimeCode) -> None:
+        """Keep a new one-time code."""
+        ...
+
+    async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
+        """Return the code with this hash (32 bytes)."""
+        ...
+
+    async def list_events(self, after_sequence: int, limit: int) -> Sequence[Event]:
+        """Return at most `limit` events with numbers above `after_sequence`, in order and without a gap."""
+        ...
+
+    async def newest_sequence(self) -> int:
+        """Return the number of the newest event, 0 when there is none."""
+        ...
+
+    async def keep_secret(self, name: str, proposal: bytes) -> bytes:
+        """Return the secret of that name; the first caller's proposal becomes it, for every process."""
+        ...

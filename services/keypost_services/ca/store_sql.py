@@ -1,0 +1,210 @@
+"""The store in an SQL database: only what SQLite and PostgreSQL understand alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost_services.ca.engine import WRITES
+from keypost_services.ca.store import (
+    Change,
+    CodeUsedError,
+    Event,
+    KeyAlreadyKnownError,
+    OneTimeCode,
+    RecordedKey,
+    RevisionTakenError,
+    User,
+)
+from keypost_services.ca.tables import (
+    EVENT_COUNTER,
+    counters,
+    device_keys,
+    key_events,
+    one_time_codes,
+    secrets,
+    users,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, RowMapping, Select, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+class SqlStore:
+    """A ``Store`` on SQLAlchemy Core.
+
+    Writers of one process queue here: they would queue at the row of the event counter anyway.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._writing_engine = engine.execution_options(**{WRITES: True})
+        self._writers = asyncio.Lock()
+
+    async def find_users(self, usernames: Sequence[str]) -> Mapping[str, User]:
+        """Return those of the users that exist; one query, so that revision and keys are of one moment."""
+        query = (
+            select(users.c.username, users.c.epoch, users.c.revision, *_prefixed(device_keys))
+            .join(device_keys, device_keys.c.username == users.c.username)
+            .where(users.c.username.in_(usernames))
+            .order_by(device_keys.c.revision)
+        )
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return _users_of(rows)
+
+    async def find_key(self, fingerprint: bytes) -> RecordedKey | None:
+        """Return the key with this fingerprint."""
+        query = select(device_keys).where(device_keys.c.fingerprint == fingerprint)
+        row = await self._first(query)
+        return None if row is None else RecordedKey(**row)
+
+    async def apply(self, change: Change) -> None:
+        """Apply a change whole, or not at all."""
+        async with self._writers, self._writing_engine.begin() as connection:
+            await _step_user(connection, change)
+            await _insert_key(connection, change.key)
+            await _end_keys(connection, change)
+            await _use_code(connection, change)
+            # Last: the row of the counter is what every other writer waits for.
+            await _append_events(connection, change)
+
+    async def add_code(self, code: OneTimeCode) -> None:
+        """Keep a new one-time code."""
+        async with self._writers, self._writing_engine.begin() as connection:
+            await connection.execute(insert(one_time_codes).values(asdict(code)))
+
+    async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
+        """Return the code with this hash."""
+        row = await self._first(select(one_time_codes).where(one_time_codes.c.code_hash == code_hash))
+        return None if row is None else OneTimeCode(**row)
+
+    async def list_events(self, after_sequence: int, limit: int) -> Sequence[Event]:
+        """Return the events after a number, in order."""
+        query = (
+            select(key_events)
+            .where(key_events.c.sequence > after_sequence)
+            .order_by(key_events.c.sequence)
+            .limit(limit)
+        )
+        async with self._engine.connect() as connection:
+            return [Event(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def newest_sequence(self) -> int:
+        """Return the number of the newest event."""
+        row = await self._first(select(counters.c.value).where(counters.c.name == EVENT_COUNTER))
+        return 0 if row is None else int(row["value"])
+
+    async def keep_secret(self, name: str, proposal: bytes) -> bytes:
+        """Return the secret of that name, keeping the proposal if there was none."""
+        try:
+            async with self._writers, self._writing_engine.begin() as connection:
+                await connection.execute(insert(secrets).values(name=name, value=proposal))
+        except IntegrityError:
+            row = await self._first(select(secrets.c.value).where(secrets.c.name == name))
+            return proposal if row is None else bytes(row["value"])
+        return proposal
+
+    async def _first(self, query: Select[Any]) -> RowMapping | None:
+        async with self._engine.connect() as connection:
+            found: RowMapping | None = (await connection.execute(query)).mappings().first()
+        return found
+
+
+async def _step_user(connection: AsyncConnection, change: Change) -> None:
+    """Set the user to the change's revision if they are at the one before it; locks the user's row."""
+    key = change.key
+    if key.revision == 1:
+        row = {"username": key.username, "epoch": key.epoch, "revision": 1, "create_time": change.time}
+        try:
+            await connection.execute(insert(users).values(row))
+        except IntegrityError as error:
+            raise RevisionTakenError from error
+        return
+    step = (
+        update(users)
+        .where(users.c.username == key.username, users.c.revision == key.revision - 1)
+        .values(epoch=key.epoch, revision=key.revision)
+    )
+    if (await connection.execute(step)).rowcount != 1:
+        raise RevisionTakenError
+
+
+async def _insert_key(connection: AsyncConnection, key: RecordedKey) -> None:
+    try:
+        await connection.execute(insert(device_keys).values(asdict(key)))
+    except IntegrityError as error:
+        raise KeyAlreadyKnownError from error
+
+
+async def _end_keys(connection: AsyncConnection, change: Change) -> None:
+    for ending in change.endings:
+        step = (
+            update(device_keys)
+            .where(
+                device_keys.c.fingerprint == ending.fingerprint,
+                device_keys.c.username == change.key.username,
+                device_keys.c.state == pb.KEY_STATE_GOOD,
+            )
+            .values(state=ending.state, reason=ending.reason, state_time=change.time)
+        )
+        # The revision was compared above: a key that is not good here was never seen good at that revision.
+        if (await connection.execute(step)).rowcount != 1:
+            raise RevisionTakenError
+
+
+async def _use_code(connection: AsyncConnection, change: Change) -> None:
+    if change.code_hash is None:
+        return
+    step = (
+        update(one_time_codes)
+        .where(one_time_codes.c.code_hash == change.code_hash, one_time_codes.c.used_fingerprint == b"")
+        .values(used_fingerprint=change.key.fingerprint)
+    )
+    if (await connection.execute(step)).rowcount != 1:
+        raise CodeUsedError
+
+
+async def _append_events(connection: AsyncConnection, change: Change) -> None:
+    """Number the events under the lock of the counter's row: commit order is number order, without gaps."""
+    count = len(change.events)
+    here = counters.c.name == EVENT_COUNTER
+    await connection.execute(update(counters).where(here).values(value=counters.c.value + count))
+    newest = (await connection.execute(select(counters.c.value).where(here))).scalar_one()
+    rows = [
+        asdict(draft)
+        | {
+            "sequence": newest - count + number,
+            "username": change.key.username,
+            "revision": change.key.revision,
+            "create_time": change.time,
+        }
+        for number, draft in enumerate(change.events, start=1)
+    ]
+    await connection.execute(insert(key_events), rows)
+
+
+_PREFIX = "key_"
+
+
+def _prefixed(table: Table) -> list[ColumnElement[Any]]:
+    return [column.label(f"{_PREFIX}{column.name}") for column in table.c]
+
+
+def _users_of(rows: Sequence[RowMapping]) -> Mapping[str, User]:
+    keys: dict[str, list[RecordedKey]] = defaultdict(list)
+    heads: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        values = {column.name: row[f"{_PREFIX}{column.name}"] for column in device_keys.c}
+        keys[row["username"]].append(RecordedKey(**values))
+        heads[row["username"]] = (row["epoch"], row["revision"])
+    return {name: User(name, *heads[name], tuple(found)) for name, found in keys.items()}
