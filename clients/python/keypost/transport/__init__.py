@@ -1,0 +1,1 @@
+"""How the SDK and the services call a service: channels, tokens, deadlines, retries, typed clients."""

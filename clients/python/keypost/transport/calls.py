@@ -1,0 +1,58 @@
+"""One unary call, with deadline, retries, and a fresh token where the old one was refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from keypost.errors import RefusedError
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from keypost.transport.retries import Calls
+    from keypost.transport.tokens import TokenSource
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+TOKEN_REFUSED = "TOKEN_REFUSED"  # noqa: S105 - the name of an error
+
+
+class Caller:
+    """Calls the methods of one service.
+
+    Args:
+        service: Its name: ``ca``, ``directory`` or ``delivery``.
+        calls: Deadlines and retries.
+        tokens: Where tokens come from; None for anonymous calls (and for services, which show a certificate).
+    """
+
+    def __init__(self, service: str, calls: Calls, tokens: TokenSource | None = None) -> None:
+        self.service = service
+        self._calls = calls
+        self._tokens = tokens
+
+    def metadata(self, *, anonymous: bool = False) -> Any:
+        """Return the metadata of the next call."""
+        return None if anonymous or self._tokens is None else self._tokens.metadata(self.service)
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Q, R],
+        request: Q,
+        *,
+        anonymous: bool = False,
+        idempotent: bool = True,
+    ) -> R:
+        """Call ``method`` and return its answer; see Calls.make for what it raises."""
+
+        async def attempt(seconds: float) -> R:
+            return await method(request, timeout=seconds, metadata=self.metadata(anonymous=anonymous))
+
+        try:
+            return await self._calls.make(attempt, self.service, idempotent=idempotent)
+        except RefusedError as refused:
+            if refused.reason != TOKEN_REFUSED or self._tokens is None:
+                raise
+            # The cached token may come from a clock since corrected: one fresh token, one more round.
+            self._tokens.forget()
+            return await self._calls.make(attempt, self.service, idempotent=idempotent)

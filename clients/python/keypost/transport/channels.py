@@ -1,0 +1,40 @@
+"""TLS channels to the services that a bundle names."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+_MEBIBYTE = 1024 * 1024
+_LARGEST_MESSAGE = 4 * _MEBIBYTE
+"""A batch of deliveries is at most 1 MiB, an answer about 100 users about 2 MiB."""
+
+OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+    ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 10_000),
+    # Retries are decided in one place (retries.py), where it is known which calls may be repeated.
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    # Channels with equal options share connections otherwise, and one that fails takes the others along.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.primary_user_agent", "keypost-python"),
+)
+
+
+def open_channel(target: str, tls_roots_pem: str) -> grpc.aio.Channel:
+    """Return a channel that connects on first use.
+
+    Args:
+        target: ``host:port``, from the bundle's endpoints.
+        tls_roots_pem: PEM of the only certificates that the service's certificate may chain to.
+
+    Returns:
+        The channel; the caller closes it.
+    """
+    credentials = grpc.ssl_channel_credentials(root_certificates=tls_roots_pem.encode())
+    return grpc.aio.secure_channel(target, credentials, options=OPTIONS)

@@ -1,0 +1,104 @@
+"""The delivery service, typed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.delivery.v1 import envelope_pb2
+from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from keypost.errors import UnreachableError
+from keypost.transport.calls import Caller
+from keypost.transport.refusals import read_refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from keypost.transport.retries import Calls
+    from keypost.transport.tokens import TokenSource
+
+SERVICE = "delivery"
+_FAREWELL = 0.5
+"""Seconds."""
+
+
+class ReceiveStream:
+    """One open Receive call: yields what the service says, takes acknowledgements.
+
+    Args:
+        call: The grpc.aio call, on which nothing was written yet.
+        max_unacknowledged: How many envelopes may be under way unacknowledged (1 to 256).
+    """
+
+    def __init__(self, call: Any, max_unacknowledged: int) -> None:
+        self._call = call
+        self._start = pb.ReceiveRequest(start=pb.Start(max_unacknowledged=max_unacknowledged))
+
+    async def responses(self) -> AsyncIterator[pb.ReceiveResponse]:
+        """Open the stream and yield what the service says until it ends.
+
+        Raises:
+            RefusedError: The service ended the stream and said why.
+            UnreachableError: The stream broke.
+        """
+        await self._write(self._start)
+        while True:
+            try:
+                response = await self._call.read()
+            except grpc.aio.AioRpcError as failure:
+                raise read_refusal(failure, SERVICE).error from None
+            if response is grpc.aio.EOF:
+                return
+            yield response
+
+    async def acknowledge(self, delivery_ids: Sequence[str]) -> None:
+        """Tell the service that envelopes (at most 256) are safe here."""
+        await self._write(pb.ReceiveRequest(acknowledge=pb.Acknowledge(delivery_ids=delivery_ids)))
+
+    async def close(self) -> None:
+        """End the call, giving acknowledgements a moment to arrive (a lost one only means a replay)."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await self._call.done_writing()
+                while await self._call.read() is not grpc.aio.EOF:
+                    pass
+        self._call.cancel()
+
+    async def _write(self, request: pb.ReceiveRequest) -> None:
+        try:
+            await self._call.write(request)
+        except grpc.aio.AioRpcError as failure:
+            raise read_refusal(failure, SERVICE).error from None
+        except asyncio.InvalidStateError:
+            raise UnreachableError("the receiving stream has ended: open another", service=SERVICE) from None
+
+
+class DeliveryClient:
+    """Sends envelopes and receives them.
+
+    Args:
+        channel: To the delivery service.
+        calls: Deadlines and retries.
+        tokens: Tokens of the calling device.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource) -> None:
+        self._stub = DeliveryServiceStub(channel)
+        self._caller = Caller(SERVICE, calls, tokens)
+
+    async def send(self, envelope: envelope_pb2.Envelope) -> pb.SendResponse:
+        """Hand over an envelope (may be repeated: delivery knows it by sender device and message id).
+
+        Raises:
+            RefusedError: Delivery refused it; ALREADY_EXISTS comes as MESSAGE_ID_USED.
+            UnreachableError: No answer.
+        """
+        return await self._caller.call(self._stub.Send, pb.SendRequest(envelope=envelope))
+
+    def receive(self, *, max_unacknowledged: int = 256) -> ReceiveStream:
+        """Return a stream for the calling device's mailbox; nothing is sent before it is iterated."""
+        return ReceiveStream(self._stub.Receive(metadata=self._caller.metadata()), max_unacknowledged)

@@ -1,0 +1,68 @@
+"""The directory, typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keypost.directory.v1 import directory_service_pb2 as pb
+from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from keypost.transport.calls import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc.aio
+
+    from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
+    from keypost.transport.retries import Calls
+    from keypost.transport.tokens import TokenSource
+
+SERVICE = "directory"
+
+
+class DirectoryClient:
+    """Looks up key info. Nothing here verifies: what comes back is verified by keypost.protocol.
+
+    Args:
+        channel: To the directory.
+        calls: Deadlines and retries.
+        tokens: Tokens of the calling device; None for a service, which shows its certificate.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource | None = None) -> None:
+        self._stub = DirectoryServiceStub(channel)
+        self._caller = Caller(SERVICE, calls, tokens)
+
+    async def get_realm_trust(self) -> realm_trust_pb2.SignedRealmTrust:
+        """Return the realm's trust statement, unverified."""
+        response = await self._caller.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest(), anonymous=True)
+        return response.realm_trust
+
+    async def get_key_info(
+        self, username: str, *, history_from: bytes = b"", min_revision: int = 0
+    ) -> key_info_pb2.KeyInfo:
+        """Return the key info of a user, unverified.
+
+        Args:
+            username: The user.
+            history_from: Fingerprint (32 bytes) of the key from which history is wanted; empty: from
+                the root of the epoch.
+            min_revision: A revision that the caller believes to exist; the directory asks the CA
+                rather than answer with less.
+
+        Returns:
+            The key info.
+
+        Raises:
+            RefusedError: USER_NOT_FOUND, CA_UNAVAILABLE, TOKEN_REFUSED.
+            UnreachableError: No answer.
+        """
+        request = pb.GetKeyInfoRequest(
+            username=username, history_from_fingerprint=history_from, min_revision=min_revision
+        )
+        return (await self._caller.call(self._stub.GetKeyInfo, request)).key_info
+
+    async def batch_get_key_info(self, usernames: Sequence[str]) -> Sequence[pb.LookUpResult]:
+        """Return one result a username (1 to 100), in order, unverified."""
+        request = pb.BatchGetKeyInfoRequest(usernames=usernames)
+        return (await self._caller.call(self._stub.BatchGetKeyInfo, request)).results

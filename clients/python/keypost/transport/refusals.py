@@ -1,0 +1,95 @@
+"""From the failure of a gRPC call back to the error that the service meant (docs/errors.md)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from keypost.errors import KeypostError, RefusedError, UnreachableError
+
+DOMAIN = "keypost"
+UNEXPECTED_ANSWER = "UNEXPECTED_ANSWER"
+_LONGEST_MESSAGE = 500
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
+_NO_ANSWER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+_RETRIABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A failed call, understood.
+
+    Attributes:
+        error: What to raise.
+        retriable: Whether the same call may succeed later.
+        retry_after_ms: How long the service asks to wait, or None.
+    """
+
+    error: KeypostError
+    retriable: bool
+    retry_after_ms: int | None
+
+
+def read_refusal(failure: grpc.aio.AioRpcError, service: str) -> Refusal:
+    """Return what a failed call means.
+
+    Args:
+        failure: As grpc.aio raised it.
+        service: The name of the service that was called, for the sentence.
+
+    Returns:
+        The refusal: a RefusedError if the service explained itself by exactly one ErrorInfo, else an
+        UnreachableError (no answer) or a RefusedError with reason UNEXPECTED_ANSWER (what answered is no
+        Keypost service).
+    """
+    info, retry_after_ms = _details(failure)
+    if info is None:
+        return _unexplained(failure, service)
+    retriable = failure.code() in _RETRIABLE or retry_after_ms is not None
+    metadata = {key: value for key, value in info.metadata.items() if key not in ("reason", "message", "retriable")}
+    text = f"the {service} service refused: {_shorten(failure.details())} ({info.reason})"
+    error = RefusedError(info.reason, text, retriable=retriable, **metadata)
+    return Refusal(error, retriable, retry_after_ms)
+
+
+def _details(failure: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, int | None]:
+    try:
+        status = rpc_status.from_call(failure)
+    except Exception:  # noqa: BLE001 - whatever a stranger put into the trailer is no explanation
+        return None, None
+    infos: list[error_details_pb2.ErrorInfo] = []
+    retry_after_ms: int | None = None
+    for detail in () if status is None else status.details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+            infos.append(info)
+        elif detail.Is(retry.DESCRIPTOR) and detail.Unpack(retry):
+            retry_after_ms = max(0, retry.retry_delay.ToMilliseconds())
+    explained = len(infos) == 1 and _REASON.fullmatch(infos[0].reason) is not None
+    return (infos[0] if explained else None), retry_after_ms
+
+
+def _unexplained(failure: grpc.aio.AioRpcError, service: str) -> Refusal:
+    if failure.code() in _NO_ANSWER:
+        text = (
+            f"the {service} service cannot be reached or did not answer in time ({failure.code().name}): "
+            "check the network, the endpoint and the TLS roots in the bundle, then try again"
+        )
+        return Refusal(
+            UnreachableError(text, service=service, code=failure.code().name),
+            retriable=True,
+            retry_after_ms=None,
+        )
+    text = f"the {service} service answered in an unexpected way ({failure.code().name}): is the endpoint right?"
+    error = RefusedError(UNEXPECTED_ANSWER, text, service=service, code=failure.code().name)
+    return Refusal(error, retriable=False, retry_after_ms=None)
+
+
+def _shorten(details: str | None) -> str:
+    printable = "".join(character if character.isprintable() else " " for character in details or "no details")
+    return printable[:_LONGEST_MESSAGE]
