@@ -1,0 +1,179 @@
+"""Settings of a service: from the environment, each documented, each checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path  # noqa: TC003  # pydantic reads the annotations
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, FilePath, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from keypost.protocol.identifiers import check_realm
+
+_LISTEN = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}")
+# Kubernetes puts such variables into every pod, for every service of its namespace.
+_KUBERNETES = re.compile(r"(?:SERVICE_HOST|SERVICE_PORT|PORT)(?:_.*)?")
+
+
+def _listen(value: str) -> str:
+    if not _LISTEN.fullmatch(value) or int(value.rpartition(":")[2]) > 65_535:  # noqa: PLR2004  # the highest port
+        raise ValueError("must be host:port, such as 0.0.0.0:8443 or [::]:8443 (port 0: any free one)")
+    return value
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+"""Where to listen: ``host:port``."""
+Realm = Annotated[str, AfterValidator(check_realm)]
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told. A service adds its own and sets the prefix of the variables."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    realm: Realm = Field(description="The realm, such as example.org.")
+    public_listen: Listen = Field(description="Where devices call: host:port.", default="127.0.0.1:0")
+    internal_listen: Listen | None = Field(
+        description="Where other services call, over mutual TLS: host:port. Without it there is no internal port.",
+        default=None,
+    )
+    metrics_listen: Listen | None = Field(
+        description="Where /metrics, /live and /ready are served over plain HTTP: host:port. Without it they are not.",
+        default=None,
+    )
+    tls_certificate: FilePath = Field(description="PEM file: certificate chain of the public port.")
+    tls_private_key: FilePath = Field(description="PEM file: private key of the public port.")
+    internal_tls_certificate: FilePath | None = Field(
+        description="PEM file: this service's certificate for other services (URI SAN keypost://REALM/service/NAME).",
+        default=None,
+    )
+    internal_tls_private_key: FilePath | None = Field(
+        description="PEM file: the private key of that certificate.", default=None
+    )
+    internal_tls_root: FilePath | None = Field(
+        description="PEM file: the root that issues service certificates and nothing else.", default=None
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        description="The least that is logged.", default="info"
+    )
+    log_format: Literal["json", "console"] = Field(description="json for machines, console for people.", default="json")
+    drain_seconds: float = Field(
+        description="How long calls under way may take after SIGTERM.", default=20.0, ge=0, le=600
+    )
+    reflection: bool = Field(description="Whether anybody may ask for the service's protos.", default=False)
+    max_calls: int = Field(
+        description="How many calls and streams may be under way at once; more are refused.",
+        default=20_000,
+        ge=1,
+    )
+    token_lookups_per_second: float = Field(
+        description="How many bad tokens one network address may show a second (at once: ten times as many).",
+        default=10.0,
+        gt=0,
+    )
+    ready_file: Path | None = Field(
+        description="A JSON file with the real ports, written when the service serves and removed when it ends.",
+        default=None,
+    )
+
+    @model_validator(mode="after")
+    def _internal_port_has_tls(self) -> Self:
+        if self.internal_listen is not None:
+            self.require_internal_tls()
+        return self
+
+    def require_internal_tls(self) -> tuple[Path, Path, Path]:
+        """Return certificate, private key and root for calls among services.
+
+        Raises:
+            ValueError: one is not set.
+        """
+        files = (self.internal_tls_certificate, self.internal_tls_private_key, self.internal_tls_root)
+        names = ("internal_tls_certificate", "internal_tls_private_key", "internal_tls_root")
+        missing = [variable_of(type(self), name) for name, file in zip(names, files, strict=True) if file is None]
+        if missing:
+            raise ValueError(f"calls among services need {', '.join(missing)}")
+        certificate, private_key, root = files
+        assert certificate is not None  # noqa: S101  # for the type checker: nothing is missing
+        assert private_key is not None  # noqa: S101
+        assert root is not None  # noqa: S101
+        return certificate, private_key, root
+
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+
+def variable_of(settings_cls: type[ServiceSettings], field: str) -> str:
+    """Return the environment variable that sets ``field``."""
+    return f"{settings_cls.model_config.get('env_prefix', '')}{field}".upper()
+
+
+def load_settings(settings_cls: type[SettingsT]) -> SettingsT:
+    """Read the settings from the environment.
+
+    Raises:
+        SystemExit: 2, after one line on standard error that names the variable that is wrong or missing.
+    """
+    try:
+        _refuse_unknown(settings_cls)
+        return settings_cls()  # type: ignore[call-arg]  # the environment has the arguments
+    except ValidationError as error:
+        why = _sentence(settings_cls, error)
+    except ValueError as error:
+        why = str(error)
+    print(why, file=sys.stderr)  # noqa: T201  # the service does not log yet
+    raise SystemExit(2)
+
+
+def _refuse_unknown(settings_cls: type[ServiceSettings]) -> None:
+    prefix = str(settings_cls.model_config.get("env_prefix", "")).upper()
+    known = [variable_of(settings_cls, field) for field in settings_cls.model_fields]
+    for name in sorted(os.environ if prefix else ()):
+        rest = name.upper().removeprefix(prefix)
+        if not name.upper().startswith(prefix) or name.upper() in known or _KUBERNETES.fullmatch(rest):
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1)
+        raise ValueError(f"{name}: there is no such setting" + (f"; is it {close[0]}?" if close else ""))
+
+
+def _sentence(settings_cls: type[ServiceSettings], error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    line = _problem(settings_cls, first)
+    names = [variable_of(settings_cls, str(other["loc"][0])) for other in others if other["loc"]]
+    return f"{line} (and see {', '.join(dict.fromkeys(names))})" if names else line
+
+
+def _problem(settings_cls: type[ServiceSettings], problem: Any) -> str:
+    text = problem["msg"].removeprefix("Value error, ").replace("\n", " ")
+    if not problem["loc"]:
+        return str(text)
+    field = str(problem["loc"][0])
+    if problem["type"] == "missing":
+        about = settings_cls.model_fields[field].description or ""
+        return f"{variable_of(settings_cls, field)}: must be set. {about}".rstrip()
+    return f"{variable_of(settings_cls, field)}: {text[:1].lower()}{text[1:]}"
+
+
+def describe_settings(settings_cls: type[ServiceSettings]) -> str:
+    """Return all settings with their documentation, for ``--help``: two lines a setting."""
+    lines = []
+    for name, field in settings_cls.model_fields.items():
+        if field.default is PydanticUndefined:
+            default = "required"
+        elif field.default is None:
+            default = "optional"
+        else:
+            default = f"default {_shown(field.default)}"
+        lines += [f"  {variable_of(settings_cls, name)} ({default})", f"      {field.description}"]
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
