@@ -1,0 +1,198 @@
+"""Where envelopes wait: the port that the service's rules are written against.
+
+A mailbox belongs to one address (a device of a user), not to a key: it survives renewal. Everything here is
+about bytes that wait; who may put them there is decided before.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from keypost.clock import DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from keypost.protocol.identifiers import Address
+
+BEGINNING = "0-0"
+"""The position before every delivery id."""
+
+
+class MailboxesUnavailableError(Exception):
+    """The store of the mailboxes does not answer, or cannot promise what was asked; the call may be repeated."""
+
+
+class ReceiverDisplacedError(Exception):
+    """Another stream of the same device has claimed the mailbox."""
+
+
+class Outcome(enum.Enum):
+    """What became of an envelope at one mailbox."""
+
+    APPENDED = "appended"
+    DUPLICATE = "duplicate"
+    """The same bytes under the same name were accepted before."""
+    ID_USED = "id_used"
+    """Other bytes under the same name were accepted before."""
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class MessageName:
+    """What names a message within a mailbox for as long as the mailbox age.
+
+    Attributes:
+        sender: The sending device.
+        message_id: 16 bytes, a UUIDv7.
+    """
+
+    sender: Address
+    message_id: bytes
+
+
+@dataclass(frozen=True)
+class Posting:
+    """One message on its way into the mailboxes of its recipient.
+
+    Attributes:
+        name: The message.
+        digest: 32 bytes over everything that the sender handed in; tells a repetition from another message.
+        accept_time: When the service accepts it, Unix milliseconds.
+        mailbox_age: How long it may wait and is remembered, milliseconds.
+        envelopes: For each device's mailbox a serialised Envelope with that device's sealed key alone.
+    """
+
+    name: MessageName
+    digest: bytes
+    accept_time: int
+    mailbox_age: int
+    envelopes: Mapping[Address, bytes]
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """What a mailbox knows of a message.
+
+    Attributes:
+        outcome: What became of this envelope.
+        accept_time: When the first one of that name was accepted; 0 if none was.
+    """
+
+    outcome: Outcome
+    accept_time: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One envelope that waits.
+
+    Attributes:
+        delivery_id: Its name within the mailbox; later ones are greater, see ``position``.
+        accept_time: When the service accepted it, Unix milliseconds.
+        envelope: A serialised Envelope.
+    """
+
+    delivery_id: str
+    accept_time: int
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a mailbox holds: the number of envelopes that wait, and their bytes."""
+
+    messages: int
+    size: int
+
+
+@dataclass(frozen=True)
+class MailboxLimits:
+    """How much a mailbox holds: so many envelopes, and so many bytes of them."""
+
+    messages: int = 10_000
+    size: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Page:
+    """How much to read at once.
+
+    Attributes:
+        messages: So many envelopes; with 0 the claim is checked all the same.
+        size: So many bytes; one larger envelope comes alone.
+    """
+
+    messages: int
+    size: int = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right of one stream to read a mailbox, until another stream claims it.
+
+    Attributes:
+        address: The mailbox.
+        receiver: The name of the stream, unique among all replicas.
+    """
+
+    address: Address
+    receiver: str
+
+
+class WakeUps(Protocol):
+    """Says that a mailbox may have changed.
+
+    It may say so too often, and may miss it: whoever waits reads now and then all the same.
+    """
+
+    async def wait(self) -> None:
+        """Return when something was said since the last return."""
+
+
+class Mailboxes(Protocol):
+    """The store of all mailboxes. Every method may raise :class:`MailboxesUnavailableError`."""
+
+    async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
+        """Append a message to each mailbox that does not know its name yet, and wake their receivers.
+
+        Each mailbox decides for itself, atomically. When this returns, what was accepted is as durable as the
+        store promises.
+        """
+
+    async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
+        """Return the digests under which a message was accepted, by mailbox that knows it."""
+
+    async def claim(self, claim: Claim) -> str:
+        """Claim a mailbox, displacing whoever held it; returns the last delivery id there is (or ``BEGINNING``)."""
+
+    async def release(self, claim: Claim) -> None:
+        """Give a claim up; nothing happens if it is another's by now."""
+
+    async def read(self, claim: Claim, after: str, page: Page, oldest: int) -> Sequence[Waiting]:
+        """Return the next envelopes after a delivery id, in order; those accepted before ``oldest`` are forgotten.
+
+        Raises:
+            ReceiverDisplacedError: the mailbox is claimed by another stream.
+        """
+
+    async def acknowledge(self, address: Address, delivery_ids: Collection[str]) -> int:
+        """Forget envelopes; returns how many there were. Ids that are unknown, or none at all, are ignored."""
+
+    async def waiting(self, address: Address) -> Load:
+        """Return what a mailbox holds."""
+
+    def watch(self, address: Address) -> AbstractAsyncContextManager[WakeUps]:
+        """Return a context in which wake-ups of a mailbox arrive, one at least once the subscription stands."""
+
+
+DEFAULT_MAILBOX_AGE = 30 * DAY
+
+
+def position(delivery_id: str) -> tuple[int, int]:
+    """Return what orders delivery ids."""
+    time, _, number = delivery_id.partition("-")
+    return int(time), int(number)

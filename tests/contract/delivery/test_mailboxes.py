@@ -1,0 +1,275 @@
+"""What every adapter of the mailboxes does; the adapters are listed in ``mailboxes``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keypost.clock import DAY
+from keypost_services.delivery.mailboxes import (
+    BEGINNING,
+    Claim,
+    Load,
+    Mailboxes,
+    Outcome,
+    Page,
+    ReceiverDisplacedError,
+    Waiting,
+    position,
+)
+from support.mailboxes import ALICE, BOB, BOB_TABLET, NOW, new_name, open_mailboxes, posting
+from support.valkey import running_valkey
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+ALL = Page(256)
+CLAIM = Claim(BOB, "stream-1")
+
+
+@pytest.fixture(scope="module")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    with running_valkey(folder) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["valkey"])
+async def mailboxes(request: pytest.FixtureRequest, valkey_url: str) -> AsyncIterator[Mailboxes]:
+    assert request.param == "valkey"
+    async with open_mailboxes(valkey_url) as opened:
+        await opened.client.flushdb()
+        yield opened.mailboxes
+
+
+async def everything(mailboxes: Mailboxes, claim: Claim = CLAIM) -> list[Waiting]:
+    return list(await mailboxes.read(claim, BEGINNING, ALL, 0))
+
+
+async def test_what_is_appended_waits_in_order(mailboxes: Mailboxes) -> None:
+    for body in (b"1", b"2", b"3"):
+        acceptances = await mailboxes.append(posting(body, accept_time=NOW))
+        assert acceptances[BOB].outcome is Outcome.APPENDED
+        assert acceptances[BOB].accept_time == NOW
+    found = await everything(mailboxes)
+    assert [waiting.envelope for waiting in found] == [b"1", b"2", b"3"]
+    assert [waiting.accept_time for waiting in found] == [NOW] * 3
+    positions = [position(waiting.delivery_id) for waiting in found]
+    assert positions == sorted(set(positions))
+
+
+async def test_order_holds_when_the_clock_of_a_replica_is_behind(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"1", accept_time=NOW))
+    await mailboxes.append(posting(b"2", accept_time=NOW - 5_000))
+    found = await everything(mailboxes)
+    assert [(waiting.envelope, waiting.accept_time) for waiting in found] == [(b"1", NOW), (b"2", NOW - 5_000)]
+
+
+async def test_the_same_bytes_again_are_a_duplicate_with_the_first_accept_time(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    await mailboxes.append(posting(b"x", name=name))
+    again = await mailboxes.append(posting(b"x", name=name, accept_time=NOW + 77))
+    assert (again[BOB].outcome, again[BOB].accept_time) == (Outcome.DUPLICATE, NOW)
+    assert len(await everything(mailboxes)) == 1
+
+
+async def test_other_bytes_under_a_name_are_refused(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    await mailboxes.append(posting(b"x", name=name))
+    other = await mailboxes.append(posting(b"y", name=name))
+    assert other[BOB].outcome is Outcome.ID_USED
+    assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"x"]
+
+
+async def test_names_are_per_sending_device_and_mailbox(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    await mailboxes.append(posting(b"x", name=name))
+    same_id_of_another = new_name(BOB_TABLET).__class__(BOB_TABLET, name.message_id)
+    assert (await mailboxes.append(posting(b"y", name=same_id_of_another)))[BOB].outcome is Outcome.APPENDED
+    partly = await mailboxes.append(posting(b"x", BOB, BOB_TABLET, name=name))
+    assert partly[BOB].outcome is Outcome.DUPLICATE
+    assert partly[BOB_TABLET].outcome is Outcome.APPENDED
+
+
+async def test_a_name_stays_used_after_the_acknowledgement(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    await mailboxes.append(posting(b"x", name=name))
+    await mailboxes.acknowledge(BOB, [(await everything(mailboxes))[0].delivery_id])
+    assert (await mailboxes.append(posting(b"x", name=name)))[BOB].outcome is Outcome.DUPLICATE
+    assert await everything(mailboxes) == []
+
+
+async def test_a_name_is_forgotten_after_the_mailbox_age(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    await mailboxes.append(posting(b"x", name=name))
+    late = posting(b"y", name=name, accept_time=NOW + 30 * DAY)
+    assert (await mailboxes.append(late))[BOB].outcome is Outcome.APPENDED
+
+
+async def test_many_at_once_under_one_name_are_stored_once(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    answers = await asyncio.gather(*(mailboxes.append(posting(b"x", name=name)) for _ in range(50)))
+    outcomes = [answer[BOB].outcome for answer in answers]
+    assert outcomes.count(Outcome.APPENDED) == 1
+    assert outcomes.count(Outcome.DUPLICATE) == 49
+    assert len(await everything(mailboxes)) == 1
+
+
+async def test_find_names_the_mailboxes_that_know_a_message(mailboxes: Mailboxes) -> None:
+    sent = posting(b"x")
+    await mailboxes.append(sent)
+    assert await mailboxes.find(sent.name, [BOB, BOB_TABLET]) == {BOB: sent.digest}
+    assert await mailboxes.find(new_name(), [BOB]) == {}
+
+
+async def test_full_by_count(mailboxes: Mailboxes) -> None:
+    for _ in range(10):
+        await mailboxes.append(posting(b"x"))
+    refused = posting(b"x")
+    assert (await mailboxes.append(refused))[BOB].outcome is Outcome.FULL
+    assert await mailboxes.find(refused.name, [BOB]) == {}
+    await mailboxes.acknowledge(BOB, [(await everything(mailboxes))[0].delivery_id])
+    assert (await mailboxes.append(refused))[BOB].outcome is Outcome.APPENDED
+
+
+async def test_full_by_bytes(mailboxes: Mailboxes) -> None:
+    assert (await mailboxes.append(posting(b"x" * 600)))[BOB].outcome is Outcome.APPENDED
+    assert (await mailboxes.append(posting(b"x" * 401)))[BOB].outcome is Outcome.FULL
+    assert (await mailboxes.append(posting(b"x" * 400)))[BOB].outcome is Outcome.APPENDED
+    assert await mailboxes.waiting(BOB) == Load(2, 1000)
+
+
+async def test_many_at_once_do_not_overfill(mailboxes: Mailboxes) -> None:
+    answers = await asyncio.gather(*(mailboxes.append(posting(b"x")) for _ in range(30)))
+    assert [answer[BOB].outcome for answer in answers].count(Outcome.APPENDED) == 10
+    assert await mailboxes.waiting(BOB) == Load(10, 10)
+
+
+async def test_acknowledged_envelopes_are_gone_and_uncounted(mailboxes: Mailboxes) -> None:
+    for body in (b"1", b"22", b"333"):
+        await mailboxes.append(posting(body))
+    first, second, third = await everything(mailboxes)
+    assert await mailboxes.acknowledge(BOB, [first.delivery_id, third.delivery_id]) == 2
+    assert await everything(mailboxes) == [second]
+    assert await mailboxes.waiting(BOB) == Load(1, 2)
+    assert await mailboxes.acknowledge(BOB, [second.delivery_id]) == 1
+    assert await mailboxes.waiting(BOB) == Load(0, 0)
+
+
+@pytest.mark.parametrize(
+    "unknown", ["", "x", "1", "-", "+", "1-1", "1-*", "99999999999999999999-0", "1-1 x", "1-1\n", "\u0661-\u0661", "*"]
+)
+async def test_unknown_acknowledgements_are_ignored(mailboxes: Mailboxes, unknown: str) -> None:
+    await mailboxes.append(posting(b"x"))
+    assert await mailboxes.acknowledge(BOB, [unknown]) == 0
+    assert await mailboxes.waiting(BOB) == Load(1, 1)
+
+
+async def test_an_acknowledgement_counts_once_however_many_come(mailboxes: Mailboxes) -> None:
+    for body in (b"1", b"2"):
+        await mailboxes.append(posting(body))
+    delivery_id = (await everything(mailboxes))[0].delivery_id
+    counts = await asyncio.gather(*(mailboxes.acknowledge(BOB, [delivery_id, delivery_id]) for _ in range(20)))
+    assert sum(counts) == 1
+    assert await mailboxes.waiting(BOB) == Load(1, 1)
+
+
+async def test_what_is_too_old_is_forgotten_at_the_next_append(mailboxes: Mailboxes) -> None:
+    for number in range(10):
+        await mailboxes.append(posting(b"old" * 10, accept_time=NOW + number))
+    late = posting(b"new", accept_time=NOW + 5 + 30 * DAY)
+    assert (await mailboxes.append(late))[BOB].outcome is Outcome.APPENDED
+    assert await mailboxes.waiting(BOB) == Load(6, 5 * 30 + 3)
+
+
+async def test_what_is_too_old_is_never_read(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"old", accept_time=NOW))
+    await mailboxes.append(posting(b"new", accept_time=NOW + 1))
+    found = await mailboxes.read(CLAIM, BEGINNING, ALL, NOW + 1)
+    assert [waiting.envelope for waiting in found] == [b"new"]
+    assert await mailboxes.waiting(BOB) == Load(1, 3)
+
+
+async def test_reading_goes_on_after_a_delivery(mailboxes: Mailboxes) -> None:
+    for body in (b"1", b"2", b"3", b"4"):
+        await mailboxes.append(posting(body))
+    first = await mailboxes.read(CLAIM, BEGINNING, Page(3), 0)
+    rest = await mailboxes.read(CLAIM, first[-1].delivery_id, Page(3), 0)
+    assert [waiting.envelope for waiting in [*first, *rest]] == [b"1", b"2", b"3", b"4"]
+    assert await mailboxes.read(CLAIM, rest[-1].delivery_id, Page(3), 0) == []
+
+
+async def test_a_page_is_bounded_by_bytes_but_never_empty(mailboxes: Mailboxes) -> None:
+    for body in (b"x" * 50, b"x" * 50, b"x" * 300):
+        await mailboxes.append(posting(body))
+    two = await mailboxes.read(CLAIM, BEGINNING, Page(256, 100), 0)
+    assert [len(waiting.envelope) for waiting in two] == [50, 50]
+    large = await mailboxes.read(CLAIM, two[-1].delivery_id, Page(256, 100), 0)
+    assert [len(waiting.envelope) for waiting in large] == [300]
+
+
+async def test_a_claim_says_how_far_the_mailbox_reaches(mailboxes: Mailboxes) -> None:
+    assert await mailboxes.claim(CLAIM) == BEGINNING
+    await mailboxes.append(posting(b"1"))
+    await mailboxes.append(posting(b"2"))
+    assert await mailboxes.claim(CLAIM) == (await everything(mailboxes))[-1].delivery_id
+
+
+async def test_a_second_claim_displaces_the_first(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"x"))
+    await mailboxes.claim(CLAIM)
+    later = Claim(BOB, "stream-2")
+    await mailboxes.claim(later)
+    with pytest.raises(ReceiverDisplacedError):
+        await mailboxes.read(CLAIM, BEGINNING, Page(0), 0)
+    assert len(await everything(mailboxes, later)) == 1
+
+
+async def test_a_displaced_stream_releases_nothing(mailboxes: Mailboxes) -> None:
+    later = Claim(BOB, "stream-2")
+    await mailboxes.claim(CLAIM)
+    await mailboxes.claim(later)
+    await mailboxes.release(CLAIM)
+    with pytest.raises(ReceiverDisplacedError):
+        await everything(mailboxes, CLAIM)
+    await mailboxes.release(later)
+    assert await everything(mailboxes, CLAIM) == []
+
+
+async def test_a_lost_claim_goes_to_the_first_who_reads(mailboxes: Mailboxes) -> None:
+    assert await everything(mailboxes, CLAIM) == []
+    with pytest.raises(ReceiverDisplacedError):
+        await everything(mailboxes, Claim(BOB, "stream-2"))
+
+
+async def test_claims_are_per_device(mailboxes: Mailboxes) -> None:
+    await mailboxes.claim(CLAIM)
+    await mailboxes.claim(Claim(BOB_TABLET, "stream-2"))
+    assert await everything(mailboxes) == []
+
+
+async def test_a_watcher_is_woken_when_its_subscription_stands_and_by_each_change(mailboxes: Mailboxes) -> None:
+    async with asyncio.timeout(5), mailboxes.watch(BOB) as wake_ups:
+        await wake_ups.wait()
+        await mailboxes.append(posting(b"x"))
+        await wake_ups.wait()
+        await mailboxes.claim(CLAIM)
+        await wake_ups.wait()
+        await mailboxes.append(posting(b"x", BOB_TABLET))
+        await mailboxes.append(posting(b"x", name=new_name(ALICE)))
+        await wake_ups.wait()
+
+
+async def test_two_watchers_of_one_mailbox_are_both_woken(mailboxes: Mailboxes) -> None:
+    async with asyncio.timeout(5), mailboxes.watch(BOB) as first:
+        await first.wait()
+        async with mailboxes.watch(BOB) as second:
+            await second.wait()
+            await mailboxes.append(posting(b"x"))
+            await first.wait()
+            await second.wait()
+        await mailboxes.append(posting(b"x"))
+        await first.wait()

@@ -1,0 +1,186 @@
+"""The Valkey adapter when the server dies, hangs, loses its functions, or does not keep what it should."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio import Redis
+
+from keypost.clock import DAY
+from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
+from keypost_services.delivery.mailboxes import (
+    BEGINNING,
+    Claim,
+    MailboxesUnavailableError,
+    MailboxLimits,
+    Outcome,
+    Page,
+)
+from keypost_services.delivery.store_valkey import Durability
+from support.mailboxes import BOB, BOB_TABLET, new_name, open_mailboxes, posting
+from support.valkey import running_valkey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLAIM = Claim(BOB, "stream-1")
+
+
+async def test_offline_storage_survives_a_power_cut(tmp_path: Path) -> None:
+    with running_valkey(tmp_path, appendonly="yes", appendfsync="always") as server:
+        name = new_name()
+        async with open_mailboxes(server.url, durability=Durability.FSYNC) as replica:
+            for body in (b"1", b"2"):
+                await replica.mailboxes.append(posting(body))
+            await replica.mailboxes.append(posting(b"3", name=name))
+            server.kill()
+            with pytest.raises(MailboxesUnavailableError):
+                await replica.mailboxes.append(posting(b"4"))
+            server.start()
+            again = await replica.mailboxes.append(posting(b"3", name=name))
+            assert again[BOB].outcome is Outcome.DUPLICATE
+            found = await replica.mailboxes.read(CLAIM, BEGINNING, Page(256), 0)
+            assert [waiting.envelope for waiting in found] == [b"1", b"2", b"3"]
+            assert (await replica.mailboxes.waiting(BOB)).size == 3
+
+
+async def test_functions_that_the_server_lost_are_put_back(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        async with open_mailboxes(server.url) as replica:
+            await replica.client.function_flush()
+            answer = await replica.mailboxes.append(posting(b"x", BOB, BOB_TABLET))
+            assert {acceptance.outcome for acceptance in answer.values()} == {Outcome.APPENDED}
+
+
+async def test_wake_ups_come_back_after_the_server_does(tmp_path: Path) -> None:
+    with running_valkey(tmp_path, appendonly="yes", appendfsync="always") as server:
+        async with open_mailboxes(server.url) as replica, replica.mailboxes.watch(BOB) as wake_ups:
+            async with asyncio.timeout(20):
+                await wake_ups.wait()
+                server.kill()
+                await wake_ups.wait()  # losing the connection is a reason to look
+                server.start()
+                await wake_ups.wait()
+                while not replica.wake_ups:
+                    await replica.mailboxes.append(posting(b"x"))
+                    await wake_ups.wait()
+
+
+async def test_a_message_wakes_the_receiver_at_another_replica(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        async with (
+            asyncio.timeout(5),
+            open_mailboxes(server.url) as one,
+            open_mailboxes(server.url) as other,
+            other.mailboxes.watch(BOB) as wake_ups,
+        ):
+            await wake_ups.wait()
+            await one.mailboxes.append(posting(b"x"))
+            await wake_ups.wait()
+            assert len(other.wake_ups) == 1
+            assert one.wake_ups == []
+
+
+async def test_nobody_watching_means_no_subscription(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        async with open_mailboxes(server.url) as replica, asyncio.timeout(5):
+            async with replica.mailboxes.watch(BOB) as wake_ups, replica.mailboxes.watch(BOB_TABLET):
+                await wake_ups.wait()
+            while await replica.client.pubsub_shardchannels():
+                await replica.client.ping()
+
+
+async def test_a_mailbox_that_nobody_uses_ends(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        async with open_mailboxes(server.url) as replica:
+            await replica.mailboxes.append(posting(b"x"))
+            await replica.mailboxes.claim(CLAIM)
+            lifetimes = {key: await replica.client.pttl(key) async for key in replica.client.scan_iter()}
+            assert len(lifetimes) == 4
+            assert all(0 < lifetime <= 31 * DAY for lifetime in lifetimes.values())
+
+
+async def test_replicated_refuses_without_a_replica_and_accepts_with_one(tmp_path: Path) -> None:
+    options = {"appendonly": "yes", "appendfsync": "always", "repl_diskless_sync_delay": "0"}
+    with running_valkey(tmp_path / "primary", **options) as primary:
+        async with open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=100) as alone:
+            name = new_name()
+            with pytest.raises(MailboxesUnavailableError, match="replica"):
+                await alone.mailboxes.append(posting(b"x", name=name))
+            with pytest.raises(MailboxesUnavailableError, match="replica"):  # a repetition promises no less
+                await alone.mailboxes.append(posting(b"x", name=name))
+        with running_valkey(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}", **options):
+            async with open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=8_000) as pair:
+                answer = await pair.mailboxes.append(posting(b"x", name=name))
+                assert answer[BOB].outcome is Outcome.DUPLICATE
+                answer = await pair.mailboxes.append(posting(b"y", BOB, BOB_TABLET))
+                assert {acceptance.outcome for acceptance in answer.values()} == {Outcome.APPENDED}
+
+
+async def test_a_server_that_hangs_is_unavailable(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        async with open_mailboxes(server.url, answer_seconds=0.2) as replica:
+            server.freeze()
+            with pytest.raises(MailboxesUnavailableError):
+                await replica.mailboxes.waiting(BOB)
+            server.thaw()
+
+
+async def test_a_server_without_room_is_unavailable(tmp_path: Path) -> None:
+    with running_valkey(tmp_path, maxmemory="3mb", maxmemory_policy="noeviction") as server:
+        limits = MailboxLimits(size=64 * 1024 * 1024)
+        async with open_mailboxes(server.url, limits=limits) as replica:
+            many = [replica.mailboxes.append(posting(b"x" * 100_000)) for _ in range(40)]
+            with pytest.raises(MailboxesUnavailableError, match="OutOfMemory"):
+                await asyncio.gather(*many)
+
+
+FIT = {
+    Durability.MEMORY: {},
+    Durability.PROCESS: {"appendonly": "yes", "appendfsync": "everysec"},
+    Durability.FSYNC: {"appendonly": "yes", "appendfsync": "always"},
+    Durability.REPLICATED: {"appendonly": "yes", "appendfsync": "everysec"},
+}
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_a_fit_server_is_accepted(tmp_path: Path, durability: Durability) -> None:
+    with running_valkey(tmp_path, maxmemory_policy="noeviction", **FIT[durability]) as server:
+        async with Redis.from_url(server.url) as client:
+            await check_mailbox_server(client, durability)
+
+
+@pytest.mark.parametrize(
+    ("durability", "options", "complaint"),
+    [
+        (Durability.MEMORY, {"maxmemory_policy": "allkeys-lru"}, "maxmemory-policy allkeys-lru"),
+        (
+            Durability.FSYNC,
+            {"maxmemory_policy": "volatile-ttl", **FIT[Durability.FSYNC]},
+            "maxmemory-policy volatile-ttl",
+        ),
+        (Durability.FSYNC, {"appendonly": "no", "appendfsync": "always"}, "appendonly no"),
+        (Durability.FSYNC, {"appendonly": "yes", "appendfsync": "everysec"}, "appendfsync everysec"),
+        (Durability.PROCESS, {"appendonly": "no"}, "appendonly no"),
+        (Durability.PROCESS, {"appendonly": "yes", "appendfsync": "no"}, "appendfsync no"),
+        (Durability.REPLICATED, {"appendonly": "no"}, "appendonly no"),
+    ],
+)
+async def test_an_unfit_server_is_refused_in_one_line(
+    tmp_path: Path, durability: Durability, options: dict[str, str], complaint: str
+) -> None:
+    with running_valkey(tmp_path, **options) as server:
+        async with Redis.from_url(server.url) as client:
+            with pytest.raises(MailboxServerRefusedError, match=complaint) as refusal:
+                await check_mailbox_server(client, durability)
+            assert "\n" not in str(refusal.value)
+
+
+async def test_a_server_that_is_away_is_refused(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        url = server.url
+    async with Redis.from_url(url) as client:
+        with pytest.raises(MailboxServerRefusedError, match="does not tell"):
+            await check_mailbox_server(client, Durability.MEMORY)
