@@ -37,7 +37,7 @@ def int_bytes(number: int) -> bytes:
 def pae(*pieces: bytes) -> bytes:
     """Return the pre-authentication encoding of ``pieces``, which no other pieces share.
 
-    The number of pieces, then each piece behind its length; numbers are 8 bytes, big-endian (PASETO's PAE is little-endian).
+    The number of pieces, then each piece behind its length; numbers are 8 bytes, big-endian (in PASETO, little-endian).
     """
     return b"".join([int_bytes(len(pieces)), *(int_bytes(len(piece)) + piece for piece in pieces)])
 

@@ -242,7 +242,7 @@ class DeviceKeyStolenError(ProtocolError):
 
 
 class TokenRefusedError(ProtocolError):
-    """A token is malformed, expired, for another service, or signed by a key that is not good; ``metadata["cause"]`` says which."""
+    """A token is malformed, expired, for another service, or of a key that is not good: see ``metadata["cause"]``."""
 
     reason = "TOKEN_REFUSED"
 

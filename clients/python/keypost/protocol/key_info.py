@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.encoding import USER_KEYS, fingerprint, parse
 from keypost.protocol.errors import (
+    EndorsementError,
     KeyUnknownError,
     MalformedStatementError,
     RecordExpiredError,
@@ -47,9 +48,9 @@ class Key:
     """
 
     request: KeyRequest
-    state: pb.KeyState
+    state: pb.KeyState.ValueType
     state_time: int
-    reason: pb.RevocationReason = pb.REVOCATION_REASON_UNSPECIFIED
+    reason: pb.RevocationReason.ValueType = pb.REVOCATION_REASON_UNSPECIFIED
 
     @property
     def address(self) -> Address:
@@ -216,6 +217,7 @@ def read_key_info(key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now
         raise MalformedStatementError(f"the record of {username} is meant to live longer than the realm allows")
     record.check_fresh(now)
     record.tree()
+    _check_parents_in_time(record, trust.constants.renewal_window)
     return record
 
 
@@ -270,3 +272,16 @@ def _check_states(record: KeyRecord) -> None:
         if key.fingerprint in renewed or key.address in current:
             raise MalformedStatementError("a device has one good key at a time")
         current.add(key.address)
+
+
+def _check_parents_in_time(record: KeyRecord, renewal_window: int) -> None:
+    for child in record.keys:
+        parent = record.find(child.request.parent_fingerprint)
+        # When a child entered is known only from its own good state, or from the end of the parent that it replaced.
+        if parent is None:
+            continue
+        if child.request.kind == pb.KEY_REQUEST_KIND_RENEW:
+            if parent.state == SUPERSEDED and parent.state_time >= parent.expire_time + renewal_window:
+                raise EndorsementError("a key was renewed after its renewal window")
+        elif child.is_good and child.state_time >= parent.expire_time:
+            raise EndorsementError("a key vouched for another after it had expired")

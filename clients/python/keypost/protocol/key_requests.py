@@ -1,4 +1,4 @@
-"""KeyRequest: how a key asks to be recorded, proves its possession, and is vouched for (docs/spec.md, "Key requests")."""
+"""KeyRequest: how a key asks to be recorded, proves possession and is vouched for (docs/spec.md, "Key requests")."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class KeyRequest:
     suite: Suite
     public_key_der: bytes = field(repr=False)
     expire_time: int
-    kind: pb.KeyRequestKind
+    kind: pb.KeyRequestKind.ValueType
     parent_fingerprint: bytes
     epoch: int
     revision: int
@@ -141,8 +141,8 @@ def verify_endorsement(child: KeyRequest, parent: KeyRequest) -> None:
     """Verify that ``parent`` vouches for ``child``.
 
     Raises:
-        EndorsementError: it does not, or may not: another user or realm, a renewal on another device or to a lower suite, an
-            approval by a weak key or on the same device, or an order of revisions that cannot be.
+        EndorsementError: it does not, or may not: another user or realm, a renewal on another device or to a lower
+            suite, an approval by a weak key or on the same device, or an order of revisions that cannot be.
     """
     if child.parent_fingerprint != parent.fingerprint:
         raise EndorsementError("the endorsing key is not the one that the key request names")

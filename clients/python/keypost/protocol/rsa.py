@@ -96,7 +96,7 @@ def load_public_key(der: bytes, bits: int) -> rsa.RSAPublicKey:
     """Return the public key in ``der``.
 
     Raises:
-        KeyRefusedError: it is not a SubjectPublicKeyInfo in canonical DER of an RSA key of ``bits`` bits with exponent 65537.
+        KeyRefusedError: it is no SubjectPublicKeyInfo in canonical DER of an RSA key of ``bits`` bits, exponent 65537.
     """
     try:
         public_key = serialization.load_der_public_key(der)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.errors import EndorsementError, ForkDetectedError, TreeBrokenError
+from keypost.protocol.errors import EndorsementError, ForkDetectedError, SuiteRefusedError, TreeBrokenError
 from keypost.protocol.key_requests import KeyRequest, verify_endorsement
 from keypost.protocol.suites import WEAK, Suite
 
@@ -36,6 +36,7 @@ def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK)
         minimum: Keys below this suite prove nothing: they are passed over, and their children count as roots.
 
     Raises:
+        SuiteRefusedError: no key reaches ``minimum``.
         TreeBrokenError: there is no root or more than one, or a parent is unknown.
         EndorsementError: an endorsement is not what it should be.
         ForkDetectedError: a key has two renewal successors.
@@ -47,6 +48,8 @@ def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK)
         for request in known.values()
         if request.suite.strength >= minimum.strength
     }
+    if known and not members:
+        raise SuiteRefusedError(f"no key of epoch {epoch} reaches {minimum.name}")
     roots = [own for own, parent in members.items() if not parent]
     if len(roots) != 1:
         raise TreeBrokenError(f"the keys of epoch {epoch} have {len(roots)} roots instead of one")

@@ -1,0 +1,147 @@
+"""Key continuity: what a client remembers of a user's keys, and what may follow it (docs/spec.md, "Continuity")."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keypost.protocol.errors import (
+    EquivocationError,
+    GhostDeviceError,
+    IdentityChangedError,
+    RecordRegressedError,
+)
+from keypost.protocol.key_info import GOOD, REVOKED, SUPERSEDED, Key, KeyRecord
+from keypost.protocol.suites import STRONG, Suite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keypost.protocol.realm_trust import Constants
+
+PROGRESS = {GOOD: 0, SUPERSEDED: 1, REVOKED: 2}
+
+
+def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constants) -> KeyRecord:
+    """Verify that ``current`` may come after ``previous``, and return the one to keep.
+
+    That is ``current``, or ``previous`` if it is the same revision made later.
+
+    Raises:
+        RecordRegressedError: a revision, an epoch, or an entry went back, or an entry vanished within the retention.
+        EquivocationError: two different records of one revision.
+        GhostDeviceError: a key claims to have been there all along.
+    """
+    if current.revision < previous.revision or current.epoch < previous.epoch:
+        raise _regressed(current, f"revision {current.revision} comes after {previous.revision} was seen")
+    if current.revision == previous.revision:
+        _check_same(previous, current)
+        return current if current.this_update >= previous.this_update else previous
+    for key in previous.keys:
+        _check_entry(key, current, constants)
+    for key in current.keys:
+        if previous.find(key.fingerprint) is None and key.request.revision <= previous.revision:
+            raise GhostDeviceError(
+                f"device {key.address} claims to have entered at revision {key.request.revision}, but was not there",
+                username=current.username,
+                fingerprint=key.fingerprint.hex(),
+            )
+    return current
+
+
+def _check_same(previous: KeyRecord, current: KeyRecord) -> None:
+    if (previous.epoch, previous.keys) != (current.epoch, current.keys) or _signatures(previous) != _signatures(
+        current
+    ):
+        raise EquivocationError(
+            f"there are two different records of {current.username} at revision {current.revision}",
+            username=current.username,
+        )
+
+
+def _signatures(record: KeyRecord) -> list[bytes]:
+    return [key.to_entry().SerializeToString(deterministic=True) for key in record.keys]
+
+
+def _check_entry(before: Key, current: KeyRecord, constants: Constants) -> None:
+    after = current.find(before.fingerprint)
+    if after is None:
+        if before.is_good or before.state_time + constants.retention > current.this_update:
+            raise _regressed(current, f"key {before.fingerprint.hex()[:8]} vanished")
+        return
+    if PROGRESS[after.state] < PROGRESS[before.state]:
+        raise _regressed(current, f"key {before.fingerprint.hex()[:8]} went back to an earlier state")
+    if (after.state == before.state or not before.is_good) and after.state_time > before.state_time:
+        raise _regressed(current, f"key {before.fingerprint.hex()[:8]} ended later than it had")
+    if after.state == before.state and after.reason != before.reason:
+        raise _regressed(current, f"key {before.fingerprint.hex()[:8]} was revoked for another reason")
+
+
+def _regressed(current: KeyRecord, why: str) -> RecordRegressedError:
+    return RecordRegressedError(f"the record of {current.username} went back: {why}", username=current.username)
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What a client remembers of one user's keys.
+
+    Attributes:
+        username: The user.
+        epoch: The epoch that was accepted.
+        root: Fingerprint of the root of the tree that was accepted.
+        members: Parent fingerprint by fingerprint, of all keys ever seen in that tree.
+    """
+
+    username: str
+    epoch: int
+    root: bytes
+    members: Mapping[bytes, bytes]
+
+    def to_bytes(self) -> bytes:
+        """Return the pins for the local key store."""
+        members = {own.hex(): parent.hex() for own, parent in sorted(self.members.items())}
+        value = {"username": self.username, "epoch": self.epoch, "root": self.root.hex(), "members": members}
+        return json.dumps(value, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Pins:
+        """Return the pins that :meth:`to_bytes` wrote."""
+        value = json.loads(data)
+        members = {bytes.fromhex(own): bytes.fromhex(parent) for own, parent in value["members"].items()}
+        return cls(value["username"], value["epoch"], bytes.fromhex(value["root"]), members)
+
+
+def pin(record: KeyRecord, minimum: Suite = STRONG) -> Pins:
+    """Return pins for ``record`` as it is: at first contact, or when the application accepts a changed identity.
+
+    Raises:
+        SuiteRefusedError: no key of the user reaches ``minimum``.
+        TreeBrokenError: the keys that reach ``minimum`` do not form one tree.
+    """
+    tree = record.tree(minimum)
+    return Pins(record.username, record.epoch, tree.root, tree.members)
+
+
+def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) -> Pins:
+    """Verify that a user's keys descend from those known, and return the pins to remember.
+
+    Args:
+        pins: What is remembered; nothing at first contact, which is silent.
+        record: The user's verified record.
+        minimum: The verifier's minimum suite.
+
+    Raises:
+        IdentityChangedError: another epoch or another root; ``metadata["root"]`` is the fingerprint (hex) to accept.
+        SuiteRefusedError, TreeBrokenError: as :func:`pin`.
+    """
+    fresh = pin(record, minimum)
+    if pins is None:
+        return fresh
+    if (pins.epoch, pins.root) != (fresh.epoch, fresh.root):
+        raise IdentityChangedError(
+            f"the identity of {record.username} changed: compare safety numbers, then accept {fresh.root.hex()[:8]}",
+            username=record.username,
+            root=fresh.root.hex(),
+        )
+    return Pins(pins.username, pins.epoch, pins.root, {**pins.members, **fresh.members})

@@ -1,0 +1,194 @@
+"""The envelope: header, content, and what is checked before anything is opened (docs/spec.md, "Messages")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from keypost.delivery.v1 import envelope_pb2 as pb
+from keypost.errors import InvalidArgumentError
+from keypost.protocol.encoding import MESSAGE, pae, parse, sha256
+from keypost.protocol.errors import (
+    ContentRefusedError,
+    HeaderMismatchError,
+    MalformedStatementError,
+    NotForThisDeviceError,
+    OwnMessageError,
+)
+from keypost.protocol.extension import SignedExtension, address_message, read_address, read_extension
+from keypost.protocol.identifiers import Address, check_realm, check_username, conversation_of
+from keypost.protocol.suites import NONCE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+MOST_ENVELOPE_BYTES = 256 * 1024
+MESSAGE_ID_BYTES = 16
+KEY_ID_BYTES = 32
+MOST_HEADER_BYTES = 4 * 1024
+UUID_VERSION = 7
+
+
+@dataclass(frozen=True)
+class Header:
+    """What everyone on the way may read (see ``Header`` in the protos)."""
+
+    realm: str
+    message_id: bytes
+    sender: Address
+    recipient_username: str
+    key_id: bytes
+    counter: int
+    send_time: int
+    sender_revision: int
+    recipient_revision: int
+
+    @property
+    def conversation(self) -> tuple[str, str]:
+        """The two users."""
+        return conversation_of(self.sender.username, self.recipient_username)
+
+    def to_bytes(self) -> bytes:
+        """Return the serialised header."""
+        fields = {**vars(self), "sender": address_message(self.sender)}
+        return pb.Header(**fields).SerializeToString(deterministic=True)
+
+
+def read_header(header: bytes) -> Header:
+    """Parse a header.
+
+    Raises:
+        MalformedStatementError: it does not parse, or a field has a value that it never has.
+    """
+    if len(header) > MOST_HEADER_BYTES:
+        raise MalformedStatementError(f"a header has at most {MOST_HEADER_BYTES} bytes")
+    message = parse(pb.Header, header, "Header")
+    parsed = Header(
+        realm=message.realm,
+        message_id=message.message_id,
+        sender=read_address(message.sender),
+        recipient_username=message.recipient_username,
+        key_id=message.key_id,
+        counter=message.counter,
+        send_time=message.send_time,
+        sender_revision=message.sender_revision,
+        recipient_revision=message.recipient_revision,
+    )
+    _check_header(parsed)
+    return parsed
+
+
+def _check_header(header: Header) -> None:
+    try:
+        check_realm(header.realm)
+        check_username(header.recipient_username)
+    except InvalidArgumentError as error:
+        raise MalformedStatementError(f"header: {error}") from error
+    if len(header.message_id) != MESSAGE_ID_BYTES or header.message_id[6] >> 4 != UUID_VERSION:
+        raise MalformedStatementError("header: message_id is a UUIDv7 of 16 bytes")
+    if len(header.key_id) != KEY_ID_BYTES:
+        raise MalformedStatementError("header: key_id has 32 bytes")
+    if min(header.counter, header.send_time, header.sender_revision, header.recipient_revision) < 1:
+        raise MalformedStatementError("header: counter, send_time and revisions are positive")
+
+
+@dataclass(frozen=True)
+class SealedEnvelope:
+    """A parsed envelope; nothing in it is verified yet."""
+
+    header: Header
+    header_bytes: bytes = field(repr=False)
+    signed_extension: SignedExtension
+    sealed_keys: tuple[pb.SealedKey, ...] = field(repr=False)
+    nonce: bytes = field(repr=False)
+    ciphertext: bytes = field(repr=False)
+
+    @property
+    def associated_data(self) -> bytes:
+        """What the encryption authenticates beside the content."""
+        return associated_data(self.header_bytes, self.signed_extension.statement)
+
+
+def associated_data(header: bytes, extension: bytes) -> bytes:
+    """Return PAE(label, header, SHA-256 of the extension statement)."""
+    return pae(MESSAGE, header, sha256(extension))
+
+
+def read_envelope(envelope: pb.Envelope) -> SealedEnvelope:
+    """Parse an envelope and check that header and extension agree.
+
+    Raises:
+        MalformedStatementError, SuiteUnknownError: a part does not parse or has a value that it never has.
+        HeaderMismatchError: header and extension disagree.
+    """
+    if len(envelope.nonce) != NONCE_BYTES or not envelope.ciphertext:
+        raise MalformedStatementError(f"an envelope has a nonce of {NONCE_BYTES} bytes and a ciphertext")
+    sealed = SealedEnvelope(
+        header=read_header(envelope.header),
+        header_bytes=envelope.header,
+        signed_extension=read_extension(envelope.key_extension),
+        sealed_keys=tuple(envelope.key_extension.sealed_keys),
+        nonce=envelope.nonce,
+        ciphertext=envelope.ciphertext,
+    )
+    check_agreement(sealed.header, sealed.signed_extension)
+    return sealed
+
+
+def check_agreement(header: Header, signed: SignedExtension) -> None:
+    """Raise :class:`HeaderMismatchError` unless header and extension name the same message."""
+    extension = signed.extension
+    pairs = {
+        "realm": (header.realm, extension.realm),
+        "sender": (header.sender, extension.signer.address),
+        "recipient_username": (header.recipient_username, extension.recipient_username),
+        "key_id": (header.key_id, extension.key_id),
+        "sender_revision": (header.sender_revision, extension.sender_revision),
+        "recipient_revision": (header.recipient_revision, extension.recipient_revision),
+    }
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise HeaderMismatchError(f"header and extension disagree in {name}", field=name)
+
+
+def check_addressed(sealed: SealedEnvelope, realm: str, me: Address, fingerprints: Container[bytes]) -> None:
+    """Check, before step 11, that an envelope is for this device.
+
+    Args:
+        sealed: The envelope.
+        realm: The own realm.
+        me: The own address.
+        fingerprints: Those of the own key pairs whose private keys are held.
+
+    Raises:
+        HeaderMismatchError: it is of another realm.
+        OwnMessageError: it claims to come from this device.
+        NotForThisDeviceError: it is for another user, or the statement does not list this device with a key held.
+    """
+    if sealed.header.realm != realm:
+        raise HeaderMismatchError("the envelope is of another realm", field="realm")
+    if sealed.header.sender == me:
+        raise OwnMessageError("the envelope claims to come from this very device")
+    if sealed.header.recipient_username != me.username:
+        raise NotForThisDeviceError("the envelope is for another user")
+    devices = sealed.signed_extension.extension.recipient_devices
+    if not any(device.address == me and device.fingerprint in fingerprints for device in devices):
+        raise NotForThisDeviceError("the envelope is not sealed to a key that this device holds")
+
+
+def read_content(content: bytes, conversation: tuple[str, str]) -> pb.Content:
+    """Parse a decrypted content and check that it has its place in the conversation.
+
+    Raises:
+        ContentRefusedError: it is none, or a copy of a sent message outside the conversation of a user with himself.
+    """
+    try:
+        parsed = parse(pb.Content, content, "Content")
+    except MalformedStatementError as error:
+        raise ContentRefusedError("the plaintext is no content") from error
+    kind = parsed.WhichOneof("kind")
+    if kind is None:
+        raise ContentRefusedError("the content is of a kind unknown to this version")
+    if kind == "sent_copy" and conversation[0] != conversation[1]:
+        raise ContentRefusedError("somebody else claims that this user sent a message")
+    return parsed

@@ -1,0 +1,116 @@
+"""Tokens by which a device shows who calls: short-lived JWTs under its own key (docs/spec.md, "Tokens"; RFC 7519)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jwt
+
+from keypost.clock import MINUTE, SECOND
+from keypost.errors import InvalidArgumentError
+from keypost.protocol.errors import TokenRefusedError
+from keypost.protocol.identifiers import Address
+
+if TYPE_CHECKING:
+    from keypost.protocol.key_info import Key
+    from keypost.protocol.key_requests import DeviceKeyPair
+
+LONGEST_LIFETIME = 10 * MINUTE
+LEEWAY = 5 * MINUTE
+MOST_TOKEN_CHARACTERS = 4096
+FINGERPRINT_HEX = 64
+
+
+@dataclass(frozen=True)
+class TokenClaim:
+    """Who a token claims to come from: unverified, good for looking up the key alone."""
+
+    address: Address
+    fingerprint: bytes
+
+
+def audience_of(realm: str, service: str) -> str:
+    """Return the audience of tokens for a service, such as ``example.org/delivery``."""
+    return f"{realm}/{service}"
+
+
+def mint_token(key_pair: DeviceKeyPair, audience: str, now: int, lifetime: int = LONGEST_LIFETIME) -> str:
+    """Return a token for one service.
+
+    Args:
+        key_pair: The device's current key pair.
+        audience: See :func:`audience_of`.
+        now: Unix milliseconds.
+        lifetime: Milliseconds, at most ten minutes.
+    """
+    issued = now // SECOND
+    claims = {"aud": audience, "sub": str(key_pair.address), "iat": issued, "exp": issued + lifetime // SECOND}
+    headers = {"kid": key_pair.fingerprint.hex(), "typ": "JWT"}
+    return jwt.encode(claims, key_pair.private_key, algorithm=key_pair.suite.jwt_algorithm, headers=headers)
+
+
+def peek_token(token: str) -> TokenClaim:
+    """Return who a token claims to come from, without verifying anything.
+
+    Raises:
+        TokenRefusedError: MALFORMED.
+    """
+    if len(token) > MOST_TOKEN_CHARACTERS:
+        raise TokenRefusedError("MALFORMED")
+    try:
+        decoded = jwt.decode_complete(token, options={"verify_signature": False})
+        kid, sub = decoded["header"]["kid"], decoded["payload"]["sub"]
+        if not isinstance(kid, str) or len(kid) != FINGERPRINT_HEX or not isinstance(sub, str):
+            raise TokenRefusedError("MALFORMED")
+        return TokenClaim(Address.parse(sub), bytes.fromhex(kid))
+    except (jwt.PyJWTError, KeyError, ValueError, InvalidArgumentError) as error:
+        raise TokenRefusedError("MALFORMED") from error
+
+
+def verify_token(token: str, key: Key, audience: str, now: int) -> int:
+    """Verify a token and return when it ends, Unix milliseconds.
+
+    Whether ``key`` may act at all is :func:`keypost.protocol.validity.check_can_act`'s to say.
+
+    Args:
+        token: The token.
+        key: The key, from the record of the user that the token claims.
+        audience: The one audience that is right.
+        now: Unix milliseconds.
+
+    Raises:
+        TokenRefusedError: MALFORMED, WRONG_KEY, BAD_SIGNATURE, WRONG_AUDIENCE, NOT_YET_VALID, EXPIRED, LIVES_TOO_LONG.
+    """
+    claim = peek_token(token)
+    if claim.address != key.address or claim.fingerprint != key.fingerprint:
+        raise TokenRefusedError("WRONG_KEY")
+    claims = _verified_claims(token, key)
+    # Exactly one string: a list would let one service replay the token at another.
+    if claims["aud"] != audience:
+        raise TokenRefusedError("WRONG_AUDIENCE")
+    issued, expires = claims["iat"], claims["exp"]
+    if type(issued) is not int or type(expires) is not int:
+        raise TokenRefusedError("MALFORMED")
+    if expires * SECOND - issued * SECOND > LONGEST_LIFETIME:
+        raise TokenRefusedError("LIVES_TOO_LONG")
+    if issued * SECOND > now + LEEWAY:
+        raise TokenRefusedError("NOT_YET_VALID")
+    if expires * SECOND <= now:
+        raise TokenRefusedError("EXPIRED")
+    return expires * SECOND
+
+
+def _verified_claims(token: str, key: Key) -> dict[str, Any]:
+    unchecked = ("verify_aud", "verify_exp", "verify_iat", "verify_nbf", "verify_sub")
+    options: Any = {"require": ["aud", "sub", "iat", "exp"], **dict.fromkeys(unchecked, False)}
+    try:
+        # The times are checked against the clock that is passed in, the audience more strictly than PyJWT does.
+        claims: dict[str, Any] = jwt.decode(
+            token, key.public_key, algorithms=[key.suite.jwt_algorithm], options=options
+        )
+    except jwt.InvalidSignatureError as error:
+        raise TokenRefusedError("BAD_SIGNATURE") from error
+    except jwt.PyJWTError as error:
+        raise TokenRefusedError("MALFORMED") from error
+    return claims
