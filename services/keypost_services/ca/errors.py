@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grpc import StatusCode
 
-from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.errors import ServiceError, rate_limited
 
 
 def sign_in_refused() -> ServiceError:
@@ -116,3 +116,8 @@ def sequence_ahead(newest: int) -> ServiceError:
         "the CA has not come that far: it was restored from a backup",
         newest_sequence=str(newest),
     )
+
+
+def record_full(retry_after_ms: int) -> ServiceError:
+    """Return the refusal of one more key where too many entered lately."""
+    return rate_limited("keys of this user have been replaced lately", retry_after_ms)

@@ -1,0 +1,55 @@
+"""What enrolment and renewal have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keypost.clock import Clock
+    from keypost.keys.v1 import key_info_pb2 as pb
+    from keypost_services.ca.events import EventFeed
+    from keypost_services.ca.nonces import Nonces
+    from keypost_services.ca.policy import Policy
+    from keypost_services.ca.records import Records
+    from keypost_services.ca.store import Change, Store, User
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a key request must contain, and the CA's time (Unix milliseconds)."""
+
+    device_id: str
+    ca_nonce: bytes = field(repr=False)
+    epoch: int
+    next_revision: int
+    current_time: int
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The parts by which a key enters the records."""
+
+    store: Store
+    nonces: Nonces
+    policy: Policy
+    records: Records
+    feed: EventFeed
+    clock: Clock
+
+    async def find_user(self, username: str) -> User | None:
+        """Return the user, if they exist."""
+        return (await self.store.find_users([username])).get(username)
+
+    async def commit(self, change: Change) -> pb.KeyInfo:
+        """Apply a change, wake the watchers, and return the record that has it.
+
+        Raises:
+            RevisionTakenError, KeyAlreadyKnownError, CodeUsedError: As ``Store.apply``.
+        """
+        await self.store.apply(change)
+        self.feed.announce()
+        user = await self.find_user(change.key.username)
+        if user is None:
+            raise AssertionError("a user that was just recorded is gone")
+        return self.records.sign(user)

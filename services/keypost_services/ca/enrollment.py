@@ -1,0 +1,124 @@
+"""Enrolment: the first key of a device enters without a parent."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.identifiers import Address
+from keypost_services.ca import errors
+from keypost_services.ca.authority import Start
+from keypost_services.ca.convert import recorded_key
+from keypost_services.ca.nonces import Purpose
+from keypost_services.ca.policy import (
+    check_revision,
+    enrollment_epoch,
+    has_usable_device,
+    is_good,
+    next_revision,
+)
+from keypost_services.ca.store import (
+    Change,
+    CodeUsedError,
+    Ending,
+    EventDraft,
+    KeyAlreadyKnownError,
+    RevisionTakenError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keypost.protocol.key_requests import KeyRequest
+    from keypost_services.ca.authority import Authority
+    from keypost_services.ca.sign_in import Grant, Proof, SignIn
+    from keypost_services.ca.store import User
+
+_DEVICE_ID_BYTES = 10
+
+
+class Enrollment:
+    """Records first keys of devices."""
+
+    def __init__(self, authority: Authority, sign_in: SignIn, random: Callable[[int], bytes]) -> None:
+        """Take the parts.
+
+        Args:
+            authority: Store, policy and the like.
+            sign_in: Decides who may enrol.
+            random: Returns that many random bytes.
+        """
+        self._authority = authority
+        self._sign_in = sign_in
+        self._random = random
+
+    async def begin(self, username: str, proof: Proof) -> Start:
+        """Draw a device id and a nonce; stores nothing.
+
+        Raises:
+            ServiceError: SIGN_IN_REFUSED.
+        """
+        await self._sign_in.admit(username, proof)
+        now = self._authority.clock()
+        user = await self._authority.find_user(username)
+        device_id = base64.b32encode(self._random(_DEVICE_ID_BYTES)).decode().lower()
+        nonce = self._authority.nonces.issue(Purpose.ENROLLMENT, Address(username, device_id), now)
+        return Start(device_id, nonce, enrollment_epoch(user, now), next_revision(user), now)
+
+    async def enroll(self, request: KeyRequest, proof: Proof) -> pb.KeyInfo:
+        """Record the key of a request whose possession is verified.
+
+        Raises:
+            ServiceError: As ``Enroll`` in the protos.
+        """
+        try:
+            return await self._enroll(request, proof)
+        except (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError):
+            # Overtaken while judging. Judged anew it is the repetition of what won, or refused for the right reason.
+            return await self._enroll(request, proof)
+
+    async def _enroll(self, request: KeyRequest, proof: Proof) -> pb.KeyInfo:
+        grant = await self._sign_in.admit(request.address.username, proof)
+        user = await self._authority.find_user(request.address.username)
+        if user is not None and _is_repeated(request, grant, user):
+            return self._authority.records.sign(user)
+        if grant.used_fingerprint:
+            raise errors.sign_in_refused()
+        now = self._authority.clock()
+        self._authority.nonces.check(request.ca_nonce, Purpose.ENROLLMENT, request.address, now)
+        if has_usable_device(user, now):
+            raise errors.approval_required()
+        self._authority.policy.check_key(request, now)
+        if await self._authority.store.find_key(request.fingerprint) is not None:
+            raise errors.key_already_known()
+        if user is not None:
+            self._authority.policy.check_room(user, now)
+        check_revision(request, user, enrollment_epoch(user, now))
+        return await self._authority.commit(_change(request, grant, user, now))
+
+
+def _is_repeated(request: KeyRequest, grant: Grant, user: User) -> bool:
+    """Whether this very enrolment succeeded before: its answer was lost."""
+    known = user.find(request.fingerprint)
+    if known is None or known.kind != pb.KEY_REQUEST_KIND_ENROLL:
+        return False
+    if grant.code_hash is not None:
+        return grant.used_fingerprint == request.fingerprint
+    return known.device_id == request.address.device_id
+
+
+def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> Change:
+    """Return the change by which the key becomes the root of an epoch; what was good before ends with the old one."""
+    earlier = [] if user is None else [key.fingerprint for key in user.keys if is_good(key)]
+    reset = pb.REVOCATION_REASON_RESET
+    return Change(
+        key=recorded_key(request, now),
+        time=now,
+        endings=tuple(Ending(key, pb.KEY_STATE_REVOKED, reset) for key in earlier),
+        events=(
+            *(EventDraft(pb.KEY_EVENT_KIND_REVOKED, key, key) for key in earlier),
+            EventDraft(pb.KEY_EVENT_KIND_ENROLLED, request.fingerprint),
+        ),
+        code_hash=grant.code_hash,
+    )

@@ -1,0 +1,107 @@
+"""Which keys the realm takes: pure rules over a request and the user as recorded (docs/spec.md, "Keys over time")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keypost.clock import MINUTE
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost_services.ca import errors
+
+if TYPE_CHECKING:
+    from keypost.protocol.key_requests import KeyRequest
+    from keypost.protocol.realm_trust import Constants
+    from keypost_services.ca.store import RecordedKey, User
+
+MOST_RECENT_KEYS = 100
+"""How many keys of one user may enter within the retention: each stands in every answer about the user."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The realm's rules for new keys.
+
+    Attributes:
+        constants: The realm's constants.
+        key_lifetime: The longest lifetime that this CA grants, milliseconds; not above the realm's.
+    """
+
+    constants: Constants
+    key_lifetime: int
+
+    def __post_init__(self) -> None:
+        if not MINUTE <= self.key_lifetime <= self.constants.longest_key_lifetime:
+            raise ValueError("the lifetime of keys is above the realm's longest_key_lifetime")
+
+    def check_key(self, request: KeyRequest, now: int) -> None:
+        """Check what concerns the key alone.
+
+        Raises:
+            ServiceError: SUITE_NOT_ALLOWED or KEY_LIFETIME_REFUSED.
+        """
+        if request.suite.id not in self.constants.allowed_suites:
+            raise errors.suite_not_allowed(f"the realm does not allow the suite {request.suite.name}")
+        if not now < request.expire_time <= now + self.key_lifetime:
+            raise errors.key_lifetime_refused(now + self.key_lifetime)
+
+    def check_window(self, parent: RecordedKey, now: int) -> None:
+        """Check that a key may still be renewed, expired or not.
+
+        Raises:
+            ServiceError: RENEWAL_WINDOW_OVER.
+        """
+        if now >= parent.expire_time + self.constants.renewal_window:
+            raise errors.renewal_window_over()
+
+    def check_room(self, user: User, now: int) -> None:
+        """Check that the record does not grow without bound.
+
+        Raises:
+            ServiceError: RATE_LIMITED, until enough keys are older than the retention.
+        """
+        entries = [key for key in user.keys if self.in_record(key, now)]
+        if len(entries) >= MOST_RECENT_KEYS:
+            first_end = min((key.state_time for key in entries if not is_good(key)), default=now)
+            raise errors.record_full(first_end + self.constants.retention - now)
+
+    def in_record(self, key: RecordedKey, now: int) -> bool:
+        """Whether a key stands in the record: good, or ended within the retention."""
+        return is_good(key) or now < key.state_time + self.constants.retention
+
+
+def is_good(key: RecordedKey) -> bool:
+    """Whether a key is neither superseded nor revoked (it may be expired)."""
+    return key.state == pb.KEY_STATE_GOOD
+
+
+def has_usable_device(user: User | None, now: int) -> bool:
+    """Whether the user has a device with a good and unexpired key."""
+    return user is not None and any(is_good(key) and now < key.expire_time for key in user.keys)
+
+
+def next_revision(user: User | None) -> int:
+    """Return the revision at which the user's next key enters."""
+    return 1 if user is None else user.revision + 1
+
+
+def enrollment_epoch(user: User | None, now: int) -> int:
+    """Return the epoch that the next enrolment belongs to.
+
+    A first key without a parent begins a tree of its own, so it begins an epoch; where a usable device could vouch
+    for it, the epoch stays.
+    """
+    if user is None:
+        return 1
+    return user.epoch if has_usable_device(user, now) else user.epoch + 1
+
+
+def check_revision(request: KeyRequest, user: User | None, epoch: int) -> None:
+    """Check that the request was made for the record as it stands.
+
+    Raises:
+        ServiceError: REVISION_TAKEN.
+    """
+    revision = next_revision(user)
+    if (request.epoch, request.revision) != (epoch, revision):
+        raise errors.revision_taken(revision - 1)

@@ -1,0 +1,64 @@
+"""Settings of the CA: ``KEYPOST_CA_*``."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  # pydantic reads it
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from keypost.clock import DAY
+from keypost_services.runtime.config import ServiceSettings
+
+_DAYS_MOST = 398
+
+
+def check_database(url: str) -> str:
+    """Return a database URL; raises ValueError if it is none, or of a database that this version cannot use."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError("must be a database URL, such as sqlite:////var/lib/keypost/ca.db") from error
+    if parsed.get_backend_name() != "sqlite":
+        raise ValueError("must be of SQLite, such as sqlite:////var/lib/keypost/ca.db")
+    if not parsed.database or parsed.database == ":memory:":
+        raise ValueError("must name a file, such as sqlite:////var/lib/keypost/ca.db")
+    return url
+
+
+class CaSettings(ServiceSettings):
+    """What the CA can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KEYPOST_CA_", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    database: Annotated[str, AfterValidator(check_database)] = Field(
+        description="URL of the database, such as sqlite:////var/lib/keypost/ca.db (one CA process at a time)."
+    )
+    realm_folder: Path = Field(
+        description="Folder with root.pem and realm-trust.json, as `keypost-ca init` makes it; root.key belongs elsewhere."
+    )
+    record_key: Path | None = Field(
+        description="PEM file: private key that signs records. Without it, record.key in the realm folder.",
+        default=None,
+    )
+    sign_in: Literal["code", "open"] = Field(
+        description="code: enrolment needs a one-time code of `keypost-ca code`. open: anybody enrols as anybody; for "
+        "development alone.",
+        default="code",
+    )
+    key_lifetime_days: int = Field(
+        description="The longest lifetime of device keys that is granted; not above the realm's longest_key_lifetime.",
+        default=90,
+        ge=1,
+        le=_DAYS_MOST,
+    )
+
+    @property
+    def key_lifetime(self) -> int:
+        """The longest lifetime of device keys that is granted, milliseconds."""
+        return self.key_lifetime_days * DAY
