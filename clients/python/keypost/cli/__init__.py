@@ -1,0 +1,1 @@
+"""The command line ``keypost``: a thin layer over ``keypost.client``."""

@@ -1,0 +1,203 @@
+"""What each command does with an open client."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from keypost.cli.exit_codes import FileError, UsageError
+from keypost.cli.files import create_new
+from keypost.cli.output import JsonOutput
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.suites import suite_named
+
+if TYPE_CHECKING:
+    from keypost.cli.output import Output
+    from keypost.cli.session import Action
+    from keypost.client import Client, ReceivedFile
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_info import Key, KeyRecord
+
+DEFAULT_FOLDER = Path("keypost-files")
+LARGEST_INPUT = 64 * 1024 * 1024
+KEY_COLUMNS = ("device", "state", "suite", "fingerprint", "expires")
+
+
+def enroll(username: str, code: str | None, suite: str) -> Action:
+    """Return the command that enrols."""
+
+    async def action(client: Client, output: Output) -> None:
+        address = await client.enroll(username, code=code, suite=suite_named(suite))
+        output.result("enrolled", f"You are {address}.", address=str(address), suite=suite)
+
+    return action
+
+
+def send(username: str, text: str | None, file: Path | None, media_type: str | None) -> Action:
+    """Return the command that sends a text, standard input or a file."""
+
+    async def action(client: Client, output: Output) -> None:
+        if file is not None:
+            await _send_file(client, output, username, file, text)
+            return
+        body = read_input() if text is None else text
+        sent = await client.send(username, body, **({"media_type": media_type} if media_type else {}))
+        operations = dict(sent.rsa_operations)
+        facts = {"message_id": str(sent.message_id), "counter": sent.counter, "accept_time": sent.accept_time}
+        how = "under a new session key" if sent.new_session else "under the same session key"
+        output.result(
+            "sent",
+            f"Sent to {username}, {how} ({sum(operations.values())} RSA operations).",
+            recipient=username,
+            key_id=sent.key_id.hex(),
+            new_session=sent.new_session,
+            rsa_operations=operations,
+            **facts,
+        )
+
+    return action
+
+
+def read_input(stream: BinaryIO | None = None) -> str | bytes:
+    """Return standard input, as text if it is UTF-8.
+
+    Raises:
+        UsageError: there is nothing, or more than 64 MiB.
+    """
+    body = (stream or sys.stdin.buffer).read(LARGEST_INPUT + 1)
+    if not body:
+        raise UsageError("there is nothing to send: give the message as an argument, by standard input or by --file")
+    if len(body) > LARGEST_INPUT:
+        raise UsageError("standard input is too long for one message: send it with --file")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+async def _send_file(client: Client, output: Output, username: str, file: Path, text: str | None) -> None:
+    if text is not None:
+        raise UsageError("give either a message or --file, not both")
+    if not file.is_file():  # noqa: ASYNC240  # one look at the local disk
+        raise FileError(f"there is no file {file}")
+    sent = await client.send_file(username, file, progress=lambda done, total: output.progress(file.name, done, total))
+    output.close()
+    output.result(
+        "file_sent",
+        f"Sent {file.name} to {username}: {sent.size} bytes, SHA-256 {sent.sha256.hex()}.",
+        recipient=username,
+        file_id=sent.file_id.hex(),
+        name=file.name,
+        size=sent.size,
+        sha256=sent.sha256.hex(),
+        parts=sent.parts,
+    )
+
+
+def receive(folder: Path, count: int | None, *, follow: bool) -> Action:
+    """Return the command that shows what arrives."""
+
+    async def action(client: Client, output: Output) -> None:
+        received = 0
+        async for message in client.receive(follow=follow or count is not None):
+            output.message(message)
+            if message.file is not None:
+                path = await save(message.file, folder)
+                name, sha256 = path.name, message.file.sha256.hex()
+                output.result("file_saved", f"Saved as {path}.", path=str(path), name=name, sha256=sha256)
+            received += 1
+            if received == count:
+                break
+        if not received and not follow:
+            output.result("nothing", "Nothing waits.")
+
+    return action
+
+
+async def save(file: ReceivedFile, folder: Path) -> Path:
+    """Write a received file into ``folder`` under a harmless, unused name; return its path.
+
+    Raises:
+        FileError: it cannot be written; nothing half-written stays.
+    """
+    try:
+        path, stream = create_new(folder, file.name)
+        try:
+            with stream:
+                async for chunk in file.chunks():
+                    stream.write(chunk)
+        except BaseException:
+            path.unlink()
+            raise
+    except OSError as error:
+        raise FileError(f"cannot write into {folder}: {error.strerror or error}") from error
+    return path
+
+
+def keys(username: str) -> Action:
+    """Return the command that shows the keys of a user."""
+
+    async def action(client: Client, output: Output) -> None:
+        show_record(await client.keys(username), output, "keys")
+
+    return action
+
+
+def devices() -> Action:
+    """Return the command that shows the devices of the own user."""
+
+    async def action(client: Client, output: Output) -> None:
+        if client.address is None:
+            raise UsageError("this profile is no device yet: enroll first")
+        show_record(await client.keys(client.address.username), output, "devices", own=client.address)
+
+    return action
+
+
+def show_record(record: KeyRecord, output: Output, event: str, own: Address | None = None) -> None:
+    """Show every key of a record; the own device is marked."""
+    rows = [key_row(key, own, short=not isinstance(output, JsonOutput)) for key in record.keys]
+    title = f"{record.username} in {record.realm}: revision {record.revision}, epoch {record.epoch}"
+    output.table(event, title, KEY_COLUMNS, rows)
+
+
+def key_row(key: Key, own: Address | None, *, short: bool) -> dict[str, str]:
+    """Return one row for a key."""
+    digits = key.fingerprint.hex()
+    this_one = " (this device)" if short and key.address == own else ""
+    return {
+        "device": f"{key.address}{this_one}",
+        "state": state_name(key.state),
+        "suite": key.suite.name,
+        "fingerprint": digits[:8] if short else digits,
+        "expires": datetime.fromtimestamp(key.expire_time / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def state_name(state: int) -> str:
+    """Return the state of a key in one word, such as ``good``."""
+    return pb.KeyState.Name(pb.KeyState.ValueType(state)).removeprefix("KEY_STATE_").lower()
+
+
+def renew() -> Action:
+    """Return the command that renews the key pair."""
+
+    async def action(client: Client, output: Output) -> None:
+        key = await client.renew()
+        digits = key.fingerprint.hex()
+        output.result("renewed", f"Your new key is {digits[:8]}.", fingerprint=digits, expire_time=key.expire_time)
+
+    return action
+
+
+def rotate(username: str) -> Action:
+    """Return the command that negotiates a new session key."""
+
+    async def action(client: Client, output: Output) -> None:
+        sent = await client.rotate(username)
+        key_id = sent.key_id.hex()
+        output.result("rotated", f"New session key {key_id[:8]} with {username}.", recipient=username, key_id=key_id)
+
+    return action

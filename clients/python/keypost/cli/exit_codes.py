@@ -1,0 +1,84 @@
+"""What the exit code tells a script, and what a person can do about an error.
+
+====  ==========================================================================
+code  meaning
+====  ==========================================================================
+0     done
+1     failed otherwise
+2     wrong usage: an option, an argument or the passphrase is missing or wrong
+3     a service cannot be reached, or does not answer in time
+4     a service refused
+5     a key, a record or an identity is not as it must be; nothing was sent
+6     the local key store cannot be used
+130   interrupted by Ctrl-C
+====  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+
+
+class ExitCode(IntEnum):
+    """The exit codes of ``keypost``."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+    KEYS = 5
+    STORE = 6
+    INTERRUPTED = 130
+
+
+class UsageError(KeypostError):
+    """Something on the command line is missing or contradicts itself."""
+
+    reason = "USAGE"
+
+
+class FileError(KeypostError):
+    """A file that was named cannot be read or written."""
+
+    reason = "FILE"
+
+
+BY_TYPE: tuple[tuple[type[KeypostError], ExitCode], ...] = (
+    (UsageError, ExitCode.USAGE),
+    (InvalidArgumentError, ExitCode.USAGE),
+    (FileError, ExitCode.FAILED),
+    (UnreachableError, ExitCode.UNREACHABLE),
+    (RefusedError, ExitCode.REFUSED),
+)
+BY_PACKAGE = (("keypost.keystore", ExitCode.STORE), ("keypost.protocol", ExitCode.KEYS))
+
+HINTS = {
+    "UNREACHABLE": "Is the service running, and does the bundle name its address?",
+    "USER_NOT_FOUND": "Check the spelling; the user must have enrolled a device.",
+    "SIGN_IN_REFUSED": "Ask your administrator for a one-time code (`keypost-ca code`) and give it by --code.",
+    "APPROVAL_REQUIRED": "This user has a device already; another username, or a profile of that device, is needed.",
+    "SUITE_NOT_ALLOWED": "The realm does not allow this suite; leave --suite out for the default.",
+    "SUITE_REFUSED": "Lower --minimum-suite only if you know why: what is below it is broken in practice.",
+    "IDENTITY_CHANGED": "Ask the other person, in another way, whether the new key is theirs before you go on.",
+    "DEVICE_KEY_STOLEN": "Somebody else renewed this device's key: tell your administrator, and use another device.",
+    "CLOCK_AHEAD": "Check the clock of this machine.",
+    "RECORD_EXPIRED": "Check the clock of this machine.",
+    "MAILBOX_FULL": "The recipient has to read first; try again later.",
+    "WRONG_PASSPHRASE": "Try again; without the right passphrase nobody can open this profile.",
+    "KEY_STORE_MISSING": "Enroll first: keypost --profile NAME --bundle FILE enroll USERNAME",
+    "KEY_STORE_LOCKED": "End the other command that uses this profile, or wait for it.",
+}
+
+
+def exit_code_of(error: KeypostError) -> ExitCode:
+    """Return the exit code for ``error``: by its type, else by the part of the SDK that raised it."""
+    for error_type, code in BY_TYPE:
+        if isinstance(error, error_type):
+            return code
+    for package, code in BY_PACKAGE:
+        if any(base.__module__.startswith(package) for base in type(error).__mro__):
+            return code
+    return ExitCode.FAILED

@@ -1,0 +1,210 @@
+"""What the command line says: to people, or as one JSON object a line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from keypost.cli.steps import step_as_json, step_as_text
+from keypost.cli.text import harmless, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from keypost.client import Received
+    from keypost.protocol.steps import Step
+
+
+class Output(Protocol):
+    """Says what happened."""
+
+    def result(self, event: str, sentence: str, /, **facts: Any) -> None:
+        """Say that a command is done."""
+
+    def message(self, message: Received) -> None:
+        """Show a message that arrived."""
+
+    def table(self, event: str, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Show rows; each row has a value for every column."""
+
+    def step(self, step: Step) -> None:
+        """Show a step of the source document."""
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Show how far a file is."""
+
+    def error(self, error: str, sentence: str, hint: str | None) -> None:
+        """Say what went wrong, and what to do."""
+
+    def close(self) -> None:
+        """End what is still on display."""
+
+
+class JsonOutput:
+    """One JSON object a line on standard output, errors too; nothing else."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def _write(self, event: str, facts: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    def result(self, event: str, sentence: str, /, **facts: Any) -> None:
+        """Write the facts; the sentence is for people."""
+        del sentence
+        self._write(event, facts)
+
+    def message(self, message: Received) -> None:
+        """Write the message; its body as text if it is text, else as base64."""
+        self._write("message", message_as_json(message))
+
+    def table(self, event: str, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one object with all rows."""
+        del title, columns
+        self._write(event, {"rows": [dict(row) for row in rows]})
+
+    def step(self, step: Step) -> None:
+        """Write the step."""
+        self._write("step", step_as_json(step))
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Write how far a file is."""
+        self._write("file_progress", {"name": name, "done": done, "total": total})
+
+    def error(self, error: str, sentence: str, hint: str | None) -> None:
+        """Write the error."""
+        self._write("error", {"reason": error, "message": sentence, "hint": hint})
+
+    def close(self) -> None:
+        """Nothing is on display."""
+
+
+class HumanOutput:
+    """For people: messages and results on standard output; steps, progress and errors on standard error."""
+
+    def __init__(self) -> None:
+        self._out = Console(highlight=False, markup=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def result(self, event: str, sentence: str, /, **facts: Any) -> None:
+        """Print the sentence."""
+        del event, facts
+        self._out.print(sentence)
+
+    def message(self, message: Received) -> None:
+        """Print the message, harmless for a terminal, with what a reader must know about it."""
+        head = Text(f"[{_clock_time(message.send_time)}] ", style="dim")
+        head.append(str(message.sender), style="bold cyan").append(": ").append(body_for_people(message))
+        self._out.print(head)
+        for warning in warnings_about(message):
+            self._err.print(Text(f"    {warning}", style="yellow"))
+
+    def table(self, event: str, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print a table; plain, tab-separated lines when piped."""
+        del event
+        if not self._out.is_terminal:
+            for row in rows:
+                self._out.print("\t".join(str(row[column]) for column in columns))
+            return
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column.replace("_", " "), overflow="fold")
+        for row in rows:
+            table.add_row(*(str(row[column]) for column in columns))
+        self._out.print(table)
+
+    def step(self, step: Step) -> None:
+        """Print the step."""
+        self._err.print(step_as_text(step))
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Move the bar of the file; no bar when piped."""
+        if not self._err.is_terminal:
+            return
+        if self._progress is None:
+            bar = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            self._progress = Progress(*bar, console=self._err)
+            self._progress.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(harmless(name), total=total)
+        self._progress.update(self._tasks[name], completed=done)
+
+    def error(self, error: str, sentence: str, hint: str | None) -> None:
+        """Print the sentence, its reason and the hint."""
+        self.close()
+        self._err.print(
+            Text("keypost: ", style="bold red").append(harmless(sentence)).append(f" ({error})", style="dim")
+        )
+        if hint:
+            self._err.print(f"         {hint}")
+
+    def close(self) -> None:
+        """End the progress bars."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress, self._tasks = None, {}
+
+
+def _clock_time(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def is_text(message: Received) -> bool:
+    """Return whether the message says that it is text, and is."""
+    if not message.media_type.startswith("text/"):
+        return False
+    try:
+        message.body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def body_for_people(message: Received) -> str:
+    """Return the text of the message, or a description of what is no text."""
+    if message.file is not None:
+        return f"(file {harmless(message.file.name)}, {size_of(message.file.size)})"
+    if is_text(message):
+        return harmless(message.body.decode())
+    return f"({harmless(message.media_type)}, {size_of(len(message.body))}; --json shows it)"
+
+
+def warnings_about(message: Received) -> list[str]:
+    """Return what the reader of the message must know about it."""
+    warnings = []
+    if message.redelivered:
+        warnings.append("this message was handed out before")
+    if message.missed:
+        warnings.append(f"{message.missed} earlier message(s) of this sender did not arrive")
+    return warnings
+
+
+def message_as_json(message: Received) -> dict[str, Any]:
+    """Return the message as one JSON object."""
+    fields: dict[str, Any] = {
+        "sender": str(message.sender),
+        "message_id": str(message.message_id),
+        "counter": message.counter,
+        "send_time": message.send_time,
+        "accept_time": message.accept_time,
+        "media_type": message.media_type,
+        "redelivered": message.redelivered,
+        "missed": message.missed,
+    }
+    if message.file is not None:
+        file = {"name": message.file.name, "size": message.file.size, "sha256": message.file.sha256.hex()}
+        return fields | {"file": file}
+    if is_text(message):
+        return fields | {"text": message.body.decode()}
+    return fields | {"body_base64": base64.b64encode(message.body).decode()}

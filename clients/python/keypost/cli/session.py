@@ -1,0 +1,135 @@
+"""From options to an open client: which profile, which bundle, how the local key store is unlocked."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keypost.cli.exit_codes import HINTS, ExitCode, FileError, UsageError, exit_code_of
+from keypost.cli.output import HumanOutput, JsonOutput, Output
+from keypost.cli.profiles import profile_path
+from keypost.client import Client
+from keypost.errors import KeypostError
+from keypost.keystore import KeyFile, Passphrase, Unlock
+from keypost.protocol.suites import suite_named
+
+if TYPE_CHECKING:
+    from keypost.protocol.steps import Step
+
+PASSPHRASE_VARIABLE = "KEYPOST_PASSPHRASE"  # noqa: S105  # its name, not its value
+DEBUG_VARIABLE = "KEYPOST_DEBUG"
+
+Action = Callable[[Client, Output], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options before the command."""
+
+    profile: str
+    bundle: Path | None
+    json: bool
+    steps: bool
+    minimum_suite: str
+    key_file: Path | None
+
+    def output(self) -> Output:
+        """Return what the command talks through."""
+        return JsonOutput() if self.json else HumanOutput()
+
+
+def perform(options: Options, action: Action, *, creates: bool = False) -> int:
+    """Open the client, do ``action``, close it; say what went wrong in one sentence.
+
+    Args:
+        options: The options before the command.
+        action: What the command does.
+        creates: The command may make a new profile: a passphrase is asked for twice.
+
+    Returns:
+        The exit code.
+    """
+    output = options.output()
+    try:
+        asyncio.run(_perform(options, output, action, creates=creates))
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except KeypostError as error:
+        output.error(error.reason, str(error), HINTS.get(error.reason))
+        return exit_code_of(error)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        output.error(
+            "UNEXPECTED", f"something unforeseen happened: {type(error).__name__}", f"{DEBUG_VARIABLE}=1 shows where."
+        )
+        return ExitCode.FAILED
+    finally:
+        output.close()
+    return ExitCode.OK
+
+
+async def _perform(options: Options, output: Output, action: Action, *, creates: bool) -> None:
+    profile = profile_path(options.profile)
+    if options.bundle is not None and not options.bundle.is_file():
+        raise FileError(f"there is no bundle at {options.bundle}")
+
+    def observer(step: Step) -> None:
+        if options.steps:
+            output.step(step)
+
+    client = await Client.open(
+        profile,
+        unlock=unlock_for(options, new=creates and not profile.exists()),
+        bundle=options.bundle,
+        observer=observer,
+        minimum_suite=suite_named(options.minimum_suite),
+    )
+    async with client:
+        await action(client, output)
+
+
+def unlock_for(options: Options, *, new: bool) -> Unlock:
+    """Return how the local key store is unlocked: the key file, the variable, or the question.
+
+    Raises:
+        UsageError: nothing is given and there is nobody to ask.
+    """
+    if options.key_file is not None:
+        return KeyFile(options.key_file)
+    if passphrase := os.environ.get(PASSPHRASE_VARIABLE):
+        return Passphrase(passphrase)
+    return Passphrase(ask_passphrase(new=new))
+
+
+def ask_passphrase(*, new: bool) -> str:
+    """Return the passphrase that the person types, twice for a new profile.
+
+    Raises:
+        UsageError: there is nobody to ask, or the two differ, or it is empty.
+    """
+    if not _somebody_is_there():
+        raise UsageError(f"a passphrase is needed: set {PASSPHRASE_VARIABLE} or give --key-file")
+    passphrase = getpass.getpass("Passphrase of this profile: ")
+    if not passphrase:
+        raise UsageError("an empty passphrase protects nothing")
+    if new and getpass.getpass("Once more: ") != passphrase:
+        raise UsageError("the two passphrases differ")
+    return passphrase
+
+
+def _somebody_is_there() -> bool:
+    """Return whether a question can be answered: getpass asks the terminal itself, even when input is piped."""
+    if sys.stdin.isatty():
+        return True
+    try:
+        with Path("/dev/tty").open():
+            return True
+    except OSError:
+        return False

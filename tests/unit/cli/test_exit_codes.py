@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from keypost.cli.exit_codes import HINTS, ExitCode, FileError, UsageError, exit_code_of
+from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+from keypost.keystore.errors import WrongPassphraseError
+from keypost.protocol.errors import IdentityChangedError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (InvalidArgumentError("x"), 2),
+        (UnreachableError("x"), 3),
+        (RefusedError("USER_NOT_FOUND", "x"), 4),
+        (IdentityChangedError("x"), 5),
+        (WrongPassphraseError("x"), 6),
+        (FileError("x"), 1),
+        (KeypostError("x"), 1),
+    ],
+)
+def test_every_kind_of_error_has_its_exit_code(error: KeypostError, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+def test_the_codes_are_all_different() -> None:
+    assert len(set(ExitCode)) == len(ExitCode.__members__)
+
+
+def test_hints_are_sentences() -> None:
+    assert all(hint[0].isupper() for hint in HINTS.values())
