@@ -1,1 +1,49 @@
-"""The local key store: what a client keeps on its device, sealed (docs/architecture)."""
+"""The local key store: what a client keeps on its device, sealed.
+
+``create_store`` and ``open_store`` return a ``KeyStore`` (see ``keypost.keystore.port``), unlocked by a
+``Passphrase``, a ``KeyFile`` or a ``KeyVariable``.
+"""
+
+from __future__ import annotations
+
+from keypost.keystore.errors import (
+    KeyStoreConflictError,
+    KeyStoreError,
+    KeyStoreExistsError,
+    KeyStoreFormatError,
+    KeyStoreFullError,
+    KeyStoreLockedError,
+    KeyStoreMissingError,
+    KeyStoreTamperedError,
+    KeyStoreUnavailableError,
+    NotAKeyStoreError,
+    WrongPassphraseError,
+)
+from keypost.keystore.port import KeyStore
+from keypost.keystore.store import create_memory_store, create_store, open_store
+from keypost.keystore.unlock import Argon2Cost, KeyFile, KeyVariable, Passphrase, Unlock
+from keypost.keystore.values import Limits
+
+__all__ = [
+    "Argon2Cost",
+    "KeyFile",
+    "KeyStore",
+    "KeyStoreConflictError",
+    "KeyStoreError",
+    "KeyStoreExistsError",
+    "KeyStoreFormatError",
+    "KeyStoreFullError",
+    "KeyStoreLockedError",
+    "KeyStoreMissingError",
+    "KeyStoreTamperedError",
+    "KeyStoreUnavailableError",
+    "KeyVariable",
+    "Limits",
+    "NotAKeyStoreError",
+    "Passphrase",
+    "Unlock",
+    "WrongPassphraseError",
+    "create_memory_store",
+    "create_store",
+    "open_store",
+]

@@ -1,21 +1,24 @@
 """The interface of the local key store: what the client keeps on this device, and nothing about how.
 
-Open one with ``keypost.keystore.open_store`` or ``create_store``. The parts hang off one ``KeyStore``; whatever
-is written inside ``with store.transaction():`` is written whole or not at all, across all parts, and is on the
-disk when the block ends. Outside such a block every method is a transaction of its own. All methods block; call
-them from one thread at a time.
+Open one with ``keypost.keystore.open_store`` or ``create_store``. The parts hang off one ``KeyStore``;
+whatever is written inside ``with store.transaction():`` is written whole or not at all, across all parts,
+and is on the disk when the block ends. Outside such a block every method is a transaction of its own. All
+methods block; call them from one thread at a time.
 
 Every method may raise ``KeyStoreTamperedError`` (a sealed value was changed or moved) and
-``KeyStoreUnavailableError`` (the disk, or a closed store); beyond these only what it names. Lists come in pages,
-so memory stays bounded.
+``KeyStoreUnavailableError`` (the disk, or a closed store); beyond these only what it names. Lists come in
+pages, so memory stays bounded.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from contextlib import AbstractContextManager
+
+    from keypost.keystore.unlock import Unlock
     from keypost.keystore.values import (
         Conversation,
         Evidence,
@@ -33,9 +36,6 @@ if TYPE_CHECKING:
         Totals,
         WaitingEnvelope,
     )
-    from contextlib import AbstractContextManager
-    from collections.abc import Collection, Iterator
-    from keypost.keystore.unlock import Unlock
     from keypost.protocol.identifiers import Address
 
 
@@ -82,7 +82,8 @@ class KeyPairPart(Protocol):
         """Write a new key pair down, before the CA is asked to record it. The same again is no error.
 
         Raises:
-            KeyStoreConflictError: Another one is pending (``destroy`` it first), or this one is past that state.
+            KeyStoreConflictError: Another one is pending (``destroy`` it first), or this one is past that
+            state.
         """
         ...
 
@@ -130,7 +131,7 @@ class KeyPairPart(Protocol):
 
 
 class RecordPart(Protocol):
-    """What is known of users: newest key info, pins, evidence of contradictions, keys no longer listened to."""
+    """What is known of users: newest key info, pins, evidence, and the keys no longer listened to."""
 
     def find(self, username: str) -> StoredRecord | None:
         """Return the newest verified key info of a user."""
@@ -247,7 +248,10 @@ class CounterPart(Protocol):
     """The counters of messages, per sending device and conversation, and the marks against replays."""
 
     def next_send(self, conversation: Conversation) -> int:
-        """Take the next counter of this device in a conversation: from 1, never twice, whatever the session."""
+        """Take the next counter of this device in a conversation, from 1, across sessions and renewals.
+
+        It is taken when the transaction is committed, and then never again: send only after that.
+        """
         ...
 
     def is_received(self, sender: Address, message_id: bytes) -> bool:
@@ -265,7 +269,10 @@ class CounterPart(Protocol):
         ...
 
     def missed(self, sender: Address, conversation: Conversation) -> int:
-        """Return how many messages of that device in that conversation have not come (yet)."""
+        """Return how many messages of that device in that conversation have not come, since the first that did.
+
+        One that comes late counts no longer.
+        """
         ...
 
 
@@ -273,7 +280,9 @@ class InboxPart(Protocol):
     """Opened messages, for the application, in the order in which they were kept."""
 
     def add(self, message: InboxMessage) -> int:
-        """Keep a message, and return its sequence; the argument's ``sequence`` and ``redelivered`` are ignored.
+        """Keep a message, and return its sequence.
+
+        The argument's own ``sequence`` and ``redelivered`` are ignored.
 
         Raises:
             KeyStoreConflictError: That message is there already.
@@ -317,9 +326,7 @@ class EnvelopePart(Protocol):
         """
         ...
 
-    def page(
-        self, after: int = 0, *, username: str | None = None, limit: int = 64
-    ) -> tuple[WaitingEnvelope, ...]:
+    def page(self, after: int = 0, *, username: str | None = None, limit: int = 64) -> tuple[WaitingEnvelope, ...]:
         """Return the next envelopes in the order in which they came, at most ``limit``.
 
         Args:
@@ -362,9 +369,7 @@ class OutboxPart(Protocol):
         """Return a message on its way."""
         ...
 
-    def page(
-        self, recipient: str | None = None, *, after: bytes = b"", limit: int = 64
-    ) -> tuple[OutgoingMessage, ...]:
+    def page(self, recipient: str | None = None, *, after: bytes = b"", limit: int = 64) -> tuple[OutgoingMessage, ...]:
         """Return messages on their way, ordered by id (UUIDv7: by time), to one recipient or to all.
 
         Args:
@@ -386,8 +391,8 @@ class FilePart(Protocol):
         """Keep one part, and return the file as it now is. The same part again is no error.
 
         Raises:
-            KeyStoreConflictError: The part contradicts earlier ones (other name, size, count, SHA-256 or bytes),
-                or its index is not below the count.
+            KeyStoreConflictError: The part contradicts earlier ones (other name, size, count, SHA-256 or
+                bytes), or its index is not below the count.
             KeyStoreFullError: Too many bytes of incomplete files are announced.
         """
         ...
@@ -461,16 +466,16 @@ class KeyStore(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Open a block that is written whole when it ends, or not at all when an exception leaves it.
 
-        A block within a block is a part of the outer one that can fail alone: if its exception is caught outside
-        it, only the inner one is undone.
+        A block within a block is a part of the outer one that can fail alone: if its exception is caught
+        outside it, only the inner one is undone.
         """
         ...
 
     def prune(self, before: int) -> None:
         """Erase what is older than the age limit.
 
-        Sessions by create_time, replay marks by receipt, handled messages by accept_time, closed keys and incomplete
-        files by when they were noted. Counters are never forgotten.
+        Sessions by create_time, replay marks by receipt, handled messages by accept_time, closed keys and
+        incomplete files by when they were noted. Counters are never forgotten.
 
         Args:
             before: The time before which things are too old.

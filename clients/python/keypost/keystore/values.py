@@ -1,10 +1,10 @@
 """What the local key store holds, as plain values.
 
-Everything that is a secret, or that a stranger with write access to the disk must not change, is sealed at rest;
-in the clear are only names, states, times and numbers. No ``repr`` here shows a secret.
+Everything that is a secret, or that a stranger with write access to the disk must not change, is sealed at
+rest; in the clear are only names, states, times and numbers. No ``repr`` here shows a secret.
 
-Times are Unix milliseconds. A fingerprint is 32 bytes. A message id is 16 bytes. A conversation is the pair of its
-two usernames, sorted (``keypost.protocol.identifiers.conversation_of``).
+Times are Unix milliseconds. A fingerprint is 32 bytes. A message id is 16 bytes. A conversation is the pair
+of its two usernames, sorted (``keypost.protocol.identifiers.conversation_of``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""Counters of messages and the marks against replays: the rows behind ``CounterPart``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keypost.errors import InvalidArgumentError
+from keypost.keystore.database import conversation_text, ensure_conversation
+from keypost.keystore.errors import KeyStoreConflictError
+from keypost.keystore.values import Conversation, ReceivedMark
+
+if TYPE_CHECKING:
+    from keypost.keystore.database import Database
+    from keypost.protocol.identifiers import Address
+
+
+class SqliteCounters:
+    """``CounterPart`` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def next_send(self, conversation: Conversation) -> int:
+        """Take the next counter of this device in a conversation, from 1."""
+        with self._database.transaction():
+            text = ensure_conversation(self._database, conversation)
+            self._database.run("UPDATE conversations SET last_counter = last_counter + 1 WHERE conversation = ?", text)
+            return self._database.number("SELECT last_counter FROM conversations WHERE conversation = ?", text)
+
+    def is_received(self, sender: Address, message_id: bytes) -> bool:
+        """Return whether that message was opened before."""
+        row = self._database.one("SELECT 1 FROM received WHERE sender = ? AND message_id = ?", str(sender), message_id)
+        return row is not None
+
+    def mark_received(
+        self, sender: Address, conversation: Conversation, counter: int, message_id: bytes, now: int
+    ) -> ReceivedMark:
+        """Mark a message as received."""
+        if counter < 1:
+            raise InvalidArgumentError("counters of messages begin at 1", field="counter")
+        text, device = conversation_text(conversation), str(sender)
+        with self._database.transaction():
+            if self.is_received(sender, message_id):
+                raise KeyStoreConflictError("this message is marked as received already")
+            clone = self._database.one(
+                "SELECT message_id FROM received WHERE sender = ? AND conversation = ? AND counter = ?",
+                device,
+                text,
+                counter,
+            )
+            self._database.run("INSERT INTO received VALUES (?, ?, ?, ?, ?)", device, message_id, text, counter, now)
+            previous, missed = self._move(device, text, counter, cloned=clone is not None)
+        return ReceivedMark(previous, missed, None if clone is None else clone[0])
+
+    def _move(self, device: str, conversation: str, counter: int, *, cloned: bool) -> tuple[int, int]:
+        row = self._database.one(
+            "SELECT first, highest, missed FROM received_counters WHERE sender = ? AND conversation = ?",
+            device,
+            conversation,
+        )
+        if row is None:
+            self._put(device, conversation, counter, counter, 0)
+            return 0, counter - 1
+        first, highest, missed = row
+        gap = max(0, counter - highest - 1)
+        came_late = first < counter < highest and not cloned
+        self._put(device, conversation, first, max(highest, counter), max(0, missed + gap - came_late))
+        return highest, gap
+
+    def _put(self, device: str, conversation: str, *numbers: int) -> None:
+        self._database.run(
+            "INSERT OR REPLACE INTO received_counters VALUES (?, ?, ?, ?, ?)", device, conversation, *numbers
+        )
+
+    def missed(self, sender: Address, conversation: Conversation) -> int:
+        """Return how many messages of that device have not come, since the first that did."""
+        return self._database.number(
+            "SELECT missed FROM received_counters WHERE sender = ? AND conversation = ?",
+            str(sender),
+            conversation_text(conversation),
+        )

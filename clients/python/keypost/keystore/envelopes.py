@@ -1,0 +1,126 @@
+"""Raw envelopes that wait or were set aside: the rows behind ``EnvelopePart``."""
+
+# ruff: noqa: S608  # statements are put together from constants of this module; values are always parameters
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keypost.keystore.errors import KeyStoreFullError
+from keypost.keystore.values import Totals, WaitingEnvelope
+from keypost.protocol.encoding import sha256
+
+if TYPE_CHECKING:
+    from keypost.keystore.database import Database, Row
+
+BOUND = "list, digest, accept_time, receive_time, reason, username, sealed_to"
+COLUMNS = f"sequence, envelope, {BOUND}"
+
+
+class SqliteEnvelopes:
+    """``EnvelopePart`` in SQLite: one of the two lists.
+
+    Args:
+        database: The database.
+        name: ``waiting`` or ``set_aside``.
+        limit: How much the list takes.
+        make_room: Whether the oldest make room in a full list; otherwise it refuses.
+    """
+
+    def __init__(self, database: Database, name: str, limit: Totals, *, make_room: bool) -> None:
+        self._database = database
+        self._name = name
+        self._limit = limit
+        self._make_room = make_room
+
+    def add(self, envelope: WaitingEnvelope) -> int:
+        """Keep an envelope once, and return its sequence."""
+        digest = sha256(envelope.envelope)
+        with self._database.transaction():
+            held = self._database.number(
+                "SELECT sequence FROM envelopes WHERE list = ? AND digest = ?", self._name, digest
+            )
+            if held:
+                return held
+            self._check_room(len(envelope.envelope))
+            return self._write(envelope, digest)
+
+    def _write(self, envelope: WaitingEnvelope, digest: bytes) -> int:
+        bound = (
+            self._name,
+            digest,
+            envelope.accept_time,
+            envelope.receive_time,
+            envelope.reason,
+            envelope.username,
+            envelope.sealed_to,
+        )
+        cursor = self._database.run(
+            f"INSERT INTO envelopes ({BOUND}, size, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *bound,
+            len(envelope.envelope),
+            self._database.seal(("envelopes", "envelope", *bound), envelope.envelope),
+        )
+        return cursor.lastrowid or 0
+
+    def _check_room(self, size: int) -> None:
+        if size > self._limit.size:
+            raise KeyStoreFullError("the envelope alone exceeds the limit of its list", list=self._name)
+        while not self._has_room(size):
+            if not self._make_room:
+                raise KeyStoreFullError(
+                    "too many envelopes wait for newer records; nothing more is taken until some are settled",
+                    list=self._name,
+                )
+            self._drop_oldest()
+
+    def _has_room(self, size: int) -> bool:
+        totals = self.totals()
+        return totals.count < self._limit.count and totals.size + size <= self._limit.size
+
+    def _drop_oldest(self) -> None:
+        self._database.run(
+            "DELETE FROM envelopes WHERE sequence = (SELECT min(sequence) FROM envelopes WHERE list = ?)", self._name
+        )
+        self._database.run(
+            "INSERT INTO dropped VALUES (?, 1) ON CONFLICT (list) DO UPDATE SET count = count + 1", self._name
+        )
+
+    def page(self, after: int = 0, *, username: str | None = None, limit: int = 64) -> tuple[WaitingEnvelope, ...]:
+        """Return the next envelopes in the order in which they came."""
+        rows = self._database.all(
+            f"SELECT {COLUMNS} FROM envelopes WHERE list = ? AND sequence > ? AND (? IS NULL OR username = ?)"
+            " ORDER BY sequence LIMIT ?",
+            self._name,
+            after,
+            username,
+            username,
+            limit,
+        )
+        return tuple(self._read(row) for row in rows)
+
+    def remove(self, sequence: int) -> None:
+        """Remove an envelope."""
+        self._database.run("DELETE FROM envelopes WHERE sequence = ? AND list = ?", sequence, self._name)
+
+    def count_sealed_to(self, fingerprint: bytes) -> int:
+        """Return how many are sealed to that own key, or to no key known."""
+        return self._database.number(
+            "SELECT count(*) FROM envelopes WHERE list = ? AND sealed_to IN (?, x'')", self._name, fingerprint
+        )
+
+    def totals(self) -> Totals:
+        """Return how full the list is."""
+        row = self._database.one("SELECT count(*), total(size) FROM envelopes WHERE list = ?", self._name)
+        count, size = row or (0, 0)
+        return Totals(count, int(size))
+
+    def dropped(self) -> int:
+        """Return how many envelopes were ever dropped to make room."""
+        return self._database.number("SELECT count FROM dropped WHERE list = ?", self._name)
+
+    def _read(self, row: Row) -> WaitingEnvelope:
+        sequence, envelope, *bound = row
+        opened = self._database.open(("envelopes", "envelope", *bound), envelope)
+        _, _, accept_time, receive_time, reason, username, sealed_to = bound
+        return WaitingEnvelope(opened, accept_time, receive_time, reason, username, sealed_to, sequence)

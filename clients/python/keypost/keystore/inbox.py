@@ -1,0 +1,102 @@
+"""Opened messages for the application: the rows behind ``InboxPart``."""
+
+# ruff: noqa: S608  # statements are put together from constants of this module; values are always parameters
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keypost.keystore.database import conversation_from, conversation_text
+from keypost.keystore.errors import KeyStoreConflictError
+from keypost.keystore.values import InboxMessage, InboxState, Totals
+from keypost.protocol.identifiers import Address
+
+if TYPE_CHECKING:
+    from keypost.keystore.database import Database, Row
+
+BOUND = "sender, message_id, conversation, key_id, counter, send_time, accept_time, missed"
+COLUMNS = f"sequence, state, content, {BOUND}"
+
+
+class SqliteInbox:
+    """``InboxPart`` in SQLite."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, message: InboxMessage) -> int:
+        """Keep a message, and return its sequence."""
+        bound = (
+            str(message.sender),
+            message.message_id,
+            conversation_text(message.conversation),
+            message.key_id,
+            message.counter,
+            message.send_time,
+            message.accept_time,
+            message.missed,
+        )
+        sealed = self._database.seal(("inbox", "content", *bound), message.content)
+        cursor = self._database.run(
+            f"INSERT INTO inbox ({BOUND}, state, size, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            *bound,
+            InboxState.NEW.value,
+            len(message.content),
+            sealed,
+        )
+        if not cursor.rowcount or cursor.lastrowid is None:
+            raise KeyStoreConflictError("this message is in the inbox already")
+        return cursor.lastrowid
+
+    def next_unhandled(self, after: int = 0) -> InboxMessage | None:
+        """Hand out the oldest message that is not handled."""
+        with self._database.transaction():
+            row = self._database.one(
+                f"SELECT {COLUMNS} FROM inbox WHERE state <> 'handled' AND sequence > ? ORDER BY sequence LIMIT 1",
+                after,
+            )
+            if row is None:
+                return None
+            message = self._read(row)
+            self._database.run("UPDATE inbox SET state = 'handed_out' WHERE sequence = ?", message.sequence)
+        return message
+
+    def set_handled(self, sequence: int) -> None:
+        """Note that the application is done with a message."""
+        self._database.run("UPDATE inbox SET state = 'handled' WHERE sequence = ?", sequence)
+
+    def find(self, sender: Address, message_id: bytes) -> InboxMessage | None:
+        """Return a message without handing it out."""
+        row = self._database.one(
+            f"SELECT {COLUMNS} FROM inbox WHERE sender = ? AND message_id = ?", str(sender), message_id
+        )
+        return None if row is None else self._read(row)
+
+    def unhandled(self) -> Totals:
+        """Return how much waits for the application."""
+        row = self._database.one("SELECT count(*), total(size) FROM inbox WHERE state <> 'handled'")
+        count, size = row or (0, 0)
+        return Totals(count, int(size))
+
+    def forget(self, sequence: int) -> None:
+        """Erase a handled message at once."""
+        self._database.run("DELETE FROM inbox WHERE sequence = ? AND state = 'handled'", sequence)
+
+    def _read(self, row: Row) -> InboxMessage:
+        sequence, state, content, *bound = row
+        opened = self._database.open(("inbox", "content", *bound), content)
+        sender, message_id, conversation, key_id, counter, send_time, accept_time, missed = bound
+        return InboxMessage(
+            message_id=message_id,
+            sender=Address.parse(sender),
+            conversation=conversation_from(conversation),
+            key_id=key_id,
+            counter=counter,
+            send_time=send_time,
+            accept_time=accept_time,
+            missed=missed,
+            content=opened,
+            sequence=sequence,
+            redelivered=state != InboxState.NEW,
+        )

@@ -1,0 +1,233 @@
+"""The local key store in SQLite: how it is created, opened, locked, migrated and closed.
+
+One connection in exclusive locking mode: SQLite's own file lock keeps other processes out on every system, and dies
+with the process. WAL with ``synchronous=FULL``: what is committed survives a crash and a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keypost.keystore.counters import SqliteCounters
+from keypost.keystore.database import Database, explain
+from keypost.keystore.envelopes import SqliteEnvelopes
+from keypost.keystore.errors import (
+    KeyStoreExistsError,
+    KeyStoreFormatError,
+    KeyStoreMissingError,
+    KeyStoreTamperedError,
+    KeyStoreUnavailableError,
+    NotAKeyStoreError,
+)
+from keypost.keystore.files import SqliteFiles
+from keypost.keystore.inbox import SqliteInbox
+from keypost.keystore.key_pairs import SqliteKeyPairs
+from keypost.keystore.outbox import SqliteOutbox
+from keypost.keystore.profile import SqliteProfile
+from keypost.keystore.records import SqliteRecords
+from keypost.keystore.schema import APPLICATION_ID, MIGRATIONS
+from keypost.keystore.sealing import new_sealer, open_sealer
+from keypost.keystore.sessions import SqliteSessions
+from keypost.keystore.values import Limits, Totals
+from keypost.protocol.identifiers import check_realm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from keypost.keystore.unlock import Unlock
+
+FILE_NAME = "keystore.sqlite3"
+
+PRUNING = (
+    "DELETE FROM sessions WHERE create_time < ?",
+    "DELETE FROM received WHERE time < ?",
+    "DELETE FROM inbox WHERE state = 'handled' AND accept_time < ?",
+    "DELETE FROM closed_keys WHERE time < ?",
+    "DELETE FROM files WHERE received < count AND update_time < ?",
+)
+
+
+class SqliteKeyStore:
+    """``KeyStore`` over an unlocked database."""
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
+        self.profile = SqliteProfile(database)
+        self.key_pairs = SqliteKeyPairs(database)
+        self.records = SqliteRecords(database, limits.evidence_count)
+        self.sessions = SqliteSessions(database)
+        self.counters = SqliteCounters(database)
+        self.inbox = SqliteInbox(database)
+        self.waiting = SqliteEnvelopes(
+            database, "waiting", Totals(limits.waiting_count, limits.waiting_size), make_room=False
+        )
+        self.set_aside = SqliteEnvelopes(
+            database, "set_aside", Totals(limits.set_aside_count, limits.set_aside_size), make_room=True
+        )
+        self.outbox = SqliteOutbox(database, Totals(limits.outbox_count, limits.outbox_size))
+        self.files = SqliteFiles(database, limits.incomplete_file_size)
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Open a block that is written whole or not at all."""
+        return self._database.transaction()
+
+    def prune(self, before: int) -> None:
+        """Erase what is older than the age limit."""
+        with self._database.transaction():
+            for statement in PRUNING:
+                self._database.run(statement, before)
+            self._database.scrub()
+
+    def change_unlock(self, unlock: Unlock) -> None:
+        """Seal the data key anew."""
+        parameters, sealed = self._database.sealer.seal_data_key(unlock)
+        with self._database.transaction():
+            self._database.run("INSERT OR REPLACE INTO unlock VALUES (1, ?, ?, ?)", unlock.kind, parameters, sealed)
+            self._database.scrub()
+
+    def close(self) -> None:
+        """Close the store and drop its keys."""
+        self._database.close()
+
+
+def create_store(
+    folder: Path, unlock: Unlock, *, realm: str, bundle: bytes, limits: Limits | None = None
+) -> SqliteKeyStore:
+    """Create a local key store, readable by its owner alone, and open it.
+
+    Args:
+        folder: The folder of the profile; made if it is not there.
+        unlock: What shall unlock it from now on.
+        realm: The realm.
+        bundle: The serialised bundle that the client starts from.
+        limits: How much the store takes of what others can fill.
+
+    Raises:
+        KeyStoreExistsError: There is a profile in that folder.
+        KeyStoreLockedError: Another process is making one.
+        NotAKeyStoreError: The file at that place is something else.
+        WrongPassphraseError: The key file or variable cannot be read or made.
+        InvalidArgumentError: The realm cannot be one, or the passphrase is empty.
+    """
+    path = Path(folder) / FILE_NAME
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise KeyStoreUnavailableError(f"no profile can be made at {folder}: {error.strerror}") from error
+    with _opened(path) as database:
+        if _is_initialised(database):
+            raise KeyStoreExistsError(f"there is a profile at {folder} already; open it, or name another place")
+        return _initialise(database, unlock, realm, bundle, limits)
+
+
+def open_store(folder: Path, unlock: Unlock, *, limits: Limits | None = None) -> SqliteKeyStore:
+    """Open a local key store, and keep other processes out of it until it is closed.
+
+    Args:
+        folder: The folder of the profile.
+        unlock: What unlocks it.
+        limits: How much the store takes of what others can fill.
+
+    Raises:
+        KeyStoreMissingError: There is no profile in that folder.
+        NotAKeyStoreError: The file at that place is something else.
+        KeyStoreFormatError: A newer version wrote it.
+        KeyStoreLockedError: Another process uses it.
+        WrongPassphraseError: It does not unlock this profile.
+        KeyStoreTamperedError: It is damaged.
+    """
+    path = Path(folder) / FILE_NAME
+    missing = f"there is no profile at {folder}; enrol first, or name another place"
+    if not path.is_file():
+        raise KeyStoreMissingError(missing)
+    with _opened(path) as database:
+        if not _is_initialised(database):
+            raise KeyStoreMissingError(missing)
+        _check_version(database)
+        row = database.one("SELECT kind, parameters, sealed_data_key FROM unlock")
+        if row is None:
+            raise KeyStoreTamperedError("the profile has lost its data key; restore a backup")
+        database.unlock(open_sealer(unlock, *row))
+        _migrate(database)
+        database.checkpoint()
+        return SqliteKeyStore(database, limits or Limits())
+
+
+def create_memory_store(unlock: Unlock, *, realm: str, bundle: bytes, limits: Limits | None = None) -> SqliteKeyStore:
+    """Create a store that lives in memory and ends with the process: for tests, and for short-lived clients.
+
+    Args and errors as ``create_store``.
+    """
+    database = Database(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+    database.run("PRAGMA foreign_keys = ON")
+    return _initialise(database, unlock, realm, bundle, limits)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Database]:
+    """Connect, lock, and close again if the block fails."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    try:
+        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise explain(error) from error
+    database = Database(connection)
+    try:
+        database.run("PRAGMA locking_mode = EXCLUSIVE")
+        _is_initialised(database)  # refuses another program's file before the next lines change it
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+            database.run(f"PRAGMA {pragma}")
+        with database.transaction():  # takes the lock, which the exclusive mode then keeps
+            pass
+        yield database
+    except BaseException:
+        database.close()
+        raise
+
+
+def _is_initialised(database: Database) -> bool:
+    application = database.number("PRAGMA application_id")
+    if application == APPLICATION_ID:
+        return True
+    if application or database.number("SELECT count(*) FROM sqlite_master"):
+        raise NotAKeyStoreError("the file at this place is not a profile of Keypost; name another place")
+    return False
+
+
+def _check_version(database: Database) -> None:
+    version = database.number("PRAGMA user_version")
+    if version > len(MIGRATIONS):
+        raise KeyStoreFormatError(
+            f"a newer Keypost wrote this profile (format {version}, this one reads up to {len(MIGRATIONS)});"
+            " install that version",
+            format=str(version),
+        )
+
+
+def _migrate(database: Database) -> None:
+    version = database.number("PRAGMA user_version")
+    if version == len(MIGRATIONS):
+        return
+    with database.transaction():
+        for migration in MIGRATIONS[version:]:
+            for statement in migration:
+                database.run(statement)
+        database.run(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _initialise(database: Database, unlock: Unlock, realm: str, bundle: bytes, limits: Limits | None) -> SqliteKeyStore:
+    check_realm(realm)
+    database.unlock(new_sealer())
+    store = SqliteKeyStore(database, limits or Limits())
+    with database.transaction():
+        database.run(f"PRAGMA application_id = {APPLICATION_ID}")
+        _migrate(database)
+        store.change_unlock(unlock)
+        store.profile.create(realm, bundle)
+    return store

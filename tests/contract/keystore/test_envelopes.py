@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from keypost.keystore import KeyStoreFullError, Limits
+from keypost.keystore.values import Totals
+from support.key_store import WAITING, Reopening, envelope
+
+Factory = Callable[[Limits], Reopening]
+
+
+def test_envelopes_wait_in_the_order_in_which_they_came(key_store: Reopening) -> None:
+    waiting = key_store.store.waiting
+    sequences = [waiting.add(envelope(number, "bob" if number % 2 else "carol")) for number in range(5)]
+    waiting = key_store.again().waiting
+    assert [found.sequence for found in waiting.page()] == sequences
+    assert waiting.page(limit=1) == (replace(envelope(0, "carol"), sequence=sequences[0]),)
+    assert [found.sequence for found in waiting.page(sequences[1], username="bob")] == [sequences[3]]
+    assert waiting.totals() == Totals(5, 500)
+
+
+def test_the_same_envelope_waits_once(key_store: Reopening) -> None:
+    first = key_store.store.waiting.add(WAITING)
+    assert key_store.again().waiting.add(replace(WAITING, reason="CLOCK_AHEAD")) == first
+    assert key_store.store.waiting.page() == (replace(WAITING, sequence=first),)
+
+
+def test_an_envelope_moves_from_waiting_to_set_aside(key_store: Reopening) -> None:
+    sequence = key_store.store.waiting.add(WAITING)
+    with key_store.store.transaction():
+        key_store.store.waiting.remove(sequence)
+        moved = key_store.store.set_aside.add(replace(WAITING, reason="TOO_OLD"))
+    store = key_store.again()
+    assert store.waiting.totals() == Totals(0, 0)
+    assert store.set_aside.page() == (replace(WAITING, reason="TOO_OLD", sequence=moved),)
+
+
+def test_a_list_removes_its_own_envelopes_alone(key_store: Reopening) -> None:
+    sequence = key_store.store.waiting.add(WAITING)
+    key_store.store.set_aside.remove(sequence)
+    assert key_store.again().waiting.totals().count == 1
+    key_store.store.waiting.remove(sequence)
+    key_store.store.waiting.remove(sequence)
+    assert key_store.again().waiting.totals().count == 0
+
+
+def test_what_is_sealed_to_a_key_is_counted_and_what_is_not_known_counts_too(key_store: Reopening) -> None:
+    waiting = key_store.store.waiting
+    waiting.add(replace(envelope(1), sealed_to=b"\x01" * 32))
+    waiting.add(replace(envelope(2), sealed_to=b"\x02" * 32))
+    assert waiting.count_sealed_to(b"\x01" * 32) == 1
+    waiting.add(replace(envelope(3), sealed_to=b""))
+    assert key_store.again().waiting.count_sealed_to(b"\x01" * 32) == 2
+    assert key_store.store.waiting.count_sealed_to(b"\x03" * 32) == 1
+
+
+@pytest.mark.parametrize("limits", [Limits(waiting_count=2), Limits(waiting_size=299)])
+def test_a_full_waiting_list_refuses_and_keeps_what_it_has(limited: Factory, limits: Limits) -> None:
+    key_store = limited(limits)
+    for number in range(2):
+        key_store.store.waiting.add(envelope(number))
+    with pytest.raises(KeyStoreFullError) as refused:
+        key_store.store.waiting.add(envelope(2))
+    assert refused.value.metadata == {"list": "waiting"}
+    key_store.store.waiting.add(envelope(1))
+    assert key_store.again().waiting.totals() == Totals(2, 200)
+    assert key_store.store.waiting.dropped() == 0
+
+
+@pytest.mark.parametrize("limits", [Limits(set_aside_count=2), Limits(set_aside_size=299)])
+def test_set_aside_the_oldest_make_room_and_are_counted(limited: Factory, limits: Limits) -> None:
+    key_store = limited(limits)
+    sequences = [key_store.store.set_aside.add(envelope(number)) for number in range(5)]
+    set_aside = key_store.again().set_aside
+    assert [found.sequence for found in set_aside.page()] == sequences[3:]
+    assert set_aside.dropped() == 3
+
+
+def test_an_envelope_beyond_the_whole_list_empties_nothing(limited: Factory) -> None:
+    key_store = limited(Limits(set_aside_size=150))
+    key_store.store.set_aside.add(envelope(1))
+    with pytest.raises(KeyStoreFullError):
+        key_store.store.set_aside.add(replace(WAITING, envelope=bytes(151)))
+    assert key_store.again().set_aside.totals() == Totals(1, 100)

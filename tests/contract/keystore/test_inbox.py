@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from keypost.keystore import KeyStoreConflictError
+from keypost.keystore.values import Totals
+from support.key_store import ALICE, BOB, MESSAGE, NOW, Reopening, message
+
+
+def test_messages_are_handed_out_in_order_until_handled(key_store: Reopening) -> None:
+    sequences = [key_store.store.inbox.add(message(number)) for number in (3, 1, 2)]
+    assert sequences == sorted(sequences)
+    for number, sequence in zip((3, 1, 2), sequences, strict=True):
+        assert key_store.again().inbox.next_unhandled() == replace(message(number), sequence=sequence)
+        key_store.store.inbox.set_handled(sequence)
+        key_store.store.inbox.set_handled(sequence)
+    assert key_store.again().inbox.next_unhandled() is None
+
+
+def test_what_was_handed_out_and_not_handled_comes_again_marked(key_store: Reopening) -> None:
+    sequence = key_store.store.inbox.add(MESSAGE)
+    first = key_store.store.inbox.next_unhandled()
+    second = key_store.again().inbox.next_unhandled()
+    assert first == replace(MESSAGE, sequence=sequence)
+    assert second == replace(MESSAGE, sequence=sequence, redelivered=True)
+
+
+def test_a_reader_can_go_on_after_one_that_is_being_handled(key_store: Reopening) -> None:
+    first, second = (key_store.store.inbox.add(message(number)) for number in (1, 2))
+    handed = key_store.store.inbox.next_unhandled(after=first)
+    assert handed is not None
+    assert handed.sequence == second
+    assert key_store.store.inbox.next_unhandled(after=second) is None
+
+
+def test_a_message_is_there_once(key_store: Reopening) -> None:
+    key_store.store.inbox.add(MESSAGE)
+    with pytest.raises(KeyStoreConflictError):
+        key_store.store.inbox.add(replace(MESSAGE, content=b"other"))
+    key_store.store.inbox.add(replace(MESSAGE, sender=ALICE))
+    assert key_store.again().inbox.unhandled() == Totals(2, 2 * len(MESSAGE.content))
+
+
+def test_a_message_is_found_without_being_handed_out(key_store: Reopening) -> None:
+    sequence = key_store.store.inbox.add(MESSAGE)
+    expected = replace(MESSAGE, sequence=sequence)
+    assert key_store.again().inbox.find(BOB, MESSAGE.message_id) == expected
+    assert key_store.store.inbox.find(ALICE, MESSAGE.message_id) is None
+    assert key_store.store.inbox.next_unhandled() == expected
+
+
+def test_handled_messages_are_forgotten_and_others_are_not(key_store: Reopening) -> None:
+    first, second = (key_store.store.inbox.add(message(number)) for number in (1, 2))
+    key_store.store.inbox.set_handled(first)
+    for sequence in (first, second):
+        key_store.store.inbox.forget(sequence)
+    inbox = key_store.again().inbox
+    assert inbox.find(BOB, message(1).message_id) is None
+    assert inbox.find(BOB, message(2).message_id) is not None
+
+
+def test_sequences_are_never_used_again(key_store: Reopening) -> None:
+    first = key_store.store.inbox.add(message(1))
+    key_store.store.inbox.set_handled(first)
+    key_store.store.inbox.forget(first)
+    assert key_store.again().inbox.add(message(2)) > first
+
+
+def test_pruning_takes_handled_messages_alone(key_store: Reopening) -> None:
+    first, _ = (key_store.store.inbox.add(message(number)) for number in (1, 2))
+    key_store.store.inbox.set_handled(first)
+    key_store.store.prune(NOW + 1)
+    assert key_store.again().inbox.find(BOB, message(1).message_id) is not None
+    key_store.store.prune(NOW + 1000)
+    inbox = key_store.again().inbox
+    assert inbox.find(BOB, message(1).message_id) is None
+    assert inbox.unhandled().count == 1

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from keypost.keystore import KeyStoreConflictError, KeyStoreFullError, Limits
+from support.key_store import OUTGOING, Reopening
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keypost.keystore.values import OutgoingMessage
+    from collections.abc import Callable
+
+
+def outgoing(number: int, recipient: str = "bob") -> OutgoingMessage:
+    return replace(OUTGOING, message_id=number.to_bytes(16, "big"), counter=number, recipient=recipient)
+
+
+def test_a_message_on_its_way_keeps_id_counter_and_content(key_store: Reopening) -> None:
+    key_store.store.outbox.add(OUTGOING)
+    key_store.store.outbox.add(OUTGOING)
+    assert key_store.again().outbox.find(OUTGOING.message_id) == OUTGOING
+    key_store.store.outbox.remove(OUTGOING.message_id)
+    key_store.store.outbox.remove(OUTGOING.message_id)
+    assert key_store.again().outbox.find(OUTGOING.message_id) is None
+
+
+def test_an_id_is_one_message(key_store: Reopening) -> None:
+    key_store.store.outbox.add(OUTGOING)
+    with pytest.raises(KeyStoreConflictError):
+        key_store.store.outbox.add(replace(OUTGOING, content=b"other"))
+
+
+def test_messages_come_in_pages_by_time(key_store: Reopening) -> None:
+    for number in (3, 1, 4, 2):
+        key_store.store.outbox.add(outgoing(number, "bob" if number % 2 else "carol"))
+    outbox = key_store.again().outbox
+    assert outbox.page() == (outgoing(1), outgoing(2, "carol"), outgoing(3), outgoing(4, "carol"))
+    assert outbox.page("bob", limit=1) == (outgoing(1),)
+    assert outbox.page("bob", after=outgoing(1).message_id) == (outgoing(3),)
+
+
+@pytest.mark.parametrize("limits", [Limits(outbox_count=2), Limits(outbox_size=2 * len(OUTGOING.content) + 1)])
+def test_a_full_outbox_refuses(limited: Callable[[Limits], Reopening], limits: Limits) -> None:
+    key_store = limited(limits)
+    for number in (1, 2):
+        key_store.store.outbox.add(outgoing(number))
+    with pytest.raises(KeyStoreFullError):
+        key_store.store.outbox.add(outgoing(3))
+    key_store.store.outbox.remove(outgoing(1).message_id)
+    key_store.again().outbox.add(outgoing(3))
