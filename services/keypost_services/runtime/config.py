@@ -73,6 +73,16 @@ class ServiceSettings(BaseSettings):
         default=20_000,
         ge=1,
     )
+    call_seconds: float = Field(description="How long a unary call may take.", default=60.0, gt=0, le=600)
+    stream_seconds: float = Field(
+        description="How long a stream of a device may last; then it opens another.", default=3_600.0, gt=0, le=3_600
+    )
+    max_request_bytes: int = Field(
+        description="The largest request, bytes.", default=2 * 1024 * 1024, ge=64 * 1024, le=16 * 1024 * 1024
+    )
+    max_response_bytes: int = Field(
+        description="The largest response, bytes.", default=16 * 1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024
+    )
     token_lookups_per_second: float = Field(
         description="How many bad tokens one network address may show a second (at once: ten times as many).",
         default=10.0,

@@ -1,0 +1,187 @@
+"""Finds out who calls, and refuses whom the method table does not admit (docs/spec.md, "Who may call")."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grpc import StatusCode
+
+from keypost.protocol.errors import TokenRefusedError
+from keypost.protocol.key_info import GOOD, SUPERSEDED
+from keypost.protocol.tokens import peek_token, verify_token
+from keypost_services.runtime.auth import Caller, CallerKind
+from keypost_services.runtime.buckets import peer_address
+from keypost_services.runtime.errors import ServiceError, method_not_admitted, rate_limited, token_refused
+from keypost_services.runtime.identity import service_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keypost.clock import Clock
+    from keypost.protocol.key_info import Key
+    from keypost.protocol.tokens import TokenClaim
+    from keypost_services.runtime.auth import DeviceKeys
+    from keypost_services.runtime.buckets import Buckets
+    from keypost_services.runtime.callers import VerifiedCallers
+    from keypost_services.runtime.method_table import Callers
+
+ATTEMPTS = 3
+_BEARER = "bearer "
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What the transport knows of a caller.
+
+    Attributes:
+        address: As gRPC writes it.
+        certificate_pem: The verified certificate, on the internal port.
+        authorizations: The values of the ``authorization`` header.
+    """
+
+    address: str
+    certificate_pem: bytes | None
+    authorizations: tuple[str, ...]
+
+    @classmethod
+    def of(cls, context: Any) -> Peer:
+        """Return the peer of a gRPC call."""
+        certificates = list(context.auth_context().get("x509_pem_cert", ()))
+        headers = [value for name, value in context.invocation_metadata() if name == "authorization"]
+        texts = tuple(value if isinstance(value, str) else "" for value in headers)
+        return cls(context.peer(), certificates[0] if certificates else None, texts)
+
+
+class Authenticator:
+    """Admits callers by the method table.
+
+    Args:
+        realm: The realm.
+        audience: The one audience that tokens for this service have.
+        methods: Whom each method admits; a method that is missing admits nobody.
+        callers: Remembers whom it has verified.
+        buckets: Limits, for each network address, the look-ups for tokens that turn out to be bad.
+        device_keys: Where keys are looked up; None: no device is admitted.
+        clock: The time.
+    """
+
+    def __init__(
+        self,
+        *,
+        realm: str,
+        audience: str,
+        methods: Mapping[str, Callers],
+        callers: VerifiedCallers,
+        buckets: Buckets,
+        device_keys: DeviceKeys | None,
+        clock: Clock,
+    ) -> None:
+        self._realm = realm
+        self._audience = audience
+        self._methods = methods
+        self._callers = callers
+        self._buckets = buckets
+        self._device_keys = device_keys
+        self._clock = clock
+
+    def knows(self, method: str) -> bool:
+        """Whether the table lists ``method``."""
+        return method in self._methods
+
+    async def admit(self, method: str, peer: Peer) -> Caller:
+        """Return the caller, if the method admits it.
+
+        Raises:
+            ServiceError: PERMISSION_DENIED with METHOD_NOT_ADMITTED; UNAUTHENTICATED with TOKEN_REFUSED or
+                SERVICE_CERTIFICATE_REFUSED; RESOURCE_EXHAUSTED with RATE_LIMITED; what the look-up of the key raises.
+        """
+        callers = self._methods.get(method)
+        if callers is None:
+            raise method_not_admitted()
+        if peer.certificate_pem is not None:
+            return self._admit_service(callers, peer, peer.certificate_pem)
+        if callers.anyone:
+            return Caller(CallerKind.ANYONE, peer.address)
+        if not callers.devices or self._device_keys is None:
+            raise method_not_admitted()
+        return await self._admit_device(self._device_keys, peer)
+
+    async def check_again(self, caller: Caller) -> None:
+        """Raise if the key of a device is no longer good, or its record can no longer be had.
+
+        Raises:
+            ServiceError: UNAUTHENTICATED with TOKEN_REFUSED; what the look-up of the key raises.
+        """
+        if caller.address is not None and caller.key is not None and self._device_keys is not None:
+            await self._usable_key(self._device_keys, caller.address.username, caller.key.fingerprint)
+
+    def _admit_service(self, callers: Callers, peer: Peer, certificate_pem: bytes) -> Caller:
+        service = service_of(certificate_pem, self._realm)
+        if not callers.anyone and service not in callers.services:
+            raise method_not_admitted()
+        return Caller(CallerKind.SERVICE, peer.address, service=service)
+
+    async def _admit_device(self, device_keys: DeviceKeys, peer: Peer) -> Caller:
+        token = _token_of(peer)
+        token_hash = hashlib.sha256(token.encode()).digest()
+        if (caller := self._callers.find(token_hash)) is not None:
+            return Caller(caller.kind, peer.address, caller.address, caller.key, None, caller.expire_time)
+        claim = _claim(token)
+        address = peer_address(peer.address)
+        if wait_ms := self._buckets.take(address):
+            raise rate_limited("tokens from this address that have to be looked up", wait_ms)
+        caller = await self._verify(device_keys, token, claim, peer)
+        # Only what turned out to be bad counts against the address.
+        self._buckets.give_back(address)
+        self._callers.remember(token_hash, caller)
+        return caller
+
+    async def _verify(self, device_keys: DeviceKeys, token: str, claim: TokenClaim, peer: Peer) -> Caller:
+        username, fingerprint = claim.address.username, claim.fingerprint
+        for _ in range(ATTEMPTS):
+            with self._callers.verification(username, fingerprint) as verification:
+                key = await self._usable_key(device_keys, username, fingerprint)
+            if not verification.dropped:
+                break
+        else:
+            raise ServiceError(
+                StatusCode.UNAVAILABLE, "KEYS_CHANGING", "the caller's keys are changing", retry_after_ms=1_000
+            )
+        try:
+            expire_time = verify_token(token, key, self._audience, self._clock())
+        except TokenRefusedError as error:
+            raise token_refused(error.metadata["cause"]) from error
+        expire_time = min(expire_time, key.expire_time)
+        return Caller(CallerKind.DEVICE, peer.address, key.address, key, expire_time=expire_time)
+
+    async def _usable_key(self, device_keys: DeviceKeys, username: str, fingerprint: bytes) -> Key:
+        try:
+            key = await device_keys.find_device_key(username, fingerprint)
+        except TokenRefusedError as error:
+            raise token_refused(error.metadata["cause"]) from error
+        except ServiceError as error:
+            # Whether a user exists is nobody's business before the token is verified.
+            raise (token_refused("UNKNOWN_KEY") if error.code is StatusCode.NOT_FOUND else error) from error
+        if key.state != GOOD:
+            raise token_refused("KEY_SUPERSEDED" if key.state == SUPERSEDED else "KEY_REVOKED")
+        if self._clock() >= key.expire_time:
+            raise token_refused("KEY_EXPIRED")
+        return key
+
+
+def _token_of(peer: Peer) -> str:
+    if not peer.authorizations:
+        raise token_refused("MISSING")
+    if len(peer.authorizations) > 1 or not peer.authorizations[0].lower().startswith(_BEARER):
+        raise token_refused("MALFORMED")
+    return peer.authorizations[0][len(_BEARER) :].strip()
+
+
+def _claim(token: str) -> TokenClaim:
+    try:
+        return peek_token(token)
+    # A deeply nested token may exhaust the parser; that is its sender's doing, not a fault of the service.
+    except (TokenRefusedError, RecursionError) as error:
+        raise token_refused("MALFORMED") from error

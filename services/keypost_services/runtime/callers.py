@@ -1,0 +1,186 @@
+"""Callers whose token has been verified, and the streams that they hold open.
+
+Both end with the key event of their key. Without one they are looked at again every minute, so that a record that has
+lapsed ends them too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cachetools import LRUCache
+from grpc import StatusCode
+
+from keypost.clock import MINUTE
+from keypost_services.runtime.auth import Caller, CallerKind
+from keypost_services.runtime.errors import ServiceError, shutting_down, token_refused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+
+    from keypost.clock import Clock
+
+T = TypeVar("T")
+MOST_CALLERS = 50_000
+CHECK_AGAIN_MS = MINUTE
+
+
+@dataclass(eq=False)
+class Verification:
+    """A token that is being verified; ``dropped`` says that what it rests on has changed meanwhile."""
+
+    username: str
+    fingerprint: bytes
+    dropped: bool = False
+
+
+@dataclass(eq=False)
+class _Stream:
+    caller: Caller
+    end: asyncio.Future[ServiceError] = field(repr=False)
+
+    def finish(self, why: ServiceError) -> None:
+        if not self.end.done():
+            self.end.set_result(why)
+
+
+class VerifiedCallers:
+    """Remembers verified callers for a minute at most, and ends their streams.
+
+    Args:
+        clock: The time.
+        stream_seconds: How long a stream of a caller that is no service may last.
+        most: How many callers are remembered.
+        check_again_ms: How long a verification may be relied upon, milliseconds.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        stream_seconds: float,
+        most: int = MOST_CALLERS,
+        check_again_ms: int = CHECK_AGAIN_MS,
+    ) -> None:
+        self._clock = clock
+        self._stream_seconds = stream_seconds
+        self._check_again_ms = check_again_ms
+        self._callers: LRUCache[bytes, tuple[Caller, int]] = LRUCache(most)
+        self._verifications: set[Verification] = set()
+        self._streams: dict[str, set[_Stream]] = defaultdict(set)
+
+    def drop_key(self, fingerprint: bytes) -> None:
+        """Forget who called with this key and end the streams of its device: the key is no longer good.
+
+        Args:
+            fingerprint: 32 bytes.
+        """
+        self._drop(lambda _username, key: key == fingerprint)
+
+    def drop_user(self, username: str) -> None:
+        """Forget all callers of this user and end their streams: their record has changed."""
+        self._drop(lambda name, _key: name == username)
+
+    def drop_all(self) -> None:
+        """Forget all callers and end all streams of devices: any record may have changed."""
+        self._drop(lambda _username, _key: True)
+
+    def find(self, token_hash: bytes) -> Caller | None:
+        """Return the caller that showed the token with this SHA-256 not long ago."""
+        caller, until = self._callers.get(token_hash, (None, 0))
+        return caller if self._clock() < until else None
+
+    def remember(self, token_hash: bytes, caller: Caller) -> None:
+        """Remember a verified caller."""
+        again = self._clock() + self._check_again_ms
+        until = again if caller.expire_time is None else min(again, caller.expire_time)
+        self._callers[token_hash] = caller, until
+
+    @contextlib.contextmanager
+    def verification(self, username: str, fingerprint: bytes) -> Iterator[Verification]:
+        """Notice a drop that happens while a token is being verified."""
+        verification = Verification(username, fingerprint)
+        self._verifications.add(verification)
+        try:
+            yield verification
+        finally:
+            self._verifications.discard(verification)
+
+    def end_streams(self) -> None:
+        """End all streams because the service shuts down."""
+        for stream in [stream for streams in self._streams.values() for stream in streams]:
+            stream.finish(shutting_down())
+
+    async def run_stream(
+        self, caller: Caller, handler: Coroutine[object, object, T], check: Callable[[Caller], Awaitable[None]]
+    ) -> T:
+        """Run the handler of a stream until it is done or must end.
+
+        Args:
+            caller: Whose stream it is.
+            handler: What serves it; cancelled when the stream must end.
+            check: Raises when the caller may go on no longer; asked every minute.
+
+        Raises:
+            ServiceError: why the stream must end.
+        """
+        stream = _Stream(caller, asyncio.get_running_loop().create_future())
+        username = caller.address.username if caller.address else ""
+        self._streams[username].add(stream)
+        task = asyncio.ensure_future(handler)
+        watch = asyncio.ensure_future(self._watch(stream, check))
+        try:
+            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise watch.result()
+            return task.result()
+        finally:
+            self._streams[username].discard(stream)
+            if not self._streams[username]:
+                del self._streams[username]
+            await _cancel(task, watch)
+
+    async def _watch(self, stream: _Stream, check: Callable[[Caller], Awaitable[None]]) -> ServiceError:
+        """Return why the stream must end, when it must."""
+        loop = asyncio.get_running_loop()
+        endless = stream.caller.kind is CallerKind.SERVICE
+        deadline = None if endless else loop.time() + self._stream_seconds
+        while deadline is None or loop.time() < deadline:
+            pause = self._check_again_ms / 1000
+            if deadline is not None:
+                pause = min(pause, deadline - loop.time())
+            await asyncio.wait({stream.end}, timeout=pause)
+            if stream.end.done():
+                return stream.end.result()
+            try:
+                await check(stream.caller)
+            except ServiceError as error:
+                return error
+        return ServiceError(
+            StatusCode.UNAVAILABLE, "STREAM_EXPIRED", "a stream lasts an hour at most: open another", retry_after_ms=0
+        )
+
+    def _drop(self, concerns: Callable[[str, bytes], bool]) -> None:
+        def hit(caller: Caller) -> bool:
+            return (
+                caller.address is not None
+                and caller.key is not None
+                and concerns(caller.address.username, caller.key.fingerprint)
+            )
+
+        for token_hash in [name for name, (caller, _) in self._callers.items() if hit(caller)]:
+            del self._callers[token_hash]
+        for verification in self._verifications:
+            verification.dropped |= concerns(verification.username, verification.fingerprint)
+        for stream in [stream for streams in self._streams.values() for stream in streams if hit(stream.caller)]:
+            stream.finish(token_refused("KEY_CHANGED"))
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,182 @@
+"""Everything that happens to a call around its servicer: admission, limits, log, metrics, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from grpc import StatusCode
+
+from keypost_services.runtime.auth import set_current_caller
+from keypost_services.runtime.authenticator import Peer
+from keypost_services.runtime.errors import ServiceError, rate_limited, shutting_down
+from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
+from keypost_services.runtime.refusals import ErrorCodes, Refusal, internal, refusal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from keypost_services.runtime.authenticator import Authenticator
+    from keypost_services.runtime.callers import VerifiedCallers
+    from keypost_services.runtime.metrics import CallMetrics
+
+REQUEST_ID = "x-request-id"
+UNLISTED = "unlisted"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_QUIET = "/grpc.health."
+
+
+@dataclass
+class _Outcome:
+    code: str = "OK"
+    reason: str = ""
+
+
+class Calls(grpc.aio.ServerInterceptor):
+    """Runs every call of a server.
+
+    Args:
+        authenticator: Admits callers.
+        callers: Ends streams.
+        error_codes: Which errors callers may know.
+        metrics: Counts.
+        log: One line a call.
+        ids: Draws ids of requests and errors.
+        most: How many calls may be under way.
+        unary_seconds: How long a unary call may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        callers: VerifiedCallers,
+        error_codes: ErrorCodes,
+        metrics: CallMetrics,
+        log: FilteringBoundLogger,
+        ids: Callable[[], str],
+        most: int,
+        unary_seconds: float,
+    ) -> None:
+        self._authenticator = authenticator
+        self._callers = callers
+        self._error_codes = error_codes
+        self._metrics = metrics
+        self._log = log
+        self._ids = ids
+        self._most = most
+        self._unary_seconds = unary_seconds
+        self._handlers: dict[str, Handler] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    def drain(self) -> None:
+        """Refuse new calls from now on and end the streams; unary calls under way go on."""
+        self._draining = True
+        self._callers.end_streams()
+
+    async def settled(self, timeout_seconds: float) -> None:
+        """Wait until the servicers of all calls have ended, at most ``timeout_seconds``."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=timeout_seconds)
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Handler]], handler_call_details: Any
+    ) -> Handler:
+        """Return the handler of a method with everything around it; for an unlisted one, a refusal."""
+        method = handler_call_details.method
+        if method in self._handlers:
+            return self._handlers[method]
+        handler = await continuation(handler_call_details)
+        if handler is None or not self._authenticator.knows(method):
+            return refusing(self._runner(UNLISTED))
+        self._handlers[method] = wrap(handler, self._runner(method))
+        return self._handlers[method]
+
+    def _runner(self, method: str) -> Any:
+        async def run(context: Any, invoke: Invoke, *, streaming: bool) -> bytes | None:
+            return await self._run(method, context, invoke, streaming=streaming)
+
+        return run
+
+    async def _run(self, method: str, context: Any, invoke: Invoke, *, streaming: bool) -> bytes | None:
+        task, started, outcome = asyncio.current_task(), time.perf_counter(), _Outcome()
+        assert task is not None  # noqa: S101  # for the type checker: grpc.aio gives each call a task
+        structlog.contextvars.bind_contextvars(request_id=self._request_id(context))
+        self._under_way.add(task)
+        self._metrics.under_way.labels(method).inc()
+        try:
+            return await self._admit_and_invoke(method, context, invoke, streaming=streaming)
+        except asyncio.CancelledError:
+            outcome.code = "CANCELLED"
+            raise
+        except Exception as error:  # noqa: BLE001  # the one place where errors become statuses
+            await self._fail(context, error, outcome)
+            return None
+        finally:
+            self._under_way.discard(task)
+            self._metrics.under_way.labels(method).dec()
+            self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
+
+    async def _admit_and_invoke(self, method: str, context: Any, invoke: Invoke, *, streaming: bool) -> bytes | None:
+        peer = Peer.of(context)
+        structlog.contextvars.bind_contextvars(peer=peer.address)
+        if self._draining:
+            raise shutting_down()
+        if len(self._under_way) > self._most:
+            raise rate_limited("calls under way", 1_000)
+        caller = await self._authenticator.admit(method, peer)
+        structlog.contextvars.bind_contextvars(caller=caller.name, caller_kind=caller.kind.value)
+        set_current_caller(caller)
+        if streaming:
+            return await self._callers.run_stream(caller, invoke(), self._authenticator.check_again)
+        return await self._bounded(invoke)
+
+    async def _bounded(self, invoke: Invoke) -> bytes | None:
+        try:
+            async with asyncio.timeout(self._unary_seconds) as limit:
+                return await invoke()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise ServiceError(
+                StatusCode.DEADLINE_EXCEEDED, "TOO_SLOW", "the service took too long over this call"
+            ) from error
+
+    async def _fail(self, context: Any, error: Exception, outcome: _Outcome) -> None:
+        if _is_transport(error):
+            outcome.code = context.code().name if isinstance(error, grpc.aio.AbortError) else "CANCELLED"
+            raise error
+        refusal = refusal_of(error, self._error_codes) or self._surprise(error)
+        outcome.code, outcome.reason = refusal.code.name, refusal.reason
+        await context.abort(refusal.code, refusal.details, refusal.trailing_metadata())
+
+    def _surprise(self, error: Exception) -> Refusal:
+        error_id = self._ids()
+        self._log.error("unforeseen", error_id=error_id, exc_info=error)
+        return internal(error_id)
+
+    def _request_id(self, context: Any) -> str:
+        given = next((value for name, value in context.invocation_metadata() if name == REQUEST_ID), "")
+        return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else self._ids()
+
+    def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool) -> None:
+        self._metrics.calls.labels(method, outcome.code).inc()
+        if outcome.reason:
+            self._metrics.refusals.labels(method, outcome.reason).inc()
+        if not streaming:
+            self._metrics.seconds.labels(method).observe(seconds)
+        say = self._log.debug if method.startswith(_QUIET) else self._log.info
+        say("call", method=method, code=outcome.code, reason=outcome.reason, milliseconds=round(seconds * 1000, 1))
+
+
+def _is_transport(error: Exception) -> bool:
+    """Whether gRPC itself ended the call: it was aborted already, or the peer is gone."""
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
