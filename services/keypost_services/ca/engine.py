@@ -26,9 +26,10 @@ class DatabaseInUseError(Exception):
     """Another CA process holds the SQLite database."""
 
 
-def database_file(url: URL) -> str | None:
+def database_file(url: str | URL) -> str | None:
     """Return the path of an SQLite database file, None for other databases."""
-    return url.database if url.get_backend_name() == "sqlite" else None
+    parsed = make_url(url)
+    return parsed.database if parsed.get_backend_name() == "sqlite" else None
 
 
 def open_engine(url: str) -> AsyncEngine:
@@ -50,8 +51,8 @@ def _prepare_sqlite(engine: Engine, file: str) -> None:
     """Make SQLite's transactions real: begun when we say so, durable when they end."""
 
     @event.listens_for(engine, "do_connect")
-    def _create_private(*_: object) -> None:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    def _create(*_: object) -> None:
+        _create_private(file)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: object) -> None:
@@ -65,6 +66,11 @@ def _prepare_sqlite(engine: Engine, file: str) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get(WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _create_private(file: str) -> None:
+    """Make a file that only its owner can read, unless it is there."""
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 class DatabaseLock:
@@ -83,7 +89,9 @@ class DatabaseLock:
 
         Raises:
             DatabaseInUseError: Another process has it.
+            OSError: The file beside the database cannot be made.
         """
+        _create_private(str(self._path))
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("BEGIN EXCLUSIVE")

@@ -40,7 +40,7 @@ class CaSettings(ServiceSettings):
         description="URL of the database, such as sqlite:////var/lib/keypost/ca.db (one CA process at a time)."
     )
     realm_folder: Path = Field(
-        description="Folder with root.pem and realm-trust.json, as `keypost-ca init` makes it; root.key belongs elsewhere."
+        description="Folder with root.pem and realm-trust.json, as `keypost-ca init` makes it (without root.key)."
     )
     record_key: Path | None = Field(
         description="PEM file: private key that signs records. Without it, record.key in the realm folder.",

@@ -1,0 +1,191 @@
+"""What the commands of ``keypost-ca`` do, apart from reading their arguments and printing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from google.protobuf import json_format
+from sqlalchemy.exc import SQLAlchemyError
+
+from keypost.clock import DAY
+from keypost.errors import KeypostError
+from keypost.keys.v1 import realm_trust_pb2 as pb
+from keypost.protocol.encoding import fingerprint
+from keypost.protocol.identifiers import check_realm, check_username
+from keypost.protocol.realm_trust import Constants
+from keypost.protocol.suites import suite_named
+from keypost_services.ca.codes import hash_code, new_code, realm_hash
+from keypost_services.ca.database import open_store
+from keypost_services.ca.durations import parse_duration
+from keypost_services.ca.engine import open_engine
+from keypost_services.ca.migrate import SchemaOutdatedError, check_schema, expected_revision
+from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_trust
+from keypost_services.ca.settings import check_database
+from keypost_services.ca.store import OneTimeCode
+from keypost_services.ca.store_sql import SqlStore
+from keypost_services.runtime.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from keypost.protocol.realm_trust import RealmTrust
+
+_LONGEST_KEY_LIFETIME = 398 * DAY
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked; the message is the one line that its user reads."""
+
+
+@dataclass(frozen=True)
+class MadeCode:
+    """A new one-time code, shown once.
+
+    Attributes:
+        code: 26 characters.
+        username: The only user that it enrols.
+        expire_time: Unix milliseconds.
+    """
+
+    code: str
+    username: str
+    expire_time: int
+
+
+def read_constants(durations: Mapping[str, str], rotation_messages: int, suites: Sequence[str]) -> Constants:
+    """Return realm constants that fit together.
+
+    Args:
+        durations: Text such as ``60d`` by the name of the constant.
+        rotation_messages: The constant of that name.
+        suites: Names of the allowed suites.
+
+    Raises:
+        CommandError: A value is none, or they contradict each other.
+    """
+    try:
+        constants = Constants(
+            **{name: parse_duration(text) for name, text in durations.items()},
+            rotation_messages=rotation_messages,
+            allowed_suites=tuple(sorted({suite_named(name).id for name in suites}, reverse=True)),
+        )
+    except (ValueError, KeypostError) as error:
+        raise CommandError(str(error)) from error
+    if constants.longest_key_lifetime > _LONGEST_KEY_LIFETIME:
+        raise CommandError("longest-key-lifetime: 398d at most")
+    if constants.retention < constants.age_limit:
+        raise CommandError(
+            "retention: replaced keys must stay for as long as a message may wait "
+            "(rotation-period + mailbox-age + record-lifetime + 1 day and 5 minutes)"
+        )
+    return constants
+
+
+def init_realm(folder: Path, realm: str, constants: Constants, validity: str, now: int) -> dict[str, object]:
+    """Make the realm's files; return what there is to know of them.
+
+    Raises:
+        CommandError: Something is there already, or a value is wrong.
+    """
+    try:
+        trust = create_realm(RealmFolder(folder), check_realm(realm), constants, parse_duration(validity), now)
+    except (RealmFilesError, KeypostError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    files = RealmFolder(folder)
+    return {
+        "realm": trust.realm,
+        "folder": str(folder),
+        "root_key_fingerprint": fingerprint(trust.root_keys[0]).hex(),
+        "record_key_fingerprint": trust.record_keys[0].fingerprint.hex(),
+        "until_time": trust.until_time,
+        "root_key": str(files.root_key),
+        "record_key": str(files.record_key),
+        "realm_trust": str(files.realm_trust),
+    }
+
+
+def make_bundle(folder: Path, endpoints: Mapping[str, str], tls_roots: Path, now: int) -> str:
+    """Return the bundle as protobuf JSON.
+
+    Args:
+        folder: The realm's folder.
+        endpoints: ``host:port`` by ``ca``, ``directory`` and ``delivery``.
+        tls_roots: PEM file.
+        now: Unix milliseconds.
+
+    Raises:
+        CommandError: A file is missing or wrong.
+    """
+    trust = _trust_of(folder, now)
+    try:
+        pem = tls_roots.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read {tls_roots}: it must be a PEM file") from error
+    if "-----BEGIN CERTIFICATE-----" not in pem or "PRIVATE KEY" in pem:
+        raise CommandError(f"{tls_roots} must hold certificates in PEM, and nothing else")
+    bundle = pb.Bundle(
+        realm=trust.realm,
+        endpoints=pb.Endpoints(**endpoints),
+        root_keys=[pb.RootKey(public_key_der=root) for root in trust.root_keys],
+        tls_roots_pem=pem,
+    )
+    return json_format.MessageToJson(bundle)
+
+
+def make_code(folder: Path, database: str, username: str, expires: str, now: int) -> MadeCode:
+    """Make a one-time code and keep its hash. The CA may be serving meanwhile.
+
+    Raises:
+        CommandError: A value is wrong, or the database is not ready.
+    """
+    trust = _trust_of(folder, now)
+    try:
+        made = MadeCode(new_code(os.urandom), check_username(username), now + parse_duration(expires))
+        code_hash = hash_code(made.code, username, realm_hash(trust.realm, trust.root_keys))
+        code = OneTimeCode(code_hash, username, made.expire_time)
+        asyncio.run(_keep_code(check_database(database), code))
+    except (ValueError, KeypostError, SchemaOutdatedError) as error:
+        raise CommandError(str(error)) from error
+    except SQLAlchemyError as error:
+        raise CommandError(f"the database cannot be used: {type(error).__name__}") from error
+    return made
+
+
+def migrate_database(database: str) -> str:
+    """Bring the database to the tables of this version; return the name of the last step.
+
+    Raises:
+        CommandError: The database cannot be used.
+    """
+    try:
+        asyncio.run(_migrate(check_database(database)))
+    except (ValueError, StartError) as error:
+        raise CommandError(str(error)) from error
+    except SQLAlchemyError as error:
+        raise CommandError(f"the database cannot be used: {type(error).__name__}") from error
+    return expected_revision()
+
+
+def _trust_of(folder: Path, now: int) -> RealmTrust:
+    try:
+        return load_trust(RealmFolder(folder), now)
+    except RealmFilesError as error:
+        raise CommandError(str(error)) from error
+
+
+async def _keep_code(database: str, code: OneTimeCode) -> None:
+    engine = open_engine(database)
+    try:
+        await check_schema(engine)
+        await SqlStore(engine).add_code(code)
+    finally:
+        await engine.dispose()
+
+
+async def _migrate(database: str) -> None:
+    async with open_store(database):
+        pass

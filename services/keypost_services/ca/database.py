@@ -1,0 +1,56 @@
+"""Opens the CA's store for a process that serves: locked for it, and with the tables of this version."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+
+from keypost_services.ca.engine import DatabaseInUseError, DatabaseLock, database_file, open_engine
+from keypost_services.ca.migrate import migrate
+from keypost_services.ca.store_sql import SqlStore
+from keypost_services.runtime.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+@asynccontextmanager
+async def open_store(database: str) -> AsyncIterator[SqlStore]:
+    """Lock the database for this process, bring its tables up to date, and open it.
+
+    Raises:
+        StartError: Another CA process uses the database, or it cannot be opened.
+    """
+    engine = open_engine(database)
+    lock = _lock_of(database)
+    try:
+        await _prepare(engine, lock)
+        yield SqlStore(engine)
+    finally:
+        await engine.dispose()
+        lock.release()
+
+
+async def _prepare(engine: AsyncEngine, lock: DatabaseLock) -> None:
+    try:
+        lock.acquire()
+        await migrate(engine)
+    except DatabaseInUseError as error:
+        raise StartError(str(error)) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise StartError(f"the database cannot be opened: {str(error).splitlines()[0]}") from error
+    except CommandError as error:
+        raise StartError(f"the database is not one of this version: {error}") from error
+
+
+def _lock_of(database: str) -> DatabaseLock:
+    file = database_file(database)
+    if file is None:
+        raise StartError("KEYPOST_CA_DATABASE: this version serves from SQLite alone")
+    return DatabaseLock(Path(file))

@@ -1,0 +1,317 @@
+"""What every store of the CA must do; an adapter joins by one more parameter of the fixture."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import event as sql_event
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost_services.ca.engine import open_engine
+from keypost_services.ca.migrate import migrate
+from keypost_services.ca.store import (
+    Change,
+    CodeUsedError,
+    Ending,
+    EventDraft,
+    KeyAlreadyKnownError,
+    OneTimeCode,
+    RecordedKey,
+    RevisionTakenError,
+    Store,
+)
+from keypost_services.ca.store_sql import SqlStore
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+Opener = Callable[[], "AbstractAsyncContextManager[Store]"]
+
+CHANGED = 1_700_000_000_000
+
+
+@asynccontextmanager
+async def _open_sqlite(folder: Path) -> AsyncIterator[Store]:
+    engine = open_engine(f"sqlite:///{folder / 'ca.db'}")
+    await migrate(engine)
+    yield SqlStore(engine)
+    await engine.dispose()
+
+
+@pytest.fixture(params=["sqlite"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens the same database each time it is called, with tables."""
+    adapters = {"sqlite": _open_sqlite}
+    return lambda: adapters[request.param](tmp_path)
+
+
+@pytest.fixture
+async def store(open_store: Opener) -> AsyncIterator[Store]:
+    async with open_store() as opened:
+        yield opened
+
+
+def fingerprint(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def key(number: int, username: str = "alice", revision: int = 1, **changes: Any) -> RecordedKey:
+    made = RecordedKey(
+        fingerprint=fingerprint(number),
+        username=username,
+        device_id="a" * 16,
+        suite=pb.SUITE_RSA3072_AES256,
+        kind=pb.KEY_REQUEST_KIND_ENROLL,
+        epoch=1,
+        revision=revision,
+        parent_fingerprint=b"",
+        expire_time=2 * CHANGED,
+        key_request=b"request \x00\xff",
+        possession=b"possession",
+        endorsement=b"",
+        state=pb.KEY_STATE_GOOD,
+        state_time=CHANGED,
+    )
+    return replace(made, **changes)
+
+
+def change(entering: RecordedKey, **changes: Any) -> Change:
+    made = Change(
+        key=entering,
+        time=CHANGED,
+        events=(EventDraft(pb.KEY_EVENT_KIND_ENROLLED, entering.fingerprint),),
+    )
+    return replace(made, **changes)
+
+
+def renewal(number: int, replaced: int, revision: int, username: str = "alice") -> Change:
+    entering = key(
+        number,
+        username,
+        revision,
+        kind=pb.KEY_REQUEST_KIND_RENEW,
+        parent_fingerprint=fingerprint(replaced),
+        state_time=CHANGED + revision,
+    )
+    return Change(
+        key=entering,
+        time=CHANGED + revision,
+        endings=(Ending(fingerprint(replaced), pb.KEY_STATE_SUPERSEDED),),
+        events=(EventDraft(pb.KEY_EVENT_KIND_RENEWED, entering.fingerprint, fingerprint(replaced)),),
+    )
+
+
+async def test_a_change_is_found_whole(store: Store) -> None:
+    await store.apply(change(key(1)))
+    user = (await store.find_users(["alice", "bob"]))["alice"]
+    assert (user.epoch, user.revision, user.keys) == (1, 1, (key(1),))
+    assert await store.find_key(fingerprint(1)) == key(1)
+    assert await store.find_key(fingerprint(2)) is None
+
+
+async def test_only_users_asked_for_are_found(store: Store) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(change(key(2, "bob")))
+    await store.apply(change(key(3, "carol")))
+    found = await store.find_users(["alice", "carol", "nobody"])
+    assert {name: user.keys[0].fingerprint for name, user in found.items()} == {
+        "alice": fingerprint(1),
+        "carol": fingerprint(3),
+    }
+
+
+async def test_a_renewal_supersedes(store: Store) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(renewal(2, replaced=1, revision=2))
+    user = (await store.find_users(["alice"]))["alice"]
+    assert user.revision == 2
+    assert [(found.fingerprint, found.state, found.state_time) for found in user.keys] == [
+        (fingerprint(1), pb.KEY_STATE_SUPERSEDED, CHANGED + 2),
+        (fingerprint(2), pb.KEY_STATE_GOOD, CHANGED + 2),
+    ]
+
+
+async def test_a_revocation_keeps_its_reason(store: Store) -> None:
+    await store.apply(change(key(1)))
+    ending = Ending(fingerprint(1), pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_RESET)
+    await store.apply(change(key(2, revision=2, epoch=2), endings=(ending,)))
+    user = (await store.find_users(["alice"]))["alice"]
+    assert user.epoch == 2
+    assert (user.keys[0].state, user.keys[0].reason) == (pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_RESET)
+
+
+@pytest.mark.parametrize("revision", [1, 3])
+async def test_only_the_next_revision_applies(store: Store, revision: int) -> None:
+    await store.apply(change(key(1)))
+    with pytest.raises(RevisionTakenError):
+        await store.apply(change(key(2, revision=revision)))
+    await assert_untouched(store)
+
+
+async def test_no_revision_but_the_first_applies_to_a_new_user(store: Store) -> None:
+    with pytest.raises(RevisionTakenError):
+        await store.apply(change(key(1, revision=2)))
+    assert not await store.find_users(["alice"])
+
+
+async def test_a_key_is_recorded_once_for_whomever(store: Store) -> None:
+    await store.apply(change(key(1)))
+    with pytest.raises(KeyAlreadyKnownError):
+        await store.apply(change(key(1, "bob")))
+    assert not await store.find_users(["bob"])
+    await assert_untouched(store)
+
+
+async def test_a_key_ends_once(store: Store) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(renewal(2, replaced=1, revision=2))
+    with pytest.raises(RevisionTakenError):
+        await store.apply(renewal(3, replaced=1, revision=3))
+    assert await store.find_key(fingerprint(3)) is None
+    assert await store.newest_sequence() == 2
+
+
+async def test_nobody_ends_the_key_of_another_user(store: Store) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(change(key(2, "bob")))
+    with pytest.raises(RevisionTakenError):
+        await store.apply(renewal(3, replaced=1, revision=2, username="bob"))
+    found = await store.find_key(fingerprint(1))
+    assert found is not None
+    assert found.state == pb.KEY_STATE_GOOD
+
+
+async def assert_untouched(store: Store) -> None:
+    """Nothing of a refused change has stayed."""
+    user = (await store.find_users(["alice"]))["alice"]
+    assert (user.revision, user.keys) == (1, (key(1),))
+    assert [event.sequence for event in await store.list_events(0, 10)] == [1]
+    assert await store.newest_sequence() == 1
+
+
+async def test_a_code_is_used_once(store: Store) -> None:
+    code = OneTimeCode(b"h" * 32, "alice", CHANGED)
+    await store.add_code(code)
+    assert await store.find_code(code.code_hash) == code
+    await store.apply(change(key(1), code_hash=code.code_hash))
+    assert await store.find_code(code.code_hash) == replace(code, used_fingerprint=fingerprint(1))
+    with pytest.raises(CodeUsedError):
+        await store.apply(change(key(2, revision=2), code_hash=code.code_hash))
+    await assert_untouched(store)
+
+
+async def test_an_unknown_code_is_refused(store: Store) -> None:
+    assert await store.find_code(b"x" * 32) is None
+    with pytest.raises(CodeUsedError):
+        await store.apply(change(key(1), code_hash=b"x" * 32))
+    assert not await store.find_users(["alice"])
+
+
+async def test_a_code_raced_for_is_used_once(store: Store) -> None:
+    code = OneTimeCode(b"h" * 32, "alice", CHANGED)
+    await store.add_code(code)
+    changes = [change(key(number, f"user{number}"), code_hash=code.code_hash) for number in range(1, 9)]
+    outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["CodeUsedError"] * 7 + ["NoneType"]
+    assert await store.newest_sequence() == 1
+
+
+async def test_a_revision_raced_for_is_taken_once(store: Store) -> None:
+    await store.apply(change(key(1)))
+    changes = [renewal(number, replaced=1, revision=2) for number in range(2, 10)]
+    outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType"] + ["RevisionTakenError"] * 7
+    assert len((await store.find_users(["alice"]))["alice"].keys) == 2
+
+
+async def test_events_have_no_gap_whatever_fails_beside_them(store: Store) -> None:
+    good = [change(key(number, f"user{number}")) for number in range(1, 21)]
+    refused = [change(key(number, f"user{number}", revision=5)) for number in range(1, 21)]
+    mixed = [item for pair in zip(good, refused, strict=True) for item in pair]
+    await asyncio.gather(*map(store.apply, mixed), return_exceptions=True)
+    events = await store.list_events(0, 100)
+    assert [event.sequence for event in events] == list(range(1, 21))
+    assert {event.username for event in events} == {f"user{number}" for number in range(1, 21)}
+
+
+async def test_who_reads_while_others_write_skips_nothing(store: Store) -> None:
+    async def read() -> list[int]:
+        seen: list[int] = []
+        async with asyncio.timeout(20):
+            while len(seen) < 40:
+                seen += [event.sequence for event in await store.list_events(seen[-1] if seen else 0, 7)]
+        return seen
+
+    writing = [store.apply(change(key(number, f"user{number}"))) for number in range(1, 41)]
+    seen, *_ = await asyncio.gather(read(), *writing)
+    assert seen == list(range(1, 41))
+
+
+async def test_an_event_says_what_happened(store: Store) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(renewal(2, replaced=1, revision=2))
+    (event,) = await store.list_events(1, 10)
+    assert (event.sequence, event.username, event.revision) == (2, "alice", 2)
+    assert event.kind == pb.KEY_EVENT_KIND_RENEWED
+    assert (event.fingerprint, event.ended_fingerprint) == (fingerprint(2), fingerprint(1))
+    assert event.create_time == CHANGED + 2
+
+
+async def test_the_events_of_one_change_follow_each_other(store: Store) -> None:
+    drafts = tuple(EventDraft(pb.KEY_EVENT_KIND_REVOKED, fingerprint(number)) for number in (7, 8, 9))
+    await store.apply(change(key(1), events=drafts))
+    events = await store.list_events(0, 2)
+    assert [(event.sequence, event.fingerprint) for event in events] == [(1, fingerprint(7)), (2, fingerprint(8))]
+    assert await store.newest_sequence() == 3
+
+
+async def test_without_events_the_newest_is_none(store: Store) -> None:
+    assert await store.newest_sequence() == 0
+    assert not await store.list_events(0, 10)
+
+
+async def test_all_processes_share_one_secret(open_store: Opener) -> None:
+    async with open_store() as one, open_store() as other:
+        assert await one.keep_secret("nonces", b"first") == b"first"
+        assert await other.keep_secret("nonces", b"second") == b"first"
+        assert await one.keep_secret("others", b"third") == b"third"
+
+
+async def test_two_processes_do_not_lose_each_others_changes(open_store: Opener) -> None:
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(open_store()) for _ in range(2)]
+        changes = [change(key(number, f"user{number}")) for number in range(1, 21)]
+        await asyncio.gather(*(stores[place % 2].apply(item) for place, item in enumerate(changes)))
+        assert [event.sequence for event in await stores[0].list_events(0, 100)] == list(range(1, 21))
+
+
+async def test_a_restart_keeps_everything(open_store: Opener) -> None:
+    async with open_store() as store:
+        await store.apply(change(key(1)))
+        before = await store.find_users(["alice"]), await store.list_events(0, 9)
+    async with open_store() as store:
+        assert (await store.find_users(["alice"]), await store.list_events(0, 9)) == before
+        assert await store.newest_sequence() == 1
+
+
+async def test_a_failure_at_the_last_moment_leaves_nothing(tmp_path: Path) -> None:
+    async with _open_sqlite(tmp_path) as store:
+        assert isinstance(store, SqlStore)
+
+        def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "INSERT INTO key_events" in statement:
+                raise OSError("the disk is full")
+
+        sql_event.listen(store._engine.sync_engine, "before_cursor_execute", fail)
+        with pytest.raises(OSError, match="disk is full"):
+            await store.apply(change(key(1)))
+        sql_event.remove(store._engine.sync_engine, "before_cursor_execute", fail)
+        assert not await store.find_users(["alice"])
+        await store.apply(change(key(1)))
+        assert await store.newest_sequence() == 1

@@ -1,0 +1,147 @@
+"""The CA's domain on a real database, without a server; and devices that talk to it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from keypost.clock import DAY
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.identifiers import Address
+from keypost.protocol.key_info import KeyRecord, read_key_info
+from keypost.protocol.key_requests import DeviceKeyPair, read_key_request, sign_possession
+from keypost.protocol.realm_trust import Constants
+from keypost.protocol.renewal import step_4_upload
+from keypost.protocol.rsa import public_key_der
+from keypost.protocol.suites import STRONG, WEAK, Suite
+from keypost_services.ca.authority import Authority, Start
+from keypost_services.ca.codes import hash_code, new_code, realm_hash
+from keypost_services.ca.database import open_store
+from keypost_services.ca.enrollment import Enrollment
+from keypost_services.ca.events import EventFeed
+from keypost_services.ca.nonces import Nonces
+from keypost_services.ca.policy import Policy
+from keypost_services.ca.records import Records
+from keypost_services.ca.renewal import Renewal
+from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn, Proof
+from keypost_services.ca.store import OneTimeCode
+from support.clock import ManualClock
+from support.keys import KeyPool
+from support.realm import SimulatedRealm
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from keypost.protocol.steps import Step
+    from keypost_services.ca.store import Store
+
+KEY_LIFETIME = 90 * DAY
+OPEN = Proof(None)
+
+
+@dataclass
+class CaBench:
+    """A CA in this process, and a hand that makes honest or dishonest requests."""
+
+    store: Store
+    clock: ManualClock
+    realm: SimulatedRealm
+    keys: KeyPool = field(default_factory=KeyPool)
+    open_sign_in: bool = True
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trust = self.realm.trust()
+        policy = Policy(self.realm.constants, KEY_LIFETIME)
+        nonces = Nonces(b"n" * 32, os.urandom)
+        self.records = Records(self.store, self.realm.record_signer, self.trust, policy, self.clock)
+        self.feed = EventFeed(self.store, poll_seconds=5, heartbeat_seconds=5)
+        authority = Authority(self.store, nonces, policy, self.records, self.feed, self.clock)
+        self.binding = realm_hash(self.trust.realm, self.trust.root_keys)
+        sign_in = OpenSignIn() if self.open_sign_in else CodeSignIn(self.store, self.binding, self.clock)
+        self.enrollment = Enrollment(authority, sign_in, os.urandom)
+        self.renewal = Renewal(authority, self.steps.append, nonces.decoy_revision)
+
+    async def add_code(self, username: str, lifetime: int = DAY) -> Proof:
+        code = new_code(os.urandom)
+        code_hash = hash_code(code, username, self.binding)
+        await self.store.add_code(OneTimeCode(code_hash, username, self.clock() + lifetime))
+        return Proof(code)
+
+    def new_pair(self, address: Address, suite: Suite = STRONG) -> DeviceKeyPair:
+        private_key = self.keys(suite)
+        return DeviceKeyPair(address, suite, private_key, public_key_der(private_key))
+
+    def request(self, pair: DeviceKeyPair, start: Start, **changes: Any) -> pb.KeyRequest:
+        """Return the request that a device would make, with `changes` to its fields."""
+        request = pb.KeyRequest(
+            realm=self.trust.realm,
+            username=pair.address.username,
+            device_id=pair.address.device_id,
+            suite=pb.Suite.ValueType(pair.suite.id),
+            public_key_der=pair.public_key_der,
+            expire_time=start.current_time + KEY_LIFETIME,
+            kind=pb.KEY_REQUEST_KIND_ENROLL,
+            epoch=start.epoch,
+            revision=start.next_revision,
+            ca_nonce=start.ca_nonce,
+        )
+        for name, value in changes.items():
+            setattr(request, name, value)
+        return request
+
+    async def enroll_request(
+        self, username: str, /, proof: Proof = OPEN, suite: Suite = STRONG, **changes: Any
+    ) -> tuple[DeviceKeyPair, pb.SignedKeyRequest]:
+        start = await self.enrollment.begin(username, proof)
+        pair = self.new_pair(Address(username, start.device_id), suite)
+        return pair, sign_possession(self.request(pair, start, **changes), pair)
+
+    async def renew_request(
+        self, old: DeviceKeyPair, suite: Suite | None = None, **changes: Any
+    ) -> tuple[DeviceKeyPair, pb.SignedKeyRequest]:
+        start = await self.renewal.begin(old.address)
+        pair = self.new_pair(old.address, suite or old.suite)
+        fields = {"kind": pb.KEY_REQUEST_KIND_RENEW, "parent_fingerprint": old.fingerprint} | changes
+        return pair, step_4_upload(self.request(pair, start, **fields), pair, old)
+
+    async def enroll(self, username: str, proof: Proof = OPEN, suite: Suite = STRONG) -> DeviceKeyPair:
+        pair, signed = await self.enroll_request(username, proof, suite)
+        await self.submit_enroll(signed, proof)
+        return pair
+
+    async def renew(self, old: DeviceKeyPair, suite: Suite | None = None) -> DeviceKeyPair:
+        pair, signed = await self.renew_request(old, suite)
+        await self.submit_renew(signed)
+        return pair
+
+    async def submit_enroll(self, signed: pb.SignedKeyRequest, proof: Proof = OPEN) -> KeyRecord:
+        request = read_key_request(signed)
+        return self.read(await self.enrollment.enroll(request, proof), request.address.username)
+
+    async def submit_renew(self, signed: pb.SignedKeyRequest) -> KeyRecord:
+        request = read_key_request(signed)
+        return self.read(await self.renewal.renew(request), request.address.username)
+
+    async def record(self, username: str) -> KeyRecord:
+        found = await self.records.find_one(username, b"")
+        assert found is not None
+        return self.read(found, username)
+
+    def read(self, key_info: pb.KeyInfo, username: str) -> KeyRecord:
+        """Return the record as a client believes it."""
+        return read_key_info(key_info, trust=self.trust, username=username, now=self.clock())
+
+
+@asynccontextmanager
+async def open_bench(
+    folder: Path, *, open_sign_in: bool = True, constants: Constants | None = None
+) -> AsyncIterator[CaBench]:
+    """Yield a CA with a database of its own in `folder`."""
+    clock = ManualClock()
+    realm = SimulatedRealm(clock=clock, constants=constants or Constants(allowed_suites=(STRONG.id, WEAK.id)))
+    async with open_store(f"sqlite:///{folder / 'ca.db'}") as store:
+        yield CaBench(store, clock, realm, open_sign_in=open_sign_in)

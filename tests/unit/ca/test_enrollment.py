@@ -1,0 +1,256 @@
+"""Enrolment: every rule, broken once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keypost.clock import DAY, MINUTE, SECOND
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.identifiers import Address
+from keypost.protocol.key_requests import sign_possession
+from keypost.protocol.realm_trust import Constants
+from keypost.protocol.suites import STRONG, WEAK
+from keypost_services.ca.sign_in import Proof
+from keypost_services.runtime.errors import ServiceError
+from support.ca import KEY_LIFETIME, OPEN, CaBench, open_bench
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from pathlib import Path
+
+WRONG_CODE = Proof("0" * 26)
+
+
+async def refused(call: Awaitable[Any]) -> str:
+    with pytest.raises(ServiceError) as refusal:
+        await call
+    return refusal.value.reason
+
+
+async def enroll_refused(bench: CaBench, proof: Proof = OPEN, suite: Any = WEAK, **changes: Any) -> str:
+    _, signed = await bench.enroll_request("alice", proof, suite, **changes)
+    return await refused(bench.submit_enroll(signed, proof))
+
+
+async def test_a_first_key_is_recorded(bench: CaBench) -> None:
+    pair, signed = await bench.enroll_request("alice", suite=STRONG)
+    record = await bench.submit_enroll(signed)
+    (key,) = record.good_keys(bench.clock())
+    assert (key.fingerprint, key.address, key.request.signed) == (pair.fingerprint, pair.address, signed)
+    assert (record.epoch, record.revision, key.state_time) == (1, 1, bench.clock())
+    (event,) = await bench.store.list_events(0, 9)
+    assert (event.kind, event.username, event.fingerprint) == (
+        pb.KEY_EVENT_KIND_ENROLLED,
+        "alice",
+        pair.fingerprint,
+    )
+
+
+async def test_beginning_stores_nothing_and_never_draws_a_device_twice(bench: CaBench) -> None:
+    starts = [await bench.enrollment.begin("alice", OPEN) for _ in range(20)]
+    assert len({start.device_id for start in starts}) == 20
+    assert all(Address("alice", start.device_id) for start in starts)
+    assert not await bench.store.find_users(["alice"])
+
+
+async def test_a_code_enrols_once(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice")
+    pair = await code_bench.enroll("alice", proof, WEAK)
+    code_bench.clock.advance(KEY_LIFETIME)
+    assert await enroll_refused(code_bench, proof) == "SIGN_IN_REFUSED"
+    assert (await code_bench.record("alice")).find(pair.fingerprint)
+
+
+async def test_a_code_is_refused_for_another_user(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("bob")
+    assert await refused(code_bench.enrollment.begin("alice", proof)) == "SIGN_IN_REFUSED"
+    own = await code_bench.add_code("alice")
+    _, signed = await code_bench.enroll_request("alice", own, WEAK)
+    assert await refused(code_bench.submit_enroll(signed, proof)) == "SIGN_IN_REFUSED"
+
+
+async def test_an_expired_code_is_refused(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice", lifetime=MINUTE)
+    _, signed = await code_bench.enroll_request("alice", proof, WEAK)
+    code_bench.clock.advance(MINUTE)
+    assert await refused(code_bench.submit_enroll(signed, proof)) == "SIGN_IN_REFUSED"
+    assert await refused(code_bench.enrollment.begin("alice", proof)) == "SIGN_IN_REFUSED"
+
+
+@pytest.mark.parametrize("proof", [OPEN, WRONG_CODE])
+async def test_permission_comes_before_existence(code_bench: CaBench, proof: Proof) -> None:
+    await code_bench.enroll("alice", await code_bench.add_code("alice"), WEAK)
+    answers = [await refused(code_bench.enrollment.begin(name, proof)) for name in ("alice", "nobody")]
+    assert answers == ["SIGN_IN_REFUSED"] * 2
+
+
+async def test_an_open_ca_takes_no_codes(bench: CaBench) -> None:
+    assert await refused(bench.enrollment.begin("alice", WRONG_CODE)) == "SIGN_IN_REFUSED"
+
+
+async def test_a_failed_enrolment_does_not_use_up_the_code(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice")
+    assert await enroll_refused(code_bench, proof, expire_time=1) == "KEY_LIFETIME_REFUSED"
+    await code_bench.enroll("alice", proof, WEAK)
+
+
+async def test_a_code_raced_for_enrols_one(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice")
+    requests = [(await code_bench.enroll_request("alice", proof, WEAK))[1] for _ in range(5)]
+    outcomes = await asyncio.gather(
+        *(code_bench.submit_enroll(signed, proof) for signed in requests), return_exceptions=True
+    )
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, ServiceError)]
+    assert reasons == ["SIGN_IN_REFUSED"] * 4
+    assert len((await code_bench.record("alice")).keys) == 1
+
+
+async def test_two_codes_raced_with_enrol_one_device(code_bench: CaBench) -> None:
+    requests = []
+    for _ in range(2):
+        proof = await code_bench.add_code("alice")
+        requests.append((proof, (await code_bench.enroll_request("alice", proof, WEAK))[1]))
+    outcomes = await asyncio.gather(
+        *(code_bench.submit_enroll(signed, proof) for proof, signed in requests), return_exceptions=True
+    )
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, ServiceError)] == ["APPROVAL_REQUIRED"]
+    assert len((await code_bench.record("alice")).keys) == 1
+
+
+async def test_a_lost_answer_is_repeated(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice", lifetime=MINUTE)
+    pair, signed = await code_bench.enroll_request("alice", proof, WEAK)
+    await code_bench.submit_enroll(signed, proof)
+    code_bench.clock.advance(DAY)  # nonce and code are long over
+    repeated = await code_bench.submit_enroll(signed, proof)
+    assert (repeated.revision, repeated.find(pair.fingerprint) is not None) == (1, True)
+    assert await code_bench.store.newest_sequence() == 1
+
+
+async def test_a_request_sent_twice_at_once_is_answered_twice(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice")
+    _, signed = await code_bench.enroll_request("alice", proof, WEAK)
+    records = await asyncio.gather(*(code_bench.submit_enroll(signed, proof) for _ in range(4)))
+    assert {record.revision for record in records} == {1}
+    assert await code_bench.store.newest_sequence() == 1
+
+
+async def test_a_lost_answer_is_repeated_under_open_sign_in(bench: CaBench) -> None:
+    _, signed = await bench.enroll_request("alice", suite=WEAK)
+    await bench.submit_enroll(signed)
+    assert (await bench.submit_enroll(signed)).revision == 1
+    assert await bench.store.newest_sequence() == 1
+
+
+async def test_a_used_code_repeats_nothing_but_its_own_enrolment(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice")
+    old = await code_bench.enroll("alice", proof, WEAK)
+    new = await code_bench.renew(old)
+    start = await code_bench.enrollment.begin("alice", proof)
+    signed = sign_possession(code_bench.request(new, start), new)
+    assert await refused(code_bench.submit_enroll(signed, proof)) == "SIGN_IN_REFUSED"
+
+
+async def test_with_a_good_device_a_further_one_needs_approval(bench: CaBench) -> None:
+    await bench.enroll("alice", suite=WEAK)
+    assert await enroll_refused(bench) == "APPROVAL_REQUIRED"
+    bench.clock.advance(KEY_LIFETIME - 1)
+    assert await enroll_refused(bench) == "APPROVAL_REQUIRED"
+
+
+async def test_once_all_devices_are_expired_an_epoch_begins(bench: CaBench) -> None:
+    old = await bench.enroll("alice", suite=WEAK)
+    bench.clock.advance(KEY_LIFETIME)
+    new = await bench.enroll("alice", suite=WEAK)
+    record = await bench.record("alice")
+    assert (record.epoch, record.revision) == (2, 2)
+    assert [key.fingerprint for key in record.good_keys(bench.clock())] == [new.fingerprint]
+    ended = record.get(old.fingerprint)
+    assert (ended.state, ended.reason) == (pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_RESET)
+    events = await bench.store.list_events(1, 9)
+    assert [(event.sequence, event.kind, event.ended_fingerprint) for event in events] == [
+        (2, pb.KEY_EVENT_KIND_REVOKED, old.fingerprint),
+        (3, pb.KEY_EVENT_KIND_ENROLLED, b""),
+    ]
+
+
+async def test_a_key_of_an_ended_epoch_does_not_renew(bench: CaBench) -> None:
+    old = await bench.enroll("alice", suite=WEAK)
+    bench.clock.advance(KEY_LIFETIME)
+    await bench.enroll("alice", suite=WEAK)
+    _, signed = await bench.renew_request(old, epoch=1)
+    assert await refused(bench.submit_renew(signed)) == "REVISION_TAKEN"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ca_nonce": b"n" * 56}, "NONCE_EXPIRED"),
+        ({"ca_nonce": b""}, "NONCE_EXPIRED"),
+        ({"username": "bob"}, "NONCE_EXPIRED"),
+        ({"device_id": "b" * 16}, "NONCE_EXPIRED"),
+        ({"expire_time": 1}, "KEY_LIFETIME_REFUSED"),
+        ({"revision": 2}, "REVISION_TAKEN"),
+        ({"epoch": 2}, "REVISION_TAKEN"),
+    ],
+)
+async def test_a_request_is_refused(bench: CaBench, changes: dict[str, Any], reason: str) -> None:
+    assert await enroll_refused(bench, **changes) == reason
+    assert await bench.store.newest_sequence() == 0
+
+
+async def test_an_expired_nonce_is_refused(bench: CaBench) -> None:
+    _, signed = await bench.enroll_request("alice", suite=WEAK)
+    bench.clock.advance(10 * MINUTE)
+    assert await refused(bench.submit_enroll(signed)) == "NONCE_EXPIRED"
+
+
+async def test_a_nonce_of_a_renewal_does_not_enrol(bench: CaBench) -> None:
+    start = await bench.enrollment.begin("alice", OPEN)
+    address = Address("alice", start.device_id)
+    other = await bench.renewal.begin(address)
+    pair = bench.new_pair(address, WEAK)
+    signed = sign_possession(bench.request(pair, start, ca_nonce=other.ca_nonce), pair)
+    assert await refused(bench.submit_enroll(signed)) == "NONCE_EXPIRED"
+
+
+async def test_a_lifetime_beyond_policy_is_refused_not_cut(bench: CaBench) -> None:
+    latest = bench.clock() + KEY_LIFETIME
+    assert await enroll_refused(bench, expire_time=latest + 1) == "KEY_LIFETIME_REFUSED"
+    assert await enroll_refused(bench, expire_time=bench.clock()) == "KEY_LIFETIME_REFUSED"
+    _, signed = await bench.enroll_request("alice", suite=WEAK, expire_time=latest)
+    assert (await bench.submit_enroll(signed)).keys[0].expire_time == latest
+
+
+async def test_a_suite_that_the_realm_does_not_allow_is_refused(tmp_path: Path) -> None:
+    async with open_bench(tmp_path, constants=Constants(allowed_suites=(STRONG.id,))) as bench:
+        assert await enroll_refused(bench, suite=WEAK) == "SUITE_NOT_ALLOWED"
+
+
+async def test_a_key_is_recorded_once_for_whomever(bench: CaBench) -> None:
+    pair = await bench.enroll("alice", suite=WEAK)
+    start = await bench.enrollment.begin("bob", OPEN)
+    stolen = pair.__class__(Address("bob", start.device_id), WEAK, pair.private_key, pair.public_key_der)
+    signed = sign_possession(bench.request(stolen, start), stolen)
+    assert await refused(bench.submit_enroll(signed)) == "KEY_ALREADY_KNOWN"
+    assert not await bench.store.find_users(["bob"])
+
+
+async def test_a_key_raced_for_by_two_users_goes_to_one(bench: CaBench) -> None:
+    pair, signed = await bench.enroll_request("alice", suite=WEAK)
+    start = await bench.enrollment.begin("bob", OPEN)
+    stolen = pair.__class__(Address("bob", start.device_id), WEAK, pair.private_key, pair.public_key_der)
+    requests = [signed, sign_possession(bench.request(stolen, start), stolen)]
+    outcomes = await asyncio.gather(*map(bench.submit_enroll, requests), return_exceptions=True)
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, ServiceError)] == ["KEY_ALREADY_KNOWN"]
+
+
+async def test_a_request_overtaken_by_another_says_so(bench: CaBench) -> None:
+    _, first = await bench.enroll_request("alice", suite=WEAK, expire_time=bench.clock() + SECOND)
+    _, second = await bench.enroll_request("alice", suite=WEAK)
+    await bench.submit_enroll(first)
+    bench.clock.advance(SECOND)
+    assert await refused(bench.submit_enroll(second)) == "REVISION_TAKEN"

@@ -1,0 +1,118 @@
+"""What the CA says of a user's keys, read as a client reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keypost.clock import DAY, HOUR
+from keypost.protocol.errors import TrustRefusedError, UnknownRecordKeyError
+from keypost.protocol.realm_trust import Constants
+from keypost.protocol.suites import WEAK
+from keypost_services.ca.policy import Policy
+from keypost_services.ca.records import Records
+from support.realm import seeded_signer
+
+if TYPE_CHECKING:
+    from keypost.protocol.key_requests import DeviceKeyPair
+    from support.ca import CaBench
+
+RETENTION = Constants().retention
+
+
+async def test_a_record_is_fresh_for_the_record_lifetime(bench: CaBench) -> None:
+    await bench.enroll("alice", suite=WEAK)
+    bench.clock.advance(DAY)
+    record = await bench.record("alice")
+    assert (record.this_update, record.next_update) == (bench.clock(), bench.clock() + HOUR)
+    assert record.revision == 1
+
+
+async def test_who_does_not_exist_has_no_record(bench: CaBench) -> None:
+    await bench.enroll("alice", suite=WEAK)
+    assert await bench.records.find_one("nobody", b"") is None
+    assert set(await bench.records.find(["alice", "nobody"])) == {"alice"}
+
+
+async def renewed(bench: CaBench, times: int) -> list[DeviceKeyPair]:
+    """Return the keys of a device, oldest first, one replaced each day."""
+    keys = [await bench.enroll("alice", suite=WEAK)]
+    for _ in range(times):
+        bench.clock.advance(DAY)
+        keys.append(await bench.renew(keys[-1]))
+    return keys
+
+
+async def test_a_replaced_key_stays_for_the_retention_then_becomes_history(bench: CaBench) -> None:
+    keys = await renewed(bench, 2)
+    bench.clock.advance(RETENTION - DAY - 1)
+    record = await bench.record("alice")
+    assert [key.fingerprint for key in record.keys] == [key.fingerprint for key in keys]
+    assert not record.history
+    bench.clock.advance(1)
+    record = await bench.record("alice")
+    assert [key.fingerprint for key in record.keys] == [key.fingerprint for key in keys[1:]]
+    assert [request.fingerprint for request in record.history] == [keys[0].fingerprint]
+
+
+async def test_history_leads_from_the_root_oldest_first(bench: CaBench) -> None:
+    keys = await renewed(bench, 4)
+    bench.clock.advance(RETENTION)
+    record = await bench.record("alice")
+    assert [request.fingerprint for request in record.history] == [key.fingerprint for key in keys[:-1]]
+    assert [key.fingerprint for key in record.keys] == [keys[-1].fingerprint]
+
+
+async def test_history_begins_at_the_key_that_the_asker_names(bench: CaBench) -> None:
+    keys = await renewed(bench, 4)
+    bench.clock.advance(RETENTION)
+    asked = await bench.records.find_one("alice", keys[2].fingerprint)
+    whole = await bench.records.find_one("alice", b"")
+    unknown = await bench.records.find_one("alice", b"x" * 32)
+    newest = await bench.records.find_one("alice", keys[-1].fingerprint)
+    assert asked
+    assert whole
+    assert unknown
+    assert newest
+    assert list(asked.history) == list(whole.history)[2:]
+    assert list(unknown.history) == list(whole.history)
+    assert not newest.history
+
+
+async def test_history_is_of_the_current_epoch(bench: CaBench) -> None:
+    keys = await renewed(bench, 2)
+    bench.clock.advance(90 * DAY)
+    await bench.enroll("alice", suite=WEAK)
+    record = await bench.record("alice")
+    assert not record.history
+    assert [key.request.epoch for key in record.keys] == [1, 2]
+    assert record.find(keys[-1].fingerprint) is not None
+
+
+def records_of(bench: CaBench, **changes: object) -> Records:
+    parts = {"signer": bench.realm.record_signer, "trust": bench.trust} | changes
+    policy = Policy(bench.realm.constants, DAY)
+    return Records(bench.store, parts["signer"], parts["trust"], policy, bench.clock)  # type: ignore[arg-type]
+
+
+async def test_a_record_outlives_nothing_that_vouches_for_it(bench: CaBench) -> None:
+    await bench.enroll("alice", suite=WEAK)
+    bench.clock.now = bench.trust.until_time - 1
+    found = await records_of(bench).find_one("alice", b"")
+    assert found
+    assert bench.read(found, "alice").next_update == bench.trust.until_time
+    bench.clock.advance(1)
+    with pytest.raises(TrustRefusedError):
+        await records_of(bench).find_one("alice", b"")
+
+
+async def test_a_key_that_the_realm_does_not_list_signs_nothing(bench: CaBench) -> None:
+    await bench.enroll("alice", suite=WEAK)
+    with pytest.raises(UnknownRecordKeyError):
+        await records_of(bench, signer=seeded_signer(9)).find_one("alice", b"")
+
+
+def test_the_lifetime_of_keys_stays_below_the_realms() -> None:
+    with pytest.raises(ValueError, match="longest_key_lifetime"):
+        Policy(Constants(longest_key_lifetime=DAY), DAY + 1)
