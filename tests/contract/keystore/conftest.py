@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from keypost.keystore import Limits
 from support.key_store import Reopening
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from keypost.keystore import KeyStoreConflictError, KeyStoreFullError, Limits
 from support.key_store import OUTGOING, Reopening
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keypost.keystore.values import OutgoingMessage
     from collections.abc import Callable
+
+    from keypost.keystore.values import OutgoingMessage
 
 
 def outgoing(number: int, recipient: str = "bob") -> OutgoingMessage:

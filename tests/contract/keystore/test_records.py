@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from keypost.keystore import KeyStoreConflictError, Limits
 from keypost.keystore.values import Evidence, StoredRecord
 from support.key_store import NOW, Reopening
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,6 +30,8 @@ class Database:
     """A connection (in autocommit mode) and, once unlocked, the sealer of its values."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        # A cell that was edited into text that is none must reach the sealer, which refuses it.
+        connection.text_factory = _lenient_text
         self._connection = connection
         self._sealer: Sealer | None = None
         self._depth = 0
@@ -65,24 +67,22 @@ class Database:
             KeyStoreError: It failed; the kind says why.
             InvalidArgumentError: A number is beyond 63 bits.
         """
-        try:
+        with _explained():
             if self._depth and not self._connection.in_transaction:
                 # SQLite gives a transaction up by itself when the disk is full; what follows must not be kept alone.
                 raise KeyStoreUnavailableError("the transaction was given up by an earlier failure; begin it again")
             return self._connection.execute(statement, parameters)
-        except sqlite3.Error as error:
-            raise explain(error) from error
-        except OverflowError as error:
-            raise InvalidArgumentError("a number is too large to be kept (63 bits)", field="number") from error
 
     def one(self, statement: str, *parameters: object) -> Row | None:
         """Return the first row, or ``None``."""
-        row: Row | None = self.run(statement, *parameters).fetchone()
+        with _explained():
+            row: Row | None = self.run(statement, *parameters).fetchone()
         return row
 
     def all(self, statement: str, *parameters: object) -> list[Row]:
         """Return all rows: only where their number is bounded."""
-        return self.run(statement, *parameters).fetchall()
+        with _explained():
+            return self.run(statement, *parameters).fetchall()
 
     def number(self, statement: str, *parameters: object) -> int:
         """Return the number in the first column of the first row, 0 if there is none."""
@@ -129,6 +129,20 @@ class Database:
             self._sealer.close()
             self._sealer = None
         self._connection.close()
+
+
+def _lenient_text(text: bytes) -> str:
+    return text.decode(errors="replace")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise explain(error) from error
+    except OverflowError as error:
+        raise InvalidArgumentError("a number is too large to be kept (63 bits)", field="number") from error
 
 
 def explain(error: sqlite3.Error) -> KeyStoreError:

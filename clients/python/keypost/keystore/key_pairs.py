@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keypost.keystore.errors import KeyStoreConflictError
+from keypost.keystore.errors import KeyStoreConflictError, KeyStoreTamperedError
 from keypost.keystore.values import KeyPair, KeyPairState
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class SqliteKeyPairs:
         if row is None:
             return None
         fingerprint, suite, private_key, key_request, state, replaced_time = row
+        if state not in list(KeyPairState):
+            raise KeyStoreTamperedError("the profile was changed from outside (key_pairs, state); restore a backup")
         return KeyPair(
             fingerprint=fingerprint,
             suite=suite,

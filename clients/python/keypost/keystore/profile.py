@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keypost.keystore.errors import KeyStoreConflictError, KeyStoreTamperedError
@@ -20,8 +21,12 @@ class SqliteProfile:
 
     def create(self, realm: str, bundle: bytes) -> None:
         """Write the first row of a new store."""
-        sealed = self._database.seal(("profile", "bundle", realm), bundle)
-        self._database.run("INSERT INTO profile (id, realm, bundle) VALUES (1, ?, ?)", realm, sealed)
+        self._write(Profile(realm, bundle, None))
+
+    def _write(self, profile: Profile) -> None:
+        address = None if profile.address is None else str(profile.address)
+        sealed = self._database.seal(("profile", "bundle", profile.realm, str(address)), profile.bundle)
+        self._database.run("INSERT OR REPLACE INTO profile VALUES (1, ?, ?, ?)", profile.realm, sealed, address)
 
     def read(self) -> Profile:
         """Return the profile."""
@@ -31,18 +36,19 @@ class SqliteProfile:
         realm, bundle, address = row
         return Profile(
             realm=realm,
-            bundle=self._database.open(("profile", "bundle", realm), bundle),
+            bundle=self._database.open(("profile", "bundle", realm, str(address)), bundle),
             address=None if address is None else Address.parse(address),
         )
 
     def set_address(self, address: Address) -> None:
         """Note the own address."""
-        self._database.run("UPDATE profile SET address = ?", str(address))
+        with self._database.transaction():
+            self._write(replace(self.read(), address=address))
 
     def set_bundle(self, bundle: bytes) -> None:
         """Replace the serialised bundle."""
-        realm = self.read().realm
-        self._database.run("UPDATE profile SET bundle = ?", self._database.seal(("profile", "bundle", realm), bundle))
+        with self._database.transaction():
+            self._write(replace(self.read(), bundle=bundle))
 
     def realm_trust(self) -> StoredRealmTrust | None:
         """Return the newest realm trust."""

@@ -132,14 +132,9 @@ class KeyFile:
         """
         path = Path(self.path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-        except FileExistsError:
-            pass
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_private(path, secrets.token_bytes(KEY_BYTES))
         except OSError as error:
             raise WrongPassphraseError(f"the key file {path} cannot be made: {error.strerror}") from error
         return NO_PARAMETERS
@@ -158,6 +153,14 @@ class KeyFile:
         if len(key) != KEY_BYTES:
             raise WrongPassphraseError(f"{self.path} is no key file: one has exactly {KEY_BYTES} bytes")
         return key
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keypost.errors import InvalidArgumentError
+from keypost.keystore import (
+    KeyFile,
+    KeyStoreExistsError,
+    KeyStoreFormatError,
+    KeyStoreLockedError,
+    KeyStoreMissingError,
+    KeyStoreTamperedError,
+    KeyStoreUnavailableError,
+    KeyVariable,
+    NotAKeyStoreError,
+    Passphrase,
+    WrongPassphraseError,
+    create_memory_store,
+    create_store,
+    open_store,
+    schema,
+    store,
+)
+from support.key_store import BUNDLE, CHEAP, REALM, UNLOCK, Reopening
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keypost.keystore import Unlock
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A profile that nobody has open."""
+    made = Reopening.new(tmp_path / "a profile")
+    made.store.close()
+    return tmp_path / "a profile"
+
+
+def edit(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / store.FILE_NAME)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def opens(folder: Path, unlock: Unlock = UNLOCK) -> bool:
+    open_store(folder, unlock).close()
+    return True
+
+
+def test_there_is_no_profile(tmp_path: Path) -> None:
+    with pytest.raises(KeyStoreMissingError, match="enrol first"):
+        open_store(tmp_path / "nowhere", UNLOCK)
+
+
+def test_a_profile_is_made_once(folder: Path) -> None:
+    with pytest.raises(KeyStoreExistsError):
+        create_store(folder, UNLOCK, realm=REALM, bundle=BUNDLE)
+    assert opens(folder)
+
+
+def test_a_creation_that_was_cut_short_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / store.FILE_NAME).touch()
+    with pytest.raises(KeyStoreMissingError):
+        open_store(tmp_path, UNLOCK)
+    with pytest.raises(InvalidArgumentError):
+        create_store(tmp_path, Passphrase("", CHEAP), realm=REALM, bundle=BUNDLE)
+    with pytest.raises(KeyStoreMissingError):
+        open_store(tmp_path, UNLOCK)
+    create_store(tmp_path, UNLOCK, realm=REALM, bundle=BUNDLE).close()
+    assert opens(tmp_path)
+
+
+def test_a_realm_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError):
+        create_memory_store(UNLOCK, realm="No Realm", bundle=BUNDLE)
+
+
+def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(KeyStoreUnavailableError, match="file"):
+        create_store(tmp_path / "file" / "profile", UNLOCK, realm=REALM, bundle=BUNDLE)
+
+
+@pytest.mark.parametrize("content", [b"something else entirely" * 100, b"SQLite format 3\x00" + bytes(4096)])
+def test_another_file_is_no_profile_and_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / store.FILE_NAME).write_bytes(content)
+    with pytest.raises((NotAKeyStoreError, KeyStoreTamperedError)):
+        open_store(tmp_path, UNLOCK)
+    with pytest.raises((NotAKeyStoreError, KeyStoreTamperedError)):
+        create_store(tmp_path, UNLOCK, realm=REALM, bundle=BUNDLE)
+    assert (tmp_path / store.FILE_NAME).read_bytes() == content
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE other (id)", "PRAGMA application_id = 7"])
+def test_the_database_of_another_program_is_left_alone(tmp_path: Path, statement: str) -> None:
+    edit(tmp_path, statement)
+    before = (tmp_path / store.FILE_NAME).read_bytes()
+    with pytest.raises(NotAKeyStoreError):
+        open_store(tmp_path, UNLOCK)
+    with pytest.raises(NotAKeyStoreError):
+        create_store(tmp_path, UNLOCK, realm=REALM, bundle=BUNDLE)
+    assert (tmp_path / store.FILE_NAME).read_bytes() == before
+
+
+def test_a_profile_of_a_newer_version_is_refused(folder: Path) -> None:
+    edit(folder, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+    with pytest.raises(KeyStoreFormatError, match="newer Keypost"):
+        open_store(folder, UNLOCK)
+
+
+def test_a_profile_of_an_older_version_is_migrated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = ("CREATE TABLE later (id INTEGER)", "INSERT INTO later VALUES (7)")
+    monkeypatch.setattr(store, "MIGRATIONS", (*schema.MIGRATIONS, later))
+    for _ in range(2):
+        opened = open_store(folder, UNLOCK)
+        assert opened._database.all("SELECT id FROM later") == [(7,)]
+        opened.close()
+
+
+def test_a_migration_that_fails_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE later (id INTEGER)", "NONSENSE")))
+        with pytest.raises(KeyStoreUnavailableError):
+            open_store(folder, UNLOCK)
+    opened = open_store(folder, UNLOCK)
+    assert opened._database.all("SELECT * FROM sqlite_master WHERE name = 'later'") == []
+    opened.close()
+
+
+def test_a_wrong_passphrase_is_told(folder: Path) -> None:
+    with pytest.raises(WrongPassphraseError, match="passphrase is wrong"):
+        open_store(folder, Passphrase("wrong"))
+    assert opens(folder)
+
+
+def test_another_kind_of_unlock_is_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(WrongPassphraseError, match="unlocked by its passphrase"):
+        open_store(folder, KeyFile(tmp_path / "key"))
+
+
+def test_key_file_and_variable_unlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYPOST_TEST_KEY", base64.b64encode(bytes(range(32))).decode())
+    unlocks: tuple[Unlock, ...] = (KeyFile(tmp_path / "key"), KeyVariable("KEYPOST_TEST_KEY"))
+    for number, unlock in enumerate(unlocks):
+        create_store(tmp_path / str(number), unlock, realm=REALM, bundle=BUNDLE).close()
+        assert opens(tmp_path / str(number), unlock)
+    monkeypatch.setenv("KEYPOST_TEST_KEY", base64.b64encode(bytes(32)).decode())
+    (tmp_path / "key").write_bytes(bytes(32))
+    with pytest.raises(WrongPassphraseError, match="key file belongs to another"):
+        open_store(tmp_path / "0", KeyFile(tmp_path / "key"))
+    with pytest.raises(WrongPassphraseError, match="variable belongs to another"):
+        open_store(tmp_path / "1", KeyVariable("KEYPOST_TEST_KEY"))
+
+
+def test_the_unlock_can_be_changed(folder: Path) -> None:
+    opened = open_store(folder, UNLOCK)
+    opened.profile.set_note("note", b"kept")
+    opened.change_unlock(Passphrase("another", CHEAP))
+    opened.close()
+    with pytest.raises(WrongPassphraseError):
+        open_store(folder, UNLOCK)
+    opened = open_store(folder, Passphrase("another"))
+    assert opened.profile.note("note") == b"kept"
+    opened.close()
+
+
+def test_one_opens_at_a_time(folder: Path) -> None:
+    opened = open_store(folder, UNLOCK)
+    for _ in range(2):
+        with pytest.raises(KeyStoreLockedError, match="another process"):
+            open_store(folder, UNLOCK)
+    with pytest.raises(KeyStoreLockedError):
+        create_store(folder, UNLOCK, realm=REALM, bundle=BUNDLE)
+    opened.profile.set_note("note", b"still works")
+    opened.close()
+    assert opens(folder)
+
+
+@pytest.mark.parametrize("table", ["unlock", "profile"])
+def test_a_profile_without_its_first_rows_is_damaged(folder: Path, table: str) -> None:
+    edit(folder, f"DELETE FROM {table}")  # noqa: S608  # the test's own words
+    with pytest.raises(KeyStoreTamperedError):
+        open_store(folder, UNLOCK).profile.read()
+
+
+def test_a_file_with_a_destroyed_page_is_damaged(folder: Path) -> None:
+    path = folder / store.FILE_NAME
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    with pytest.raises(KeyStoreTamperedError):
+        open_store(folder, UNLOCK)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems protect the folder of the user")
+def test_a_profile_is_readable_by_its_owner_alone(folder: Path) -> None:
+    opened = open_store(folder, UNLOCK)
+    opened.profile.set_note("note", b"so that there is a log")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files = list(folder.iterdir())
+    assert len(files) == 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    opened.close()
+
+
+def test_the_connection_is_durable_and_checks_references(folder: Path) -> None:
+    opened = open_store(folder, UNLOCK)
+    expected = {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "secure_delete": 1,
+        "locking_mode": "exclusive",
+    }
+    assert {name: opened._database.one(f"PRAGMA {name}") for name in expected} == {
+        name: (value,) for name, value in expected.items()
+    }
+    opened.close()
