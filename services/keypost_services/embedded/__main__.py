@@ -1,0 +1,64 @@
+"""``keypost-embedded``: the whole stack on one machine, for a first look, for development and for tests."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keypost_services.embedded.perform import perform_story
+from keypost_services.embedded.up import serve
+
+app = typer.Typer(
+    name="keypost-embedded",
+    help="The whole of Keypost on one machine: Valkey, the three services, everything on loopback with TLS.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class SuiteName(StrEnum):
+    """The suites by name."""
+
+    RSA3072_AES256 = "RSA3072_AES256"
+    RSA1024_AES128 = "RSA1024_AES128"
+
+
+Suite = Annotated[SuiteName, typer.Option(help="RSA1024_AES128: the source document's, broken in practice.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, nothing else.")]
+
+
+@app.command()
+def story(*, json: Json = False, suite: Suite = SuiteName.RSA3072_AES256) -> None:
+    """Start the stack, play the main job before your eyes, stop. Exit code 0: every check holds."""
+    raise typer.Exit(perform_story(suite.value, as_json=json))
+
+
+@app.command()
+def up(
+    *,
+    json: Json = False,
+    suite: Suite = SuiteName.RSA3072_AES256,
+    data: Annotated[Path, typer.Option(file_okay=False, help="Where everything lies; kept when it stops.")] = Path(
+        ".keypost"
+    ),
+) -> None:
+    """Start the stack, say what to type in another terminal, and go on until Ctrl-C."""
+    raise typer.Exit(serve(data, suite.value, as_json=json))
+
+
+def main() -> int:
+    """Run ``keypost-embedded``; return its exit code."""
+    try:
+        app(prog_name="keypost-embedded")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

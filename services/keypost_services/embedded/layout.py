@@ -1,0 +1,139 @@
+"""Where everything of the embedded stack lies, and what each service is told: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+SERVICES = ("ca", "directory", "delivery")
+
+Ports = Mapping[str, int]
+"""The ports of one service: ``public`` and ``internal``."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of a stack.
+
+    Attributes:
+        folder: Everything lies below it.
+        realm: The realm.
+        weak_suite: Whether the realm allows the source document's suite as well.
+    """
+
+    folder: Path
+    realm: str = "example.org"
+    weak_suite: bool = False
+
+    @property
+    def certificates(self) -> Path:
+        """The TLS certificates."""
+        return self.folder / "tls"
+
+    @property
+    def realm_folder(self) -> Path:
+        """The root key, the record key and the realm's trust statement."""
+        return self.folder / "realm"
+
+    @property
+    def database(self) -> str:
+        """The URL of the CA's database."""
+        return f"sqlite:///{(self.folder / 'ca.db').resolve().as_posix()}"
+
+    @property
+    def bundle(self) -> Path:
+        """The file that clients start from."""
+        return self.folder / "bundle.json"
+
+    @property
+    def ports_file(self) -> Path:
+        """The ports of the last time."""
+        return self.folder / "ports.json"
+
+    @property
+    def log_folder(self) -> Path:
+        """The logs of all parts."""
+        return self.folder / "logs"
+
+    def log(self, name: str) -> Path:
+        """Return the log of one part."""
+        return self.log_folder / f"{name}.log"
+
+    def ready_file(self, service: str) -> Path:
+        """Return the file in which a service says which ports it serves."""
+        return self.folder / f"{service}.ready.json"
+
+    @property
+    def allowed_suites(self) -> tuple[str, ...]:
+        """The suites that the realm allows, by name."""
+        return ("RSA3072_AES256", "RSA1024_AES128") if self.weak_suite else ("RSA3072_AES256",)
+
+
+def settings_of(
+    layout: Layout, service: str, wanted: Ports, known: Mapping[str, Ports], redis_url: str
+) -> dict[str, str]:
+    """Return the environment that configures a service.
+
+    Args:
+        layout: The shape of the stack.
+        service: The service.
+        wanted: The ports that it is to serve on; those missing are chosen by the system.
+        known: The ports of the services that serve already.
+        redis_url: The embedded Valkey.
+    """
+    own = {"ca": _ca_settings, "directory": _directory_settings, "delivery": _delivery_settings}[service]
+    settings = _common_settings(layout, service, wanted) | own(layout, known, redis_url)
+    return {f"KEYPOST_{service.upper()}_{name}": value for name, value in settings.items()}
+
+
+def _common_settings(layout: Layout, service: str, ports: Ports) -> dict[str, str]:
+    certificates = layout.certificates / service
+    return {
+        "REALM": layout.realm,
+        "PUBLIC_LISTEN": f"{LOOPBACK}:{ports.get('public', 0)}",
+        "INTERNAL_LISTEN": f"{LOOPBACK}:{ports.get('internal', 0)}",
+        "TLS_CERTIFICATE": str(certificates / "public.pem"),
+        "TLS_PRIVATE_KEY": str(certificates / "public.key"),
+        "INTERNAL_TLS_CERTIFICATE": str(certificates / "internal.pem"),
+        "INTERNAL_TLS_PRIVATE_KEY": str(certificates / "internal.key"),
+        "INTERNAL_TLS_ROOT": str(layout.certificates / "service-root.pem"),
+        "READY_FILE": str(layout.ready_file(service)),
+        "DRAIN_SECONDS": "3",
+    }
+
+
+def _ca_settings(layout: Layout, known: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
+    del known, redis_url
+    return {"DATABASE": layout.database, "REALM_FOLDER": str(layout.realm_folder), "SIGN_IN": "open"}
+
+
+def _internal(known: Mapping[str, Ports], service: str) -> str:
+    return f"{LOOPBACK}:{known.get(service, {}).get('internal', 0)}"
+
+
+def _directory_settings(layout: Layout, known: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
+    del layout
+    return {"CA": _internal(known, "ca"), "CACHE": redis_url}
+
+
+def _delivery_settings(layout: Layout, known: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
+    del layout
+    return {"DIRECTORY": _internal(known, "directory"), "MAILBOXES": redis_url}
+
+
+def init_arguments(layout: Layout) -> list[str]:
+    """Return the arguments with which ``keypost-ca`` makes the realm."""
+    suites = ",".join(layout.allowed_suites)
+    return ["init", str(layout.realm_folder), "--realm", layout.realm, "--suites", suites]
+
+
+def bundle_arguments(layout: Layout, ports: Mapping[str, Ports]) -> list[str]:
+    """Return the arguments with which ``keypost-ca`` writes the bundle."""
+    endpoints = [f"--{service}={LOOPBACK}:{ports[service]['public']}" for service in SERVICES]
+    files = ["--tls-roots", str(layout.certificates / "public-root.pem"), "--output", str(layout.bundle)]
+    return ["bundle", "--realm-folder", str(layout.realm_folder), *endpoints, *files]

