@@ -176,7 +176,10 @@ class SimulatedRealm:
         user.epoch += 1
         reset = pb.REVOCATION_REASON_RESET
         user.keys = tuple(
-            key if key.state == REVOKED else replace(key, state=REVOKED, state_time=self.clock(), reason=reset)
+            # The end of a key that had ended already is never put off.
+            replace(key, state=REVOKED, state_time=self.clock() if key.is_good else key.state_time, reason=reset)
+            if key.state != REVOKED
+            else key
             for key in user.keys
         )
         pair = self.new_pair(self.new_address(username), suite)

@@ -1,0 +1,229 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keypost.clock import DAY, MINUTE
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.continuity import Pins, check_pins, check_successor, pin
+from keypost.protocol.errors import (
+    EquivocationError,
+    GhostDeviceError,
+    IdentityChangedError,
+    RecordRegressedError,
+    SuiteRefusedError,
+)
+from keypost.protocol.key_info import REVOKED, SUPERSEDED, KeyRecord
+from keypost.protocol.suites import STRONG, WEAK
+from support.clock import ManualClock
+from support.realm import SimulatedRealm
+
+
+def follow(realm: SimulatedRealm, previous: KeyRecord) -> KeyRecord:
+    return check_successor(previous, realm.key_record(previous.username), realm.constants)
+
+
+def test_an_honest_history_is_followed(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    record = realm.key_record("alice")
+    clock.advance(MINUTE)
+    laptop = realm.approve(phone)
+    record = follow(realm, record)
+    clock.advance(MINUTE)
+    realm.renew(phone)
+    record = follow(realm, record)
+    clock.advance(MINUTE)
+    realm.revoke(laptop, pb.REVOCATION_REASON_COMPROMISED, clock() - 1)
+    record = follow(realm, record)
+    realm.reset("alice")
+    assert follow(realm, record).epoch == 2
+
+
+def test_of_one_revision_the_newer_is_kept(realm: SimulatedRealm, clock: ManualClock) -> None:
+    realm.enroll("alice")
+    older = realm.key_record("alice")
+    clock.advance(MINUTE)
+    newer = realm.key_record("alice")
+    assert check_successor(older, newer, realm.constants) is newer
+    assert check_successor(newer, older, realm.constants) is newer
+
+
+def test_an_old_revision_is_served_again(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    old = realm.key_record("alice")
+    realm.renew(phone)
+    with pytest.raises(RecordRegressedError):
+        check_successor(realm.key_record("alice"), old, realm.constants)
+
+
+def test_an_old_epoch_is_served_again(realm: SimulatedRealm) -> None:
+    realm.enroll("alice")
+    realm.reset("alice")
+    record = realm.key_record("alice")
+    with pytest.raises(RecordRegressedError):
+        check_successor(record, replace(record, epoch=1, revision=9), realm.constants)
+
+
+def test_two_records_of_one_revision(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    record = realm.key_record("alice")
+    realm.set_state(phone, SUPERSEDED)
+    with pytest.raises(EquivocationError):
+        follow(realm, record)
+
+
+def test_two_records_of_one_revision_differ_in_a_signature(realm: SimulatedRealm) -> None:
+    realm.enroll("alice")
+    record = realm.key_record("alice")
+    user = realm.users["alice"]
+    request = user.keys[0].request
+    signed = pb.SignedKeyRequest.FromString(request.signed.SerializeToString())
+    signed.endorsement = b"other bytes"
+    user.keys = (replace(user.keys[0], request=replace(request, signed=signed)),)
+    with pytest.raises(EquivocationError):
+        check_successor(record, replace(record, keys=user.keys), realm.constants)
+
+
+def test_a_good_key_vanishes(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    laptop = realm.approve(phone)
+    record = realm.key_record("alice")
+    user = realm.users["alice"]
+    user.revision += 1
+    user.keys = tuple(key for key in user.keys if key.fingerprint != laptop.fingerprint)
+    with pytest.raises(RecordRegressedError, match="vanished"):
+        follow(realm, record)
+
+
+def test_a_replaced_key_stays_for_the_retention(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    realm.renew(phone)
+    record = realm.key_record("alice")
+    user = realm.users["alice"]
+    user.history, user.keys, user.revision = (user.keys[0].request,), user.keys[1:], user.revision + 1
+    clock.advance(realm.constants.retention - 1)
+    with pytest.raises(RecordRegressedError, match="vanished"):
+        follow(realm, record)
+    clock.advance(1)
+    follow(realm, record)
+
+
+def test_an_entry_goes_back(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    laptop = realm.approve(phone)
+    realm.revoke(laptop)
+    record = realm.key_record("alice")
+    realm.users["alice"].revision += 1
+    realm.set_state(laptop, pb.KEY_STATE_GOOD)
+    with pytest.raises(RecordRegressedError, match="earlier state"):
+        follow(realm, record)
+
+
+def test_an_end_is_never_put_off(realm: SimulatedRealm, clock: ManualClock) -> None:
+    laptop = realm.approve(realm.enroll("alice"))
+    realm.revoke(laptop)
+    record = realm.key_record("alice")
+    clock.advance(1)
+    realm.revoke(laptop)
+    with pytest.raises(RecordRegressedError, match="later"):
+        follow(realm, record)
+    realm.revoke(laptop, pb.REVOCATION_REASON_COMPROMISED, clock() - 1)
+    with pytest.raises(RecordRegressedError, match="reason"):
+        follow(realm, record)
+
+
+def test_a_superseded_key_may_turn_out_to_have_been_compromised_before(
+    realm: SimulatedRealm, clock: ManualClock
+) -> None:
+    phone = realm.enroll("alice")
+    clock.advance(10)
+    realm.renew(phone)
+    record = realm.key_record("alice")
+    realm.revoke(phone, pb.REVOCATION_REASON_COMPROMISED, clock() + 1)
+    with pytest.raises(RecordRegressedError, match="later"):
+        follow(realm, record)
+    realm.set_state(phone, REVOKED, pb.REVOCATION_REASON_COMPROMISED, clock() - 5)
+    follow(realm, record)
+
+
+def test_a_ghost_device_was_there_all_along(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    realm.user("alice").revision = 2
+    record = realm.key_record("alice")
+    realm.approve(phone, revision=2)
+    realm.user("alice").revision = 3
+    with pytest.raises(GhostDeviceError):
+        follow(realm, record)
+
+
+def test_first_contact_and_an_unbroken_tree_are_silent(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    pins = check_pins(None, realm.key_record("alice"))
+    laptop = realm.approve(phone)
+    renewed = realm.renew(phone)
+    pins = check_pins(pins, realm.key_record("alice"))
+    assert set(pins.members) == {phone.fingerprint, laptop.fingerprint, renewed.fingerprint}
+    assert Pins.from_bytes(pins.to_bytes()) == pins
+
+
+def test_pins_remember_what_the_record_forgot(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    first = realm.renew(phone)
+    pins = pin(realm.key_record("alice"))
+    second = realm.renew(first)
+    user = realm.users["alice"]
+    user.history, user.keys = tuple(key.request for key in user.keys[:2]), user.keys[2:]
+    assert second.fingerprint in check_pins(pins, realm.key_record("alice")).members
+
+
+def test_a_new_identity_must_be_accepted(realm: SimulatedRealm) -> None:
+    realm.enroll("alice")
+    pins = pin(realm.key_record("alice"))
+    new = realm.reset("alice")
+    with pytest.raises(IdentityChangedError) as caught:
+        check_pins(pins, realm.key_record("alice"))
+    assert caught.value.metadata == {"username": "alice", "root": new.fingerprint.hex()}
+    assert check_pins(pin(realm.key_record("alice")), realm.key_record("alice")).root == new.fingerprint
+
+
+def test_another_root_in_the_same_epoch_is_another_identity(realm: SimulatedRealm) -> None:
+    realm.enroll("alice")
+    pins = pin(realm.key_record("alice"))
+    realm.users.clear()
+    realm.enroll("alice")
+    with pytest.raises(IdentityChangedError):
+        check_pins(pins, realm.key_record("alice"))
+
+
+def test_pins_do_not_follow_an_endorsement_by_a_weak_key(realm: SimulatedRealm) -> None:
+    weak = realm.enroll("alice", WEAK)
+    with pytest.raises(SuiteRefusedError):
+        pin(realm.key_record("alice"))
+    pins = pin(realm.key_record("alice"), WEAK)
+    realm.renew(weak, STRONG)
+    assert check_pins(pins, realm.key_record("alice"), WEAK).root == weak.fingerprint
+    with pytest.raises(IdentityChangedError):
+        check_pins(pins, realm.key_record("alice"), STRONG)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(["approve", "renew", "revoke", "wait"]), max_size=7), st.data())
+def test_every_honest_history_is_silent(changes: list[str], data: st.DataObject) -> None:
+    clock = ManualClock()
+    realm = SimulatedRealm(clock)
+    devices = [realm.enroll("alice")]
+    record = realm.key_record("alice")
+    pins = pin(record)
+    for change in changes:
+        clock.advance(data.draw(st.integers(1, DAY)))
+        at = data.draw(st.integers(0, len(devices) - 1))
+        if change == "approve":
+            devices.append(realm.approve(devices[at]))
+        elif change == "renew":
+            devices[at] = realm.renew(devices[at])
+        elif change == "revoke" and len(devices) > 1:
+            realm.revoke(devices.pop(at))
+        record = follow(realm, record)
+        pins = check_pins(pins, record)
+        assert {key.fingerprint for key in record.good_keys(clock())} == {pair.fingerprint for pair in devices}
