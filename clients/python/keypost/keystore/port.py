@@ -1,8 +1,8 @@
 """The interface of the local key store: what the client keeps on this device, and nothing about how.
 
-Open one with ``keypost.keystore.open_store`` or ``create_store``. The parts hang off one ``KeyStore``;
-whatever is written inside ``with store.transaction():`` is written whole or not at all, across all parts,
-and is on the disk when the block ends. Outside such a block every method is a transaction of its own. All
+Open one with ``open_store``, ``create_store`` or ``create_memory_store`` of ``keypost.keystore``. The parts hang off
+one ``KeyStore``; whatever is written inside ``with store.transaction():`` is written whole or not at all, across all
+parts, and is on the disk when the block ends. Outside such a block every method is a transaction of its own. All
 methods block; call them from one thread at a time.
 
 Every method may raise ``KeyStoreTamperedError`` (a sealed value was changed or moved) and

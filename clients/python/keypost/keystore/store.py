@@ -43,6 +43,14 @@ if TYPE_CHECKING:
 
 FILE_NAME = "keystore.sqlite3"
 
+PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "fullfsync = ON",  # on macOS alone fsync leaves data in the drive's cache
+    "foreign_keys = ON",
+    "secure_delete = ON",
+)
+
 PRUNING = (
     "DELETE FROM sessions WHERE create_time < ?",
     "DELETE FROM received WHERE time < ?",
@@ -181,7 +189,7 @@ def _opened(path: Path) -> Iterator[Database]:
     try:
         database.run("PRAGMA locking_mode = EXCLUSIVE")
         _is_initialised(database)  # refuses another program's file before the next lines change it
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+        for pragma in PRAGMAS:
             database.run(f"PRAGMA {pragma}")
         with database.transaction():  # takes the lock, which the exclusive mode then keeps
             pass
