@@ -37,7 +37,10 @@ _DEEPEST = 4
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Take out of a log line what must not stand in it (a processor: belt and braces, nobody should put it in)."""
-    return {name: REDACTED if _SECRET_NAME.search(name) else _clean(value, _DEEPEST) for name, value in event.items()}
+    return {
+        name: REDACTED if _SECRET_NAME.search(name) and not _is_plain(value) else _clean(value, _DEEPEST)
+        for name, value in event.items()
+    }
 
 
 def _clean(value: Any, depth: int) -> Any:
@@ -51,7 +54,12 @@ def _clean(value: Any, depth: int) -> Any:
         return redact(None, "", {str(key): _clean(item, depth - 1) for key, item in value.items()})
     if depth and isinstance(value, (list, tuple, set, frozenset)):
         return [_clean(item, depth - 1) for item in value]
-    return value if isinstance(value, (bool, int, float, type(None))) else _clean_text(str(value))
+    return value if _is_plain(value) else _clean_text(str(value))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a count, a flag or nothing: that is never a secret, whatever its name."""
+    return isinstance(value, (bool, int, float, type(None)))
 
 
 def _clean_text(text: str) -> str:

@@ -13,14 +13,14 @@ import typer
 from keypost_services.runtime.config import describe_settings, load_settings
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.logs import make_logger, route_standard_logging
-from keypost_services.runtime.server import SettingsT, running
+from keypost_services.runtime.serving import SettingsT, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from structlog.typing import FilteringBoundLogger
 
-    from keypost_services.runtime.server import Compose
+    from keypost_services.runtime.serving import Compose
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

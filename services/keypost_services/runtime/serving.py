@@ -1,0 +1,280 @@
+"""A service: composed, served on its ports, drained."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+from typing_extensions import TypeVar
+
+from keypost.clock import Clock, system_clock
+from keypost.protocol.tokens import audience_of
+from keypost_services.runtime.authenticator import Authenticator
+from keypost_services.runtime.buckets import Buckets
+from keypost_services.runtime.callers import VerifiedCallers
+from keypost_services.runtime.calls import Calls
+from keypost_services.runtime.config import ServiceSettings, variable_of
+from keypost_services.runtime.errors import StartError
+from keypost_services.runtime.health import Health, HealthServicer
+from keypost_services.runtime.logs import make_logger
+from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, Callers
+from keypost_services.runtime.metrics import CallMetrics, serve_metrics
+from keypost_services.runtime.refusals import KNOWN_ERRORS, ErrorCodes
+from keypost_services.runtime.tls import TlsFiles, check_own_certificate, server_credentials
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+    from keypost_services.runtime.auth import DeviceKeys
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings, default=ServiceSettings)
+
+ServiceEntry = tuple[str, Callable[[Any, grpc.aio.Server], None], object]
+"""Full name of a service, the generated function that adds it to a server, the servicer."""
+
+SETTLE_SECONDS = 5.0
+_HOUR_MS = 3_600_000
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Otherwise a second process could share the port unnoticed.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 1_024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # Dead peers are noticed within 80 s, and clients may ask every 10 s whether this end lives.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 3),
+    # Connections are renewed so that load spreads over new replicas; a stream may live its hour out.
+    ("grpc.max_connection_idle_ms", 10 * 60_000),
+    ("grpc.max_connection_age_ms", _HOUR_MS),
+    ("grpc.max_connection_age_grace_ms", _HOUR_MS + 5 * 60_000),
+)
+
+
+@dataclass(frozen=True)
+class Runtime(Generic[SettingsT]):
+    """What a service is composed with.
+
+    Attributes:
+        settings: The service's settings.
+        clock: The time.
+        ids: Draws ids that nobody guesses.
+        log: The service's log.
+        metrics: Where the service registers its own metrics.
+        health: Where it says which parts do less than they should.
+        callers: Where it says that a key has ended: ``drop_key``, ``drop_user``.
+    """
+
+    settings: SettingsT
+    clock: Clock
+    ids: Callable[[], str]
+    log: FilteringBoundLogger
+    metrics: CollectorRegistry
+    health: Health
+    callers: VerifiedCallers
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a service consists of.
+
+    Attributes:
+        services: Its gRPC services.
+        device_keys: Where keys of devices are looked up; None: no device is admitted.
+        error_codes: Which errors of Keypost's family callers may know, besides invalid arguments and refused tokens;
+            every other error that is no ServiceError reaches them as INTERNAL with an id.
+    """
+
+    services: Sequence[ServiceEntry]
+    device_keys: DeviceKeys | None = None
+    error_codes: ErrorCodes = field(default_factory=dict)
+
+
+Compose = Callable[[Runtime[SettingsT]], AbstractAsyncContextManager[Parts]]
+"""Puts a service together and, when its calls have ended, takes it apart."""
+
+
+@dataclass(frozen=True)
+class RunningService(Generic[SettingsT]):
+    """A service that serves.
+
+    Attributes:
+        runtime: What it was composed with.
+        public_port: The port where devices call.
+        internal_port: The port where services call; None: there is none.
+        metrics_port: The port of the metrics; None: there is none.
+        server: The gRPC server.
+    """
+
+    runtime: Runtime[SettingsT]
+    public_port: int
+    internal_port: int | None
+    metrics_port: int | None
+    server: grpc.aio.Server
+
+
+def draw_id() -> str:
+    """Return 16 random hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    name: str,
+    settings: SettingsT,
+    compose: Compose[SettingsT],
+    *,
+    clock: Clock = system_clock,
+    ids: Callable[[], str] = draw_id,
+    log: FilteringBoundLogger | None = None,
+    methods: Mapping[str, Callers] | None = None,
+) -> AsyncIterator[RunningService[SettingsT]]:
+    """Serve a service as long as the context lasts; leaving it drains.
+
+    Args:
+        name: The service's name, as in its certificate and in the audience of tokens.
+        settings: Its settings.
+        compose: Puts it together.
+        clock: The time.
+        ids: Draws ids of requests and errors.
+        log: Its log; by default one as the settings say.
+        methods: The method table, where a test needs another.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    log = log or make_logger(name, settings.log_level, settings.log_format)
+    registry = CollectorRegistry()
+    call_metrics = CallMetrics(registry)
+    health = Health(log, call_metrics.degraded)
+    callers = VerifiedCallers(clock, stream_seconds=settings.stream_seconds)
+    runtime = Runtime(settings, clock, ids, log, registry, health, callers)
+    async with contextlib.AsyncExitStack() as stack:
+        metrics_port = None
+        if settings.metrics_listen:
+            metrics_port = await _serve_metrics(stack, runtime)
+        parts = await stack.enter_async_context(compose(runtime))
+        calls = _calls(name, runtime, parts, call_metrics, methods if methods is not None else METHODS)
+        server, ports = _server(name, runtime, parts, calls)
+        await server.start()
+        stack.push_async_callback(_drain, server, calls, health, settings.drain_seconds)
+        service = RunningService(runtime, *ports, metrics_port, server)
+        health.set_serving(*(entry[0] for entry in parts.services), serving=True)
+        if settings.ready_file:
+            stack.callback(settings.ready_file.unlink, missing_ok=True)
+            _write_ready(settings.ready_file, service)
+        log.info("serving", public_port=ports[0], internal_port=ports[1], metrics_port=metrics_port)
+        yield service
+
+
+def _calls(
+    name: str, runtime: Runtime[Any], parts: Parts, metrics: CallMetrics, methods: Mapping[str, Callers]
+) -> Calls:
+    settings = runtime.settings
+    per_second = settings.token_lookups_per_second
+    authenticator = Authenticator(
+        realm=settings.realm,
+        audience=audience_of(settings.realm, name),
+        methods={**methods, **(REFLECTION_METHODS if settings.reflection else {})},
+        callers=runtime.callers,
+        buckets=Buckets(runtime.clock, size=10 * per_second, per_second=per_second),
+        device_keys=parts.device_keys,
+        clock=runtime.clock,
+    )
+    return Calls(
+        authenticator=authenticator,
+        callers=runtime.callers,
+        error_codes={**KNOWN_ERRORS, **parts.error_codes},
+        metrics=metrics,
+        log=runtime.log,
+        ids=runtime.ids,
+        most=settings.max_calls,
+        unary_seconds=settings.call_seconds,
+    )
+
+
+def _server(
+    name: str, runtime: Runtime[Any], parts: Parts, calls: Calls
+) -> tuple[grpc.aio.Server, tuple[int, int | None]]:
+    settings = runtime.settings
+    options = (
+        *_OPTIONS,
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_response_bytes),
+    )
+    server = grpc.aio.server(interceptors=(calls,), options=options)
+    for _, add_to_server, servicer in parts.services:
+        add_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(runtime.health), server)
+    if settings.reflection:
+        names = [entry[0] for entry in parts.services]
+        reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server)
+    public = _bind(
+        server, settings, "public_listen", TlsFiles(settings.tls_certificate, settings.tls_private_key), runtime.log
+    )
+    return server, (public, _internal_port(name, server, runtime))
+
+
+def _internal_port(name: str, server: grpc.aio.Server, runtime: Runtime[Any]) -> int | None:
+    settings = runtime.settings
+    if settings.internal_listen is None:
+        return None
+    certificate, private_key, root = settings.require_internal_tls()
+    check_own_certificate(certificate, settings.realm, name)
+    return _bind(server, settings, "internal_listen", TlsFiles(certificate, private_key, root), runtime.log)
+
+
+def _bind(
+    server: grpc.aio.Server, settings: ServiceSettings, field_name: str, files: TlsFiles, log: FilteringBoundLogger
+) -> int:
+    listen = getattr(settings, field_name)
+    credentials = server_credentials(files, log)
+    try:
+        return server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        variable = variable_of(type(settings), field_name)
+        raise StartError(f"{variable}: cannot listen at {listen}; is it taken?") from error
+
+
+async def _serve_metrics(stack: contextlib.AsyncExitStack, runtime: Runtime[Any]) -> int:
+    settings = runtime.settings
+    try:
+        return await stack.enter_async_context(serve_metrics(settings.metrics_listen, runtime.metrics, runtime.health))
+    except OSError as error:
+        variable = variable_of(type(settings), "metrics_listen")
+        raise StartError(f"{variable}: cannot listen at {settings.metrics_listen}: {error.strerror}") from error
+
+
+async def _drain(server: grpc.aio.Server, calls: Calls, health: Health, seconds: float) -> None:
+    """End in good order: first nobody sends more, then what is under way ends, then the parts may go."""
+    health.set_serving(*(name for name in health.states if name), serving=False)
+    calls.drain()
+    await server.stop(seconds)
+    # gRPC counts a call as over when its status is sent or it is cancelled; the servicer may still tidy up.
+    await calls.settled(SETTLE_SECONDS)
+
+
+def _write_ready(file: Path, service: RunningService[Any]) -> None:
+    """Write the ready file in one piece: whoever waits for it never reads half."""
+    ports = {
+        "pid": os.getpid(),
+        "public_port": service.public_port,
+        "internal_port": service.internal_port,
+        "metrics_port": service.metrics_port,
+    }
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.write_text(json.dumps(ports))
+    partial.replace(file)
