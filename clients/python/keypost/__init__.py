@@ -1,1 +1,52 @@
 """Keypost: the SDK of an end-to-end encrypted message service (see README.md)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keypost.client import Client, Event, Received, ReceivedFile, Sent, SentFile
+    from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+    from keypost.keystore.unlock import KeyFile, KeyVariable, Passphrase, Unlock
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.steps import Step
+    from keypost.protocol.suites import STRONG, WEAK
+
+_HOMES = {
+    "keypost.client": ("Client", "Event", "Received", "ReceivedFile", "Sent", "SentFile"),
+    "keypost.errors": ("InvalidArgumentError", "KeypostError", "RefusedError", "UnreachableError"),
+    "keypost.keystore.unlock": ("KeyFile", "KeyVariable", "Passphrase", "Unlock"),
+    "keypost.protocol.identifiers": ("Address",),
+    "keypost.protocol.steps": ("Step",),
+    "keypost.protocol.suites": ("STRONG", "WEAK"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "STRONG",
+    "WEAK",
+    "Address",
+    "Client",
+    "Event",
+    "InvalidArgumentError",
+    "KeyFile",
+    "KeyVariable",
+    "KeypostError",
+    "Passphrase",
+    "Received",
+    "ReceivedFile",
+    "RefusedError",
+    "Sent",
+    "SentFile",
+    "Step",
+    "Unlock",
+    "UnreachableError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Services import keypost.protocol only: the client and what it needs load when they are named.
+    if (home := _HOME_OF.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)

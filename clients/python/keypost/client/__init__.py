@@ -1,0 +1,17 @@
+"""The client of Keypost: ``Client`` and what it returns (docs/architecture)."""
+
+from keypost.client.client import Client
+from keypost.client.identity import NotEnrolledError
+from keypost.client.key_requests import ClockWrongError
+from keypost.client.results import Event, Received, ReceivedFile, Sent, SentFile
+
+__all__ = [
+    "Client",
+    "ClockWrongError",
+    "Event",
+    "NotEnrolledError",
+    "Received",
+    "ReceivedFile",
+    "Sent",
+    "SentFile",
+]

@@ -1,0 +1,383 @@
+"""The client: what an application holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from keypost.client.context import Context
+from keypost.client.files import send_file
+from keypost.client.key_requests import warn_if_weak
+from keypost.client.profiles import open_profile, read_bundle
+from keypost.client.results import OCTETS, TEXT
+from keypost.client.sending import LARGEST_BODY
+from keypost.client.store_worker import StoreWorker
+from keypost.client.wiring import Parts, wire
+from keypost.clock import system_clock
+from keypost.delivery.v1 import envelope_pb2
+from keypost.errors import InvalidArgumentError, KeypostError
+from keypost.protocol.suites import STRONG, Suite
+from keypost.transport.retries import Calls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from types import TracebackType
+
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from keypost.client.receiving import Pump
+    from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile
+    from keypost.clock import Clock
+    from keypost.keys.v1 import realm_trust_pb2
+    from keypost.keystore.unlock import Unlock
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_info import Key, KeyRecord
+    from keypost.protocol.steps import Observer
+
+HOUSEKEEPING = 60.0
+"""Seconds between looks at what waits and whether a renewal is due, while receiving."""
+DRAIN = 5.0
+"""Seconds that closing waits for calls under way."""
+
+
+def _generate(suite: Suite) -> RSAPrivateKey:
+    return suite.generate_private_key()
+
+
+class Client:
+    """Sends and receives end-to-end encrypted messages for one device of a user.
+
+    Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile.
+    """
+
+    def __init__(self, parts: Parts, *, automatic_renewal: bool) -> None:
+        self._parts = parts
+        self._automatic_renewal = automatic_renewal
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def open(  # all but two have a default
+        cls,
+        profile: Path,
+        *,
+        unlock: Unlock,
+        bundle: Path | realm_trust_pb2.Bundle | None = None,
+        observer: Observer | None = None,
+        on_event: OnEvent | None = None,
+        clock: Clock = system_clock,
+        minimum_suite: Suite = STRONG,
+        automatic_renewal: bool = True,
+        calls: Calls | None = None,
+        generate: Callable[[Suite], RSAPrivateKey] = _generate,
+    ) -> Self:
+        """Open a profile, or make it on first use, and finish what a crash interrupted.
+
+        Args:
+            profile: The folder of the profile.
+            unlock: What unlocks (or is to unlock) its key store.
+            bundle: The bundle to start from; needed the first time, later only to change endpoints.
+            observer: Sees each step of the source document as it happens.
+            on_event: Hears what no call returns: messages that wait or were set aside, suspicions, warnings.
+            clock: The time.
+            minimum_suite: Every key that takes part must reach it.
+            automatic_renewal: Renew the key by itself at two thirds of its lifetime.
+            calls: Deadlines and retries.
+            generate: Makes private keys.
+
+        Returns:
+            The client, unlocked. The realm's trust is verified; the own key may not be enrolled yet.
+
+        Raises:
+            KeyStoreError: the profile cannot be opened or made.
+            InvalidArgumentError: the bundle is none, or of another realm.
+            UnreachableError: no service can be reached, and no trust statement is held that may be relied upon.
+            ProtocolError: the realm's trust does not verify.
+        """
+        given = None if bundle is None else await asyncio.to_thread(read_bundle, bundle)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="keypost-store")
+        loop = asyncio.get_running_loop()
+        try:
+            store, kept = await loop.run_in_executor(executor, open_profile, Path(profile), unlock, given)
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
+        context = Context(
+            realm=kept.realm,
+            store=StoreWorker(store, executor),
+            clock=clock,
+            minimum_suite=minimum_suite,
+            observer=observer,
+            on_event=on_event,
+            generate=generate,
+            random=os.urandom,
+        )
+        client = cls(wire(context, kept, calls or Calls()), automatic_renewal=automatic_renewal)
+        try:
+            await client._start()
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    async def _start(self) -> None:
+        parts = self._parts
+        await parts.identity.reload()
+        await parts.trust.current()
+        warn_if_weak(parts.context, parts.context.minimum_suite)
+        await parts.enrolling.resume()
+        await parts.renewing.resume()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Client(realm={self.realm!r}, address={self.address and str(self.address)!r})"
+
+    @property
+    def realm(self) -> str:
+        """The realm."""
+        return self._parts.context.realm
+
+    @property
+    def address(self) -> Address | None:
+        """The own address, or None before enrolment."""
+        return self._parts.identity.ring.address
+
+    async def enroll(self, username: str, *, code: str | None = None, suite: Suite = STRONG) -> Address:
+        """Make this device one of ``username``: generate its key pair and publish the public key (step 1).
+
+        It may be called again after a failure: the same key is asked for again. For a device that is enrolled for this user
+        already it does nothing.
+
+        Args:
+            username: The user.
+            code: The one-time code; None for a realm with open sign-in.
+            suite: The suite of the key.
+
+        Returns:
+            The address of this device.
+
+        Raises:
+            InvalidArgumentError: the username cannot be one, or this profile is another user's.
+            SuiteRefusedError: the suite is below the minimum or not allowed in the realm.
+            RefusedError: the CA refused; SIGN_IN_REFUSED, APPROVAL_REQUIRED and others.
+            UnreachableError: no answer.
+        """
+        async with self._working():
+            return await self._parts.enrolling.enroll(username, code, suite)
+
+    async def send(self, username: str, body: str | bytes, *, media_type: str | None = None) -> Sent:
+        """Send a message to all devices of a user (steps 2 to 7), after all earlier ones to that user.
+
+        When the outcome is not known (UnreachableError, a retriable RefusedError) the message stays in the outbox and goes
+        out before the next one to that user: do not send it again.
+
+        Args:
+            username: The recipient.
+            body: A text, or bytes; at most 224 KiB (send more as a file).
+            media_type: What it is; by default UTF-8 text or plain bytes.
+
+        Returns:
+            What became of it.
+
+        Raises:
+            NotEnrolledError: this profile has no key yet.
+            InvalidArgumentError: the body is too large, or the recipient is oneself.
+            ProtocolError: a rule about keys is broken, such as IDENTITY_CHANGED: nothing was sent.
+            RefusedError: a service refused, such as USER_NOT_FOUND or MAILBOX_FULL.
+            UnreachableError: no answer.
+        """
+        data, kind = (body.encode(), TEXT) if isinstance(body, str) else (bytes(body), OCTETS)
+        if len(data) > LARGEST_BODY:
+            raise InvalidArgumentError(
+                f"a message has at most {LARGEST_BODY // 1024} KiB: send it as a file", field="body"
+            )
+        message = envelope_pb2.Message(media_type=media_type or kind, body=data)
+        async with self._working():
+            await self._renew_if_due()
+            return await self._parts.sending.send(username, envelope_pb2.Content(message=message))
+
+    async def rotate(self, username: str) -> Sent:
+        """Negotiate a new session key with a user now, and tell his devices by an empty message."""
+        content = envelope_pb2.Content(key_update=envelope_pb2.KeyUpdate())
+        async with self._working():
+            await self._renew_if_due()
+            return await self._parts.sending.send(username, content, new_session=True)
+
+    async def send_file(
+        self, username: str, path: Path, *, media_type: str = OCTETS, progress: Progress | None = None
+    ) -> SentFile:
+        """Send a file of any size in parts.
+
+        Args:
+            username: The recipient.
+            path: The file; it must not change meanwhile. Its name goes along, without the folder.
+            media_type: What it is.
+            progress: Called with the bytes done and the bytes in all.
+
+        Returns:
+            What was sent.
+
+        Raises:
+            InvalidArgumentError: the file cannot be read, or changed.
+            KeypostError: as ``send``; then the file is not sent, and may be sent again.
+        """
+        async with self._working():
+            await self._renew_if_due()
+            parts = self._parts
+            return await send_file(
+                parts.context, parts.sending, username, Path(path), media_type=media_type, progress=progress
+            )
+
+    async def receive(self, *, follow: bool = True) -> AsyncGenerator[Received]:
+        """Yield messages: those in the local inbox, then what arrives (steps 8 to 14).
+
+        A message counts as handled when the iterator is advanced past it, or by ``set_handled``; else it is handed out again
+        later, marked ``redelivered``. What cannot be opened never ends the iteration: it is reported to ``on_event``.
+
+        Args:
+            follow: Go on for ever; otherwise end when the backlog is handed out.
+
+        Raises:
+            NotEnrolledError: this profile has no key yet.
+            RefusedError: RECEIVER_DISPLACED (another receiver of this device took over) and others.
+            UnreachableError: without ``follow``, delivery stays away.
+            ProtocolError: this device can go on no longer, such as DEVICE_KEY_STOLEN.
+        """
+        self._check_open()
+        if self._tasks:
+            raise InvalidArgumentError("this client is receiving already: end the other iteration", field="receive")
+        _ = self._parts.identity.current
+        pump = self._parts.pump(follow=follow)
+        self._tasks = {asyncio.create_task(pump.run()), asyncio.create_task(self._keep_house(pump))}
+        try:
+            async for message in self._parts.handing_out.messages(pump, follow=follow):
+                yield message
+        finally:
+            await self._stop_receiving()
+
+    async def set_handled(self, message: Received) -> None:
+        """Say that a message is handled, without waiting for the iterator to be advanced past it."""
+        async with self._working():
+            await self._parts.handing_out.set_handled(message)
+
+    async def renew(self) -> Key:
+        """Replace this device's key by a new one (the eight steps); the old one is kept as long as it may be needed.
+
+        Returns:
+            The new key, as the record shows it.
+
+        Raises:
+            NotEnrolledError: this profile has no key yet.
+            DeviceKeyStolenError: the record shows a successor that is not this device's: it stops for good.
+            RefusedError: the CA refused.
+            UnreachableError: no answer; call it again, the same new key is asked for.
+        """
+        async with self._working():
+            return await self._parts.renewing.renew()
+
+    async def keys(self, username: str) -> KeyRecord:
+        """Return the verified record of a user's keys.
+
+        Raises:
+            ProtocolError: the record breaks a rule.
+            RefusedError: USER_NOT_FOUND and others.
+            UnreachableError: no answer.
+        """
+        async with self._working():
+            return await self._parts.records.get(username)
+
+    async def devices(self) -> KeyRecord:
+        """Return the verified record of the own user's keys; raises as ``keys``, and NotEnrolledError."""
+        return await self.keys(self._parts.identity.address.username)
+
+    async def accept_identity(self, username: str, root: bytes) -> KeyRecord:
+        """Accept a changed identity of a user, after people compared it in another way.
+
+        Args:
+            username: The user.
+            root: The fingerprint that IdentityChangedError names in ``metadata["root"]``, as 32 bytes.
+
+        Returns:
+            The record that is relied upon from now on.
+
+        Raises:
+            IdentityChangedError: the directory shows yet another root.
+        """
+        async with self._working():
+            record = await self._parts.records.accept_identity(username, root)
+            self._parts.newer.set()
+            return record
+
+    async def close(self) -> None:
+        """End what runs, let calls under way finish, close the profile and drop the keys. Closing again is no error."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._stop_receiving()
+        try:
+            async with asyncio.timeout(DRAIN):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        await self._parts.close()
+
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        self._check_open()
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidArgumentError("this client is closed: open another", field="client")
+
+    async def _renew_if_due(self) -> None:
+        if self._automatic_renewal:
+            await self._parts.renewing.renew_if_due()
+
+    async def _keep_house(self, pump: Pump) -> None:
+        """Retry what waits whenever a newer record is known, and now and then; renew when it is time."""
+        parts = self._parts
+        while True:
+            parts.newer.clear()
+            try:
+                await self._renew_if_due()
+                await parts.retiring.retry_waiting()
+            except KeypostError as error:
+                # The pump meets the same failure and decides; here it is only a matter of trying again.
+                parts.context.tell("warning", error.reason, f"not now: {error}")
+            pump.changed.set()
+            try:
+                async with asyncio.timeout(HOUSEKEEPING):
+                    await parts.newer.wait()
+            except TimeoutError:
+                continue
+
+    async def _stop_receiving(self) -> None:
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

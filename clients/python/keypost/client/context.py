@@ -1,0 +1,74 @@
+"""What all parts of a client share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from keypost.client.results import Event
+from keypost.protocol.steps import Step, negotiation_step, renewal_step
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from keypost.client.results import OnEvent
+    from keypost.client.store_worker import StoreWorker
+    from keypost.clock import Clock
+    from keypost.protocol.steps import Observer
+    from keypost.protocol.suites import Suite
+
+log = logging.getLogger("keypost")
+LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "set_aside": logging.WARNING}
+
+KeyGenerator = Callable[["Suite"], "RSAPrivateKey"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Dependencies of a client's parts.
+
+    Attributes:
+        realm: The realm.
+        store: The key store, off the event loop.
+        clock: The time.
+        minimum_suite: Every key that takes part must reach it.
+        observer: Sees the steps of the source document; called on the event loop.
+        on_event: Hears what no call returns; called on the event loop.
+        generate: Makes private keys (slow; called in a thread).
+        random: Returns random bytes.
+    """
+
+    realm: str
+    store: StoreWorker
+    clock: Clock
+    minimum_suite: Suite
+    observer: Observer | None
+    on_event: OnEvent | None
+    generate: KeyGenerator
+    random: Callable[[int], bytes] = field(repr=False)
+
+    def show(self, step: Step) -> None:
+        """Show a step to the observer."""
+        if self.observer is not None:
+            self.observer(step)
+
+    def negotiation(self, step: int, actor: object, **facts: str | int) -> None:
+        """Show a step of the negotiation that happened now."""
+        self.show(negotiation_step(step, str(actor), self.clock(), **facts))
+
+    def renewal(self, step: int, actor: object, **facts: str | int) -> None:
+        """Show a step of the renewal that happened now."""
+        self.show(renewal_step(step, str(actor), self.clock(), **facts))
+
+    def tell(self, kind: str, reason: str, sentence: str, **facts: str | int) -> None:
+        """Tell the application, and the log, of something that no call returns."""
+        log.log(LEVELS.get(kind, logging.INFO), "%s: %s", reason, sentence)
+        if self.on_event is not None:
+            self.on_event(Event(kind, reason, sentence, facts))
+
+
+def short(fingerprint: bytes) -> str:
+    """Return the short form of a fingerprint or key_id, for people."""
+    return fingerprint.hex()[:8]

@@ -1,0 +1,162 @@
+"""Enrolment: a first key pair, published to the CA (step 1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keypost.ca.v1 import ca_service_pb2
+from keypost.client.context import short
+from keypost.client.key_requests import (
+    BEGIN_ANEW,
+    ROUNDS,
+    Begun,
+    check_clock,
+    fill_request,
+    generate,
+    warn_if_weak,
+    write_pending,
+)
+from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.errors import KeyUnknownError, SuiteRefusedError
+from keypost.protocol.identifiers import Address, check_username
+from keypost.protocol.negotiation import step_1_publish_public_key
+
+if TYPE_CHECKING:
+    from keypost.client.context import Context
+    from keypost.client.identity import Identity
+    from keypost.client.look_up import Records
+    from keypost.client.trusting import Trust
+    from keypost.keystore.port import KeyStore
+    from keypost.protocol.key_info import KeyRecord
+    from keypost.protocol.key_requests import DeviceKeyPair
+    from keypost.protocol.suites import Suite
+    from keypost.transport.ca_client import CaClient
+
+
+class Enrolling:
+    """Has the first key of this device recorded.
+
+    Args:
+        context: What all parts share.
+        identity: The own device.
+        ca: The CA.
+        records: Where the own record is verified and kept.
+        trust: The realm's trust.
+    """
+
+    def __init__(self, context: Context, identity: Identity, ca: CaClient, records: Records, trust: Trust) -> None:
+        self._context = context
+        self._identity = identity
+        self._ca = ca
+        self._records = records
+        self._trust = trust
+
+    async def enroll(self, username: str, code: str | None, suite: Suite) -> Address:
+        """Enrol this device for ``username`` and return its address; see Client.enroll."""
+        check_username(username)
+        await self._check_suite(suite)
+        ring = self._identity.ring
+        if ring.address is not None and ring.current is not None:
+            if ring.address.username == username:
+                return ring.address
+            raise InvalidArgumentError(
+                f"this profile is {ring.address} already: use another profile for {username}", field="username"
+            )
+        sign_in = ca_service_pb2.SignIn(one_time_code=code) if code else _open_sign_in()
+        pair = await self._resumable(username, suite)
+        if pair is not None and await self._repeat(pair, sign_in):
+            return pair.address
+        return await self._begin(username, sign_in, suite, pair)
+
+    async def resume(self) -> None:
+        """Finish an enrolment whose answer was lost, if the CA has recorded the pending key."""
+        ring = self._identity.ring
+        if ring.current is not None or ring.pending is None:
+            return
+        try:
+            record = await self._records.get(ring.pending.address.username, refresh=True)
+            await self._finish(ring.pending, record)
+        except KeypostError:
+            # Not recorded, or nobody to ask: the next enroll() goes on from here.
+            return
+
+    async def _check_suite(self, suite: Suite) -> None:
+        trust = await self._trust.current()
+        if suite.strength < self._context.minimum_suite.strength:
+            raise SuiteRefusedError(f"{suite.name} is below this client's minimum: {self._context.minimum_suite.name}")
+        if suite.id not in trust.constants.allowed_suites:
+            raise SuiteRefusedError(f"{suite.name} is not allowed in {trust.realm}")
+        warn_if_weak(self._context, suite)
+
+    async def _resumable(self, username: str, suite: Suite) -> DeviceKeyPair | None:
+        pending = self._identity.ring.pending
+        if pending is not None and (pending.address.username, pending.suite) == (username, suite):
+            return pending
+        return None
+
+    async def _repeat(self, pair: DeviceKeyPair, sign_in: ca_service_pb2.SignIn) -> bool:
+        """Ask again what was asked before a crash: the CA answers as it did, if it did."""
+        stored = await self._context.store.run(lambda store: store.key_pairs.pending())
+        if stored is None:
+            return False
+        try:
+            await self._ask(pair, pb.SignedKeyRequest.FromString(stored.key_request), sign_in)
+        except RefusedError as refused:
+            if refused.reason not in BEGIN_ANEW:
+                raise
+            return False
+        return True
+
+    async def _begin(
+        self, username: str, sign_in: ca_service_pb2.SignIn, suite: Suite, pair: DeviceKeyPair | None
+    ) -> Address:
+        for last in range(ROUNDS - 1, -1, -1):
+            response = await self._ca.begin_enrollment(username, sign_in)
+            begun = Begun(response.ca_nonce, response.epoch, response.next_revision, response.current_time)
+            check_clock(begun, self._context.clock())
+            if pair is None:
+                pair = await generate(self._context, Address(username, response.device_id), suite)
+            request = fill_request(self._context, pair, begun, pb.KEY_REQUEST_KIND_ENROLL)
+            signed = step_1_publish_public_key(request, pair)
+            await write_pending(self._context, pair, signed)
+            try:
+                await self._ask(pair, signed, sign_in)
+            except RefusedError as refused:
+                if refused.reason not in BEGIN_ANEW or not last:
+                    raise
+            else:
+                return pair.address
+        raise AssertionError
+
+    async def _ask(self, pair: DeviceKeyPair, signed: pb.SignedKeyRequest, sign_in: ca_service_pb2.SignIn) -> None:
+        key_info = await self._ca.enroll(signed, sign_in)
+        await self._identity.reload()
+        await self._finish(pair, await self._records.learn(pair.address.username, key_info))
+
+    async def _finish(self, pair: DeviceKeyPair, record: KeyRecord) -> None:
+        key = record.get(pair.fingerprint)
+        if not key.is_good or key.address != pair.address:
+            raise KeyUnknownError("the CA's record does not show the new key as good", username=record.username)
+
+        def promote(store: KeyStore) -> None:
+            store.key_pairs.promote(pair.fingerprint, self._context.clock())
+            store.profile.set_address(pair.address)
+
+        await self._context.store.transact(promote)
+        await self._identity.reload()
+        self._context.negotiation(
+            1,
+            pair.address,
+            username=record.username,
+            suite=pair.suite.name,
+            key_bits=pair.suite.key_bits,
+            fingerprint=short(pair.fingerprint),
+            public_key_bytes=len(pair.public_key_der),
+            revision=record.revision,
+            expire_time=key.expire_time,
+        )
+
+
+def _open_sign_in() -> ca_service_pb2.SignIn:
+    return ca_service_pb2.SignIn(open=ca_service_pb2.OpenSignIn())

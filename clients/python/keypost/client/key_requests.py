@@ -1,0 +1,106 @@
+"""What enrolment and renewal share: the fields of a key request, and the pair that waits for the CA's answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keypost.clock import DAY
+from keypost.errors import KeypostError
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.realm_trust import CLOCK_SKEW
+from keypost.protocol.renewal import step_1_generate_key_pair
+from keypost.protocol.rsa import private_key_to_der
+
+if TYPE_CHECKING:
+    from keypost.client.context import Context
+    from keypost.keystore.port import KeyStore
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_requests import DeviceKeyPair
+    from keypost.protocol.suites import Suite
+
+LIFETIME = 90 * DAY
+ROUNDS = 5
+"""How often a request is begun anew when another change took its revision, or its nonce expired."""
+BEGIN_ANEW = frozenset({"REVISION_TAKEN", "NONCE_EXPIRED"})
+
+
+class ClockWrongError(KeypostError):
+    """This machine's clock and the CA's are more than five minutes apart."""
+
+    reason = "CLOCK_WRONG"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What the CA gave out for a request."""
+
+    ca_nonce: bytes
+    epoch: int
+    next_revision: int
+    current_time: int
+
+
+def check_clock(begun: Begun, now: int) -> None:
+    """Raise ClockWrongError if this machine's clock is not the CA's."""
+    if abs(begun.current_time - now) > CLOCK_SKEW:
+        off = abs(begun.current_time - now) // 1000
+        raise ClockWrongError(f"this machine's clock is {off} s off the CA's: set it right, then try again")
+
+
+async def generate(context: Context, address: Address, suite: Suite) -> DeviceKeyPair:
+    """Return a new key pair, generated off the event loop."""
+    return await asyncio.to_thread(step_1_generate_key_pair, address, suite, context.generate)
+
+
+def fill_request(
+    context: Context,
+    pair: DeviceKeyPair,
+    begun: Begun,
+    kind: pb.KeyRequestKind.ValueType,
+    parent_fingerprint: bytes = b"",
+) -> pb.KeyRequest:
+    """Return the request for ``pair``, unsigned."""
+    return pb.KeyRequest(
+        realm=context.realm,
+        username=pair.address.username,
+        device_id=pair.address.device_id,
+        suite=pair.suite.id,  # type: ignore[arg-type]  # the enum's value as an int
+        public_key_der=pair.public_key_der,
+        expire_time=context.clock() + LIFETIME,
+        kind=kind,
+        parent_fingerprint=parent_fingerprint,
+        epoch=begun.epoch,
+        revision=begun.next_revision,
+        ca_nonce=begun.ca_nonce,
+    )
+
+
+async def write_pending(context: Context, pair: DeviceKeyPair, signed: pb.SignedKeyRequest) -> None:
+    """Write a pair down before the CA is asked to record it; a newer request replaces the one before."""
+    private_key_der = private_key_to_der(pair.private_key)
+    request = signed.SerializeToString()
+
+    def write(store: KeyStore) -> None:
+        pending = store.key_pairs.pending()
+        if pending is not None and pending.fingerprint == pair.fingerprint:
+            store.key_pairs.set_key_request(pair.fingerprint, request)
+            return
+        if pending is not None:
+            store.key_pairs.destroy(pending.fingerprint)
+        store.key_pairs.add_pending(pair.fingerprint, pair.suite.id, private_key_der, request)
+
+    await context.store.transact(write)
+
+
+def warn_if_weak(context: Context, suite: Suite) -> None:
+    """Say loudly that a suite is in use that is broken in practice."""
+    if suite.strength == 1:
+        context.tell(
+            "warning",
+            "WEAK_SUITE",
+            f"{suite.name} is in use: it is the source document's to the letter, and broken in practice; it protects "
+            "nothing that matters",
+            suite=suite.name,
+        )

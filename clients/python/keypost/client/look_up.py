@@ -1,0 +1,245 @@
+"""Records of users: looked up, verified, held against what was known, kept (steps 2 and 8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from typing import TYPE_CHECKING
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.keystore.values import Evidence, StoredRecord
+from keypost.protocol.continuity import Pins, check_pins, pin
+from keypost.protocol.encoding import parse
+from keypost.protocol.errors import (
+    DeviceKeyStolenError,
+    EquivocationError,
+    ForkDetectedError,
+    GhostDeviceError,
+    IdentityChangedError,
+    NotYetError,
+    ProtocolError,
+    RecordRegressedError,
+    UnknownRecordKeyError,
+)
+from keypost.protocol.identifiers import check_username
+from keypost.protocol.key_info import KeyRecord, _record
+from keypost.protocol.negotiation import step_2_obtain_recipient_key_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keypost.client.context import Context
+    from keypost.client.identity import Identity
+    from keypost.client.trusting import Trust
+    from keypost.keystore.port import KeyStore
+    from keypost.transport.directory_client import DirectoryClient
+
+STOLEN = "device-key-stolen"
+MOST_IN_MEMORY = 1_000
+EVIDENCE = (EquivocationError, GhostDeviceError, RecordRegressedError, IdentityChangedError, ForkDetectedError)
+
+
+class RecordBehindError(NotYetError):
+    """The directory does not know a revision yet that a message relies upon."""
+
+    reason = "RECORD_BEHIND"
+
+
+class Records:
+    """Knows the users' records.
+
+    Args:
+        context: What all parts share.
+        identity: The own device, whose user is watched the same way.
+        trust: The realm's trust.
+        directory: Where to ask.
+        on_newer: Called with the username when a newer record was kept.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        identity: Identity,
+        trust: Trust,
+        directory: DirectoryClient,
+        on_newer: Callable[[str], None],
+    ) -> None:
+        self._context = context
+        self._identity = identity
+        self._trust = trust
+        self._directory = directory
+        self._on_newer = on_newer
+        self._stolen: bool | None = None
+        self._records: OrderedDict[str, KeyRecord] = OrderedDict()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def get(self, username: str, *, min_revision: int = 0, refresh: bool = False) -> KeyRecord:
+        """Return the record of a user, from memory while it is fresh.
+
+        Args:
+            username: The user.
+            min_revision: A revision that is believed to exist; the answer may still be lower.
+            refresh: Ask the directory whatever is held.
+
+        Raises:
+            ProtocolError: the answer breaks a rule; sending to the user is blocked.
+            RefusedError: USER_NOT_FOUND and others.
+            UnreachableError: no answer.
+        """
+        check_username(username)
+        await self.check_not_stolen()
+        async with self._locks[username]:
+            held = await self._held(username)
+            now = self._context.clock()
+            if held is not None and not refresh and held.revision >= min_revision and now < held.next_update:
+                return held
+            key_info = await self._directory.get_key_info(username, min_revision=min_revision)
+            return await self._learn(username, key_info)
+
+    async def learn(self, username: str, key_info: pb.KeyInfo) -> KeyRecord:
+        """Verify key info that came with another answer, and return the record to rely upon."""
+        async with self._locks[username]:
+            await self._held(username)
+            return await self._learn(username, key_info)
+
+    async def accept_identity(self, username: str, root: bytes) -> KeyRecord:
+        """Accept that a user's keys now descend from another root, because people compared it.
+
+        Raises:
+            IdentityChangedError: the directory shows yet another root.
+        """
+        async with self._locks[username]:
+            key_info = await self._directory.get_key_info(username)
+            trust, now = await self._trust.current(), self._context.clock()
+            held = await self._held(username)
+            record = step_2_obtain_recipient_key_info(key_info, trust=trust, username=username, now=now, previous=held)
+            pins = pin(record, self._context.minimum_suite)
+            if pins.root != root:
+                raise IdentityChangedError(
+                    f"the root of {username} is {pins.root.hex()[:8]}, not the accepted one",
+                    username=username,
+                    root=pins.root.hex(),
+                )
+            await self._keep(record, pins)
+            return record
+
+    async def check_not_stolen(self) -> None:
+        """Raise DeviceKeyStolenError if this device has stopped for good."""
+        if self._stolen is None:
+            note = await self._context.store.run(lambda store: store.profile.note(STOLEN))
+            self._stolen = note is not None
+        if self._stolen:
+            raise _stolen()
+
+    def known(self) -> tuple[KeyRecord, ...]:
+        """Return the records in memory."""
+        return tuple(self._records.values())
+
+    async def _held(self, username: str) -> KeyRecord | None:
+        if username in self._records:
+            self._records.move_to_end(username)
+            return self._records[username]
+        stored = await self._context.store.run(lambda store: store.records.find(username))
+        if stored is None:
+            return None
+        record = await asyncio.to_thread(_restore, stored)
+        self._remember(record)
+        return record
+
+    async def _learn(self, username: str, key_info: pb.KeyInfo) -> KeyRecord:
+        held = self._records.get(username)
+        try:
+            record = await self._verify(username, key_info, held)
+            pins = await self._check_pins(record)
+            await self._check_own(record)
+        except ProtocolError as error:
+            await self._keep_evidence(username, error, held, key_info)
+            raise
+        await self._keep(record, pins)
+        if held is None or record is not held:
+            self._on_newer(username)
+        return record
+
+    async def _verify(self, username: str, key_info: pb.KeyInfo, held: KeyRecord | None) -> KeyRecord:
+        for last in (False, True):
+            trust, now = await self._trust.current(), self._context.clock()
+            try:
+                return await asyncio.to_thread(
+                    step_2_obtain_recipient_key_info,
+                    key_info,
+                    trust=trust,
+                    username=username,
+                    now=now,
+                    previous=held,
+                )
+            except UnknownRecordKeyError:
+                if last:
+                    raise
+                await self._trust.refresh()
+        raise AssertionError
+
+    async def _check_pins(self, record: KeyRecord) -> Pins:
+        stored = await self._context.store.run(lambda store: store.records.pins(record.username))
+        pins = None if stored is None else Pins.from_bytes(stored)
+        return await asyncio.to_thread(check_pins, pins, record, self._context.minimum_suite)
+
+    async def _check_own(self, record: KeyRecord) -> None:
+        ring = self._identity.ring
+        if ring.address is None or ring.current is None or record.username != ring.address.username:
+            return
+        mine = {pair.fingerprint for pair in (ring.current, ring.pending) if pair is not None}
+        for key in record.keys:
+            if key.address == ring.address and key.is_good and key.fingerprint not in mine:
+                self._stolen = True
+                await self._context.store.run(_note_stolen, key.fingerprint)
+                raise _stolen()
+
+    async def _keep(self, record: KeyRecord, pins: Pins) -> None:
+        stored = StoredRecord(
+            username=record.username,
+            epoch=record.epoch,
+            revision=record.revision,
+            this_update=record.this_update,
+            key_info=record.key_info.SerializeToString(),
+        )
+
+        def keep(store: KeyStore) -> None:
+            store.records.put(stored)
+            store.records.set_pins(record.username, pins.to_bytes())
+
+        await self._context.store.transact(keep)
+        self._remember(record)
+
+    def _remember(self, record: KeyRecord) -> None:
+        self._records[record.username] = record
+        self._records.move_to_end(record.username)
+        while len(self._records) > MOST_IN_MEMORY:
+            self._records.popitem(last=False)
+
+    async def _keep_evidence(
+        self, username: str, error: ProtocolError, held: KeyRecord | None, key_info: pb.KeyInfo
+    ) -> None:
+        if not isinstance(error, EVIDENCE):
+            return
+        previous = b"" if held is None else held.key_info.SerializeToString()
+        now = self._context.clock()
+        evidence = Evidence(username, error.reason, previous, key_info.SerializeToString(), now)
+        await self._context.store.run(lambda store: store.records.add_evidence(evidence))
+        self._context.tell("error", error.reason, str(error), username=username)
+
+
+def _restore(stored: StoredRecord) -> KeyRecord:
+    """Return a record from the store: it was verified when it came in, and the store is sealed."""
+    key_info = parse(pb.KeyInfo, stored.key_info, "KeyInfo")
+    return _record(parse(pb.UserKeys, key_info.record.user_keys, "UserKeys"), key_info)
+
+
+def _note_stolen(store: KeyStore, fingerprint: bytes) -> None:
+    store.profile.set_note(STOLEN, fingerprint)
+
+
+def _stolen() -> DeviceKeyStolenError:
+    return DeviceKeyStolenError(
+        "somebody else renewed this device's key: this device has stopped; tell your administrator, and have the "
+        "device revoked"
+    )

@@ -1,0 +1,290 @@
+"""Opening one message (steps 8 to 14), in one transaction of the key store that keeps all of it or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from keypost.client.context import short
+from keypost.client.storing import to_session, to_stored_session, to_stored_statement
+from keypost.errors import KeypostError, RefusedError, UnreachableError
+from keypost.keystore.errors import KeyStoreFullError
+from keypost.keystore.values import InboxMessage, StoredFile, WaitingEnvelope
+from keypost.protocol import negotiation as steps
+from keypost.protocol.errors import ContentRefusedError, NotForThisDeviceError, ProtocolError
+from keypost.protocol.extension import DeviceKey
+from keypost.protocol.sessions import check_same_session, check_statement
+from keypost.protocol.steps import Step, negotiation_step
+from keypost.protocol.validity import Policy
+
+if TYPE_CHECKING:
+    from keypost.client.identity import KeyRing
+    from keypost.delivery.v1 import envelope_pb2 as pb
+    from keypost.keystore.port import KeyStore
+    from keypost.protocol.envelope import SealedEnvelope
+    from keypost.protocol.extension import Session
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_info import KeyRecord
+    from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.suites import Suite
+
+
+@dataclass(frozen=True)
+class Opening:
+    """An envelope with everything that opening it needs.
+
+    Attributes:
+        raw: The serialised envelope.
+        sealed: The parsed envelope, checked to be for this device; None if it is not even that.
+        accept_time: When delivery accepted it.
+        receive_time: When this device received it.
+        me: The own address.
+        ring: The own key pairs.
+        sender_record: The record of the sender's user.
+        own_record: The record of the own user.
+        trust: The realm's trust.
+        minimum_suite: Every key that takes part must reach it.
+        now: Unix milliseconds.
+        failure: Why it cannot be opened now, if that is known already.
+    """
+
+    raw: bytes = field(repr=False)
+    sealed: SealedEnvelope | None
+    accept_time: int
+    receive_time: int
+    me: Address
+    ring: KeyRing
+    sender_record: KeyRecord | None
+    own_record: KeyRecord | None
+    trust: RealmTrust
+    minimum_suite: Suite
+    now: int
+    failure: KeypostError | None = None
+
+
+class Fate(Enum):
+    """What became of an envelope."""
+
+    KEPT = "kept"
+    REPLAYED = "replayed"
+    WAITS = "waits"
+    SET_ASIDE = "set_aside"
+
+
+@dataclass
+class Outcome:
+    """What became of an envelope, and what there is to tell of it.
+
+    Attributes:
+        fate: What became of it.
+        steps: Steps 8 to 14, as they happened.
+        error: Why it waits or was set aside.
+        warnings: (reason, sentence) to be told.
+        sender: The address of the sender, as far as the header can be read.
+    """
+
+    fate: Fate
+    steps: list[Step] = field(default_factory=list)
+    error: KeypostError | None = None
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+    sender: str = ""
+
+
+class _Log:
+    def __init__(self, opening: Opening) -> None:
+        self.steps: list[Step] = []
+        self._actor, self._now, self._begun = str(opening.me), opening.now, time.monotonic()
+
+    def add(self, number: int, **facts: str | int) -> None:
+        elapsed = int((time.monotonic() - self._begun) * 1000)
+        self.steps.append(negotiation_step(number, self._actor, self._now + elapsed, **facts))
+
+
+def settle(store: KeyStore, opening: Opening) -> Outcome:
+    """Open an envelope and keep what is in it, or keep it raw: waiting or set aside. Call it within a transaction."""
+    outcome = attempt(store, opening)
+    if outcome.fate is Fate.WAITS:
+        try:
+            store.waiting.add(to_row(opening, outcome))
+        except KeyStoreFullError:
+            outcome.fate = Fate.SET_ASIDE
+    if outcome.fate is Fate.SET_ASIDE:
+        store.set_aside.add(to_row(opening, outcome))
+    return outcome
+
+
+def attempt(store: KeyStore, opening: Opening) -> Outcome:
+    """Open an envelope and keep what is in it; if that fails, write nothing and say what should become of it."""
+    sealed, log = opening.sealed, _Log(opening)
+    outcome = Outcome(Fate.KEPT, sender="" if sealed is None else str(sealed.header.sender))
+    if sealed is not None and store.counters.is_received(sealed.header.sender, sealed.header.message_id):
+        outcome.fate = Fate.REPLAYED
+        return outcome
+    try:
+        if opening.failure is not None:
+            raise opening.failure
+        # What fails in here leaves nothing behind: no session, no mark, no counter.
+        with store.transaction():
+            _open_and_keep(store, opening, log, outcome)
+    except KeypostError as error:
+        outcome.fate = Fate.WAITS if _is_matter_of_time(error) else Fate.SET_ASIDE
+        outcome.error, outcome.warnings = error, []
+    else:
+        outcome.steps = log.steps
+    return outcome
+
+
+def _is_matter_of_time(error: KeypostError) -> bool:
+    if isinstance(error, ProtocolError):
+        return error.not_yet
+    # What the store refuses is final; a service that could not be asked may answer later.
+    return isinstance(error, RefusedError | UnreachableError)
+
+
+def to_row(opening: Opening, outcome: Outcome) -> WaitingEnvelope:
+    """Return an envelope as it is kept while it waits, or set aside."""
+    return WaitingEnvelope(
+        envelope=opening.raw,
+        accept_time=opening.accept_time,
+        receive_time=opening.receive_time,
+        reason="" if outcome.error is None else outcome.error.reason,
+        username="" if opening.sealed is None else opening.sealed.header.sender.username,
+        sealed_to=_sealed_to(opening),
+    )
+
+
+def _sealed_to(opening: Opening) -> bytes:
+    if opening.sealed is None:
+        return b""
+    names = (key.fingerprint for key in opening.sealed.sealed_keys)
+    return next((name for name in names if opening.ring.find(name) is not None), b"")
+
+
+def _open_and_keep(store: KeyStore, opening: Opening, log: _Log, outcome: Outcome) -> None:
+    sealed, record = opening.sealed, opening.sender_record
+    if sealed is None or record is None:
+        raise AssertionError
+    _check_sender(store, opening, sealed, record, log)
+    session = _session(store, opening, sealed, record, log)
+    content = steps.step_14_decrypt_message(sealed, session)
+    kind = content.WhichOneof("kind") or ""
+    log.add(14, content=kind, ciphertext_bytes=len(sealed.ciphertext), counter=sealed.header.counter)
+    _keep_session(store, sealed, session)
+    _keep_content(store, opening, sealed, content, outcome)
+    _compare_devices(opening, sealed, outcome)
+
+
+def _check_sender(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: _Log) -> None:
+    extension = sealed.signed_extension.extension
+    log.add(8, username=record.username, revision=record.revision, keys=len(record.keys))
+    key = steps.step_9_check_sender_key(
+        record,
+        extension,
+        accept_time=opening.accept_time,
+        now=opening.now,
+        policy=Policy(opening.trust.constants, opening.minimum_suite),
+        retired=store.records.is_closed(extension.signer.fingerprint),
+    )
+    log.add(9, address=str(key.address), fingerprint=short(key.fingerprint), suite=key.suite.name)
+
+
+def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: _Log) -> Session:
+    """Return the session: the kept one if the sender's statement about it is kept too, else by steps 10 to 13."""
+    signed = sealed.signed_extension
+    extension = signed.extension
+    kept = store.sessions.find(extension.conversation, extension.key_id)
+    known = store.sessions.statement(extension.conversation, extension.key_id, extension.signer.address)
+    if check_statement(known.extension if known else None, signed.statement) and kept is not None:
+        return to_session(kept, opening.trust.realm)
+    pair = next((p for p in map(opening.ring.find, (k.fingerprint for k in sealed.sealed_keys)) if p), None)
+    if pair is None:
+        raise NotForThisDeviceError("the message has no session key sealed to this device's key")
+    sealed_key = steps.step_10_extract_sealed_key(sealed, pair)
+    log.add(10, sealed_key_bytes=len(sealed_key), signature_bytes=len(signed.signature))
+    session_key = steps.step_11_decrypt_session_key(sealed_key, pair, extension)
+    log.add(11, session_key_bits=len(session_key) * 8, fingerprint=short(pair.fingerprint))
+    session_key_hash, session = steps.step_12_hash_session_key(session_key, extension)
+    log.add(12, hash_bytes=len(session_key_hash), key_id=short(session.key_id))
+    steps.step_13_verify_signature(record.get(extension.signer.fingerprint), signed, session_key_hash)
+    log.add(13, fingerprint=short(extension.signer.fingerprint), signature_bytes=len(signed.signature))
+    if kept is not None:
+        check_same_session(to_session(kept, opening.trust.realm), session)
+    return session
+
+
+def _keep_session(store: KeyStore, sealed: SealedEnvelope, session: Session) -> None:
+    store.sessions.add(to_stored_session(session))
+    statement = to_stored_statement(sealed.signed_extension)
+    store.sessions.add_statement(session.conversation, session.key_id, statement)
+
+
+def _keep_content(
+    store: KeyStore, opening: Opening, sealed: SealedEnvelope, content: pb.Content, outcome: Outcome
+) -> None:
+    header = sealed.header
+    mark = store.counters.mark_received(
+        header.sender, header.conversation, header.counter, header.message_id, opening.now
+    )
+    if mark.clone_of is not None:
+        outcome.warnings.append(
+            (
+                "CLONE_SUSPECTED",
+                f"{header.sender} used counter {header.counter} for two messages: this device may exist twice",
+            )
+        )
+    missed = mark.missed
+    if content.HasField("file_part"):
+        if not _keep_part(store, header.sender, content.file_part, opening.now):
+            return
+        # Parts may overtake each other; what counts is what is missing once all are here.
+        missed = store.counters.missed(header.sender, header.conversation)
+        content.file_part.data = b""
+    elif not content.HasField("message"):
+        return
+    store.inbox.add(
+        InboxMessage(
+            message_id=header.message_id,
+            sender=header.sender,
+            conversation=header.conversation,
+            key_id=header.key_id,
+            counter=header.counter,
+            send_time=header.send_time,
+            accept_time=opening.accept_time,
+            missed=missed,
+            content=content.SerializeToString(),
+        )
+    )
+
+
+def _keep_part(store: KeyStore, sender: Address, part: pb.FilePart, now: int) -> bool:
+    """Keep a part of a file; return whether the file is whole, and what it says it is."""
+    file = store.files.add_part(
+        StoredFile(sender, part.file_id, part.name, part.media_type, part.count, part.size, part.sha256),
+        part.index,
+        part.data,
+        now,
+    )
+    if not file.complete:
+        return False
+    digest, size = hashlib.sha256(), 0
+    for data in store.files.read(sender, part.file_id):
+        digest.update(data)
+        size += len(data)
+    if (digest.digest(), size) != (part.sha256, part.size):
+        raise ContentRefusedError("the file that arrived is not the one that its sender announced")
+    return True
+
+
+def _compare_devices(opening: Opening, sealed: SealedEnvelope, outcome: Outcome) -> None:
+    """Compare the devices that the sender sealed to with the own record: neither may hide a device from the other."""
+    own, extension = opening.own_record, sealed.signed_extension.extension
+    if own is None or own.revision != extension.recipient_revision:
+        return
+    mine = {DeviceKey.of(key) for key in own.keys if key.is_good}
+    if not set(extension.recipient_devices) <= mine:
+        outcome.warnings.append(
+            ("DEVICES_DIFFER", f"{extension.signer.address} seals to a device that is not in this user's own record")
+        )

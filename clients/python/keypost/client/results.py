@@ -1,0 +1,151 @@
+"""What the client returns: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from keypost.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from keypost.protocol.identifiers import Address
+
+TEXT = "text/plain; charset=utf-8"
+OCTETS = "application/octet-stream"
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message that delivery has stored.
+
+    Attributes:
+        message_id: Its id (UUIDv7).
+        counter: Its number among the messages of this device in the conversation.
+        accept_time: When delivery accepted it, Unix milliseconds.
+        key_id: The session that it went under (32 bytes).
+        new_session: Whether that session was negotiated for it.
+        rsa_operations: How many RSA operations sealing it took, by kind; none under an existing session.
+    """
+
+    message_id: UUID
+    counter: int
+    accept_time: int
+    key_id: bytes
+    new_session: bool
+    rsa_operations: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class SentFile:
+    """A file that delivery has stored, in parts.
+
+    Attributes:
+        file_id: 16 bytes.
+        size: Its bytes.
+        sha256: SHA-256 of the whole (32 bytes).
+        parts: How many messages it took.
+    """
+
+    file_id: bytes
+    size: int
+    sha256: bytes
+    parts: int
+
+
+@dataclass(frozen=True)
+class ReceivedFile:
+    """A file that has arrived whole; its SHA-256 is verified.
+
+    Attributes:
+        file_id: 16 bytes, chosen by the sender.
+        name: The name that the sender gave it. Not to be trusted as a path.
+        size: Its bytes.
+        sha256: SHA-256 of the whole (32 bytes).
+        parts: In how many parts it came.
+    """
+
+    file_id: bytes
+    name: str
+    size: int
+    sha256: bytes
+    parts: int
+    _chunks: Callable[[], AsyncIterator[bytes]] = field(repr=False, compare=False)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Return the bytes, piece by piece; one piece is in memory at a time.
+
+        The client forgets them once the message counts as handled.
+        """
+        return self._chunks()
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message that was opened and verified.
+
+    Attributes:
+        sender: The device that sent it.
+        message_id: Its id (UUIDv7).
+        counter: Its number among the messages of that device in the conversation.
+        send_time: By the sender's clock, Unix milliseconds.
+        accept_time: By delivery's clock, Unix milliseconds.
+        key_id: The session that it came under (32 bytes).
+        media_type: As the sender says.
+        body: The bytes; empty for a file.
+        redelivered: It was handed out before, and never counted as handled.
+        missed: How many earlier messages of that device had not come when this one did.
+        file: The file, if it is one.
+        sequence: Its place in the local inbox.
+    """
+
+    sender: Address
+    message_id: UUID
+    counter: int
+    send_time: int
+    accept_time: int
+    key_id: bytes
+    media_type: str
+    body: bytes = field(repr=False)
+    redelivered: bool
+    missed: int
+    file: ReceivedFile | None
+    sequence: int = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The body as text.
+
+        Raises:
+            InvalidArgumentError: it is not text in UTF-8.
+        """
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidArgumentError("the body is not text in UTF-8: read `body`", field="body") from error
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the application may want to know and that no call returns.
+
+    Attributes:
+        reason: The word for it, such as ``IDENTITY_CHANGED``, ``CLONE_SUSPECTED`` or ``WEAK_SUITE``; where a message was
+            set aside, why.
+        kind: ``set_aside``, ``waiting``, ``warning`` or ``error``.
+        sentence: What happened and what to do.
+        facts: For machines; never a secret.
+    """
+
+    kind: str
+    reason: str
+    sentence: str
+    facts: Mapping[str, str | int]
+
+
+OnEvent = Callable[[Event], None]

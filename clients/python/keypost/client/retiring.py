@@ -1,0 +1,163 @@
+"""What waits and what ends: envelopes that cannot be opened yet, and keys whose time is over."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keypost.client.context import short
+from keypost.client.opening import Fate, attempt, to_row
+from keypost.client.receiving import Arrival
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.encoding import fingerprint
+from keypost.protocol.errors import KeyRevokedError
+from keypost.protocol.realm_trust import CLOCK_SKEW
+from keypost.protocol.renewal import step_8_old_key_needed_until
+
+if TYPE_CHECKING:
+    from keypost.client.context import Context
+    from keypost.client.identity import Identity
+    from keypost.client.look_up import Records
+    from keypost.client.opening import Opening, Outcome
+    from keypost.client.receiving import Receiving
+    from keypost.client.trusting import Trust
+    from keypost.keystore.port import KeyStore
+    from keypost.keystore.values import StoredRecord, WaitingEnvelope
+
+
+@dataclass(frozen=True)
+class Endings:
+    """Keys that end at the next queue_empty, because the stream was opened after their time.
+
+    Attributes:
+        theirs: (username, fingerprint) of signers no longer listened to.
+        mine: Fingerprints of own replaced pairs to destroy.
+    """
+
+    theirs: tuple[tuple[str, bytes], ...] = ()
+    mine: tuple[bytes, ...] = ()
+
+
+class Retiring:
+    """Retries what waits, and ends keys whose time is over.
+
+    Args:
+        context: What all parts share.
+        identity: The own device.
+        trust: The realm's trust.
+        records: The users' records.
+        receiving: Opens envelopes.
+    """
+
+    def __init__(
+        self, context: Context, identity: Identity, trust: Trust, records: Records, receiving: Receiving
+    ) -> None:
+        self._context = context
+        self._identity = identity
+        self._trust = trust
+        self._records = records
+        self._receiving = receiving
+        self._lock = asyncio.Lock()
+
+    async def check_self(self, *, refresh: bool = False) -> None:
+        """Verify that the own key is still the one on record.
+
+        Raises:
+            DeviceKeyStolenError: the record shows a successor that is not this device's.
+            KeyRevokedError: it was revoked.
+        """
+        own = self._identity.current
+        record = await self._records.get(own.address.username, refresh=refresh)
+        key = record.find(own.fingerprint)
+        if key is not None and key.state == pb.KEY_STATE_REVOKED:
+            raise KeyRevokedError(f"the key of {own.address} was revoked: this device can no longer receive or send")
+
+    async def endings(self) -> Endings:
+        """Return the keys that are known to have ended (replaced ones: since T + settle) before now."""
+        constants, now = (await self._trust.current()).constants, self._context.clock()
+
+        def find(store: KeyStore) -> Endings:
+            theirs: list[tuple[str, bytes]] = []
+            for username in store.records.usernames():
+                record = store.records.find(username)
+                if record is not None:
+                    ended = _ended_keys(record, constants.settle, now)
+                    theirs.extend((username, name) for name in ended if not store.records.is_closed(name))
+            mine = tuple(
+                pair.fingerprint
+                for pair in store.key_pairs.replaced()
+                if now >= step_8_old_key_needed_until(pair.replaced_time or now, constants)
+            )
+            return Endings(tuple(theirs), mine)
+
+        return await self._context.store.run(find)
+
+    async def end(self, endings: Endings) -> None:
+        """End the keys, now that everything that could still be on its way to them has come."""
+        now = self._context.clock()
+
+        def end_all(store: KeyStore) -> list[bytes]:
+            # What waits came in time: its signer's key stays listened to until it is settled.
+            closing = [name for username, name in endings.theirs if not store.waiting.page(username=username, limit=1)]
+            if closing:
+                store.records.close_keys(closing, now)
+            destroyed = [name for name in endings.mine if not store.waiting.count_sealed_to(name)]
+            for name in destroyed:
+                store.key_pairs.destroy(name)
+            return destroyed
+
+        if not endings.theirs and not endings.mine:
+            return
+        for name in await self._context.store.transact(end_all):
+            self._context.tell("info", "OLD_KEY_DESTROYED", f"the replaced key {short(name)} of this device is gone")
+        await self._identity.reload()
+
+    async def retry_waiting(self) -> None:
+        """Try again what waits."""
+        async with self._lock:
+            refreshed: set[str] = set()
+            after = 0
+            while page := await self._context.store.run(lambda store, start: store.waiting.page(start), after):
+                for row in page:
+                    await self._retry(row, refreshed)
+                after = page[-1].sequence
+
+    async def _retry(self, row: WaitingEnvelope, refreshed: set[str]) -> None:
+        arrival = Arrival(row.envelope, row.accept_time, row.receive_time)
+        opening = await self._receiving.prepare(arrival, refresh=row.username not in refreshed)
+        refreshed.add(row.username)
+        outcome = await self._context.store.transact(_settle_again, opening, row)
+        if outcome.fate is not Fate.WAITS:
+            self._receiving.tell(outcome)
+
+
+def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:
+    outcome = attempt(store, opening)
+    if outcome.fate is Fate.WAITS and _is_never(opening):
+        outcome.fate = Fate.SET_ASIDE
+    if outcome.fate is Fate.SET_ASIDE:
+        store.set_aside.add(to_row(opening, outcome))
+    if outcome.fate is not Fate.WAITS:
+        store.waiting.remove(row.sequence)
+    return outcome
+
+
+def _is_never(opening: Opening) -> bool:
+    """Return whether what contradicts the message now will always do."""
+    if opening.now > opening.accept_time + opening.trust.constants.age_limit:
+        return True
+    record = opening.sender_record
+    return record is not None and record.this_update > opening.receive_time + CLOCK_SKEW
+
+
+def _ended_keys(record: StoredRecord, settle: int, now: int) -> list[bytes]:
+    key_info = pb.KeyInfo.FromString(record.key_info)
+    ended: list[bytes] = []
+    for entry in pb.UserKeys.FromString(key_info.record.user_keys).entries:
+        is_revoked = entry.state == pb.KEY_STATE_REVOKED
+        is_settled = entry.state == pb.KEY_STATE_SUPERSEDED and now >= entry.state_time + settle
+        if is_revoked or is_settled:
+            request = pb.KeyRequest.FromString(entry.request.key_request)
+            ended.append(fingerprint(request.public_key_der))
+    return ended

@@ -1,0 +1,222 @@
+"""Sealing one message (steps 3 to 7): choose the session or negotiate one, in one transaction of the key store."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from keypost.client.context import short
+from keypost.client.storing import (
+    candidates,
+    to_own_extension,
+    to_sealed_keys,
+    to_signed_extension,
+    to_stored_session,
+    to_stored_statement,
+)
+from keypost.delivery.v1 import envelope_pb2 as pb
+from keypost.errors import InvalidArgumentError
+from keypost.protocol import negotiation as steps
+from keypost.protocol.encoding import parse
+from keypost.protocol.envelope import MOST_ENVELOPE_BYTES, Header
+from keypost.protocol.extension import DeviceKey, Session, SignedExtension
+from keypost.protocol.identifiers import conversation_of
+from keypost.protocol.rsa import counted
+from keypost.protocol.sessions import Situation, choose_session, next_create_time
+from keypost.protocol.steps import Step, negotiation_step
+from keypost.protocol.suites import NONCE_BYTES
+from keypost.protocol.validity import Policy, check_can_act, check_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from keypost.keystore.port import KeyStore
+    from keypost.keystore.values import OutgoingMessage
+    from keypost.protocol.key_info import Key, KeyRecord
+    from keypost.protocol.key_requests import DeviceKeyPair
+    from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.suites import Suite
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """What sealing a message needs to know.
+
+    Attributes:
+        own: The own key pair.
+        own_record: The own user's record.
+        peer_record: The recipient's record.
+        trust: The realm's trust.
+        minimum_suite: Every key that takes part must reach it.
+        now: Unix milliseconds.
+        random: Returns random bytes.
+        new_session: Negotiate even if a session could be used.
+    """
+
+    own: DeviceKeyPair
+    own_record: KeyRecord
+    peer_record: KeyRecord
+    trust: RealmTrust
+    minimum_suite: Suite
+    now: int
+    random: Callable[[int], bytes] = field(repr=False)
+    new_session: bool = False
+
+    @property
+    def conversation(self) -> tuple[str, str]:
+        """The two users."""
+        return conversation_of(self.own_record.username, self.peer_record.username)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A sealed message, ready to be handed over.
+
+    Attributes:
+        envelope: What is handed over.
+        key_id: The session that it is sealed under.
+        new_session: Whether the session was negotiated for it.
+        rsa_operations: By kind.
+        steps: Steps 3 to 6, as they happened.
+    """
+
+    envelope: pb.Envelope = field(repr=False)
+    key_id: bytes
+    new_session: bool
+    rsa_operations: Mapping[str, int]
+    steps: tuple[Step, ...]
+
+
+class _Log:
+    def __init__(self, sealing: Sealing) -> None:
+        self.steps: list[Step] = []
+        self._actor = str(sealing.own.address)
+        self._now, self._begun = sealing.now, time.monotonic()
+
+    def add(self, number: int, **facts: str | int) -> None:
+        elapsed = int((time.monotonic() - self._begun) * 1000)
+        self.steps.append(negotiation_step(number, self._actor, self._now + elapsed, **facts))
+
+
+def seal(store: KeyStore, message: OutgoingMessage, sealing: Sealing) -> Sealed:
+    """Seal a message of the outbox; call it within a transaction.
+
+    Raises:
+        ProtocolError: a key may not take part, or a record is no longer fresh.
+        InvalidArgumentError: the message is too large for an envelope.
+    """
+    log = _Log(sealing)
+    with counted() as operations:
+        recipients = _check_keys(sealing, log)
+        session, signed, sealed_keys, new = _session(store, sealing, recipients, log)
+        envelope = steps.step_7_attach_to_message(
+            _header(message, sealing, session.key_id),
+            parse(pb.Content, message.content, "Content"),
+            session=session,
+            signed_extension=signed,
+            sealed_keys=sealed_keys,
+            nonce=sealing.random(NONCE_BYTES),
+        )
+    if envelope.ByteSize() > MOST_ENVELOPE_BYTES:
+        raise InvalidArgumentError("the message is too large for one envelope: send it as a file", field="body")
+    store.sessions.count_message(session.conversation, session.key_id)
+    return Sealed(envelope, session.key_id, new, dict(operations.by_kind), tuple(log.steps))
+
+
+def _check_keys(sealing: Sealing, log: _Log) -> Sequence[Key]:
+    policy = Policy(sealing.trust.constants, sealing.minimum_suite)
+    sealing.own_record.check_fresh(sealing.now)
+    own_key = sealing.own_record.get(sealing.own.fingerprint)
+    check_can_act(own_key, sealing.own_record, sealing.now)
+    check_suite(own_key, policy)
+    own = sealing.own.address
+    recipients = steps.step_3_check_recipient_keys(sealing.peer_record, policy, sealing.now, exclude=own)
+    fingerprints = " ".join(short(key.fingerprint) for key in recipients)
+    log.add(3, username=sealing.peer_record.username, devices=len(recipients), fingerprints=fingerprints)
+    return recipients
+
+
+def _session(
+    store: KeyStore, sealing: Sealing, recipients: Sequence[Key], log: _Log
+) -> tuple[Session, SignedExtension, Sequence[pb.SealedKey], bool]:
+    """Return the session to send under with the own key extension, and whether it is new."""
+    situation = Situation(
+        own_key=sealing.own,
+        own_record=sealing.own_record,
+        peer_record=sealing.peer_record,
+        recipients=recipients,
+        constants=sealing.trust.constants,
+        now=sealing.now,
+    )
+    chosen = None
+    if not sealing.new_session:
+        chosen = choose_session(candidates(store, sealing.conversation, sealing.trust.realm), situation)
+    if chosen is None:
+        session = _negotiate(store, sealing, log)
+        return (session, *_offer(store, sealing, session, recipients, log), True)
+    own = store.sessions.own_extension(sealing.conversation, chosen.session.key_id)
+    if own is not None:
+        return chosen.session, to_signed_extension(own.extension, own.signature), to_sealed_keys(own), False
+    # Answering under the peer's session key: the own statement about it is signed once.
+    return (chosen.session, *_offer(store, sealing, chosen.session, recipients, log), False)
+
+
+def _negotiate(store: KeyStore, sealing: Sealing, log: _Log) -> Session:
+    conversation = sealing.conversation
+    session_key = steps.step_4_generate_session_key(sealing.own.suite, sealing.random)
+    session = Session.create(
+        sealing.trust.realm,
+        conversation,
+        sealing.own.suite,
+        DeviceKey.of(sealing.own),
+        next_create_time(sealing.now, store.sessions.highest_create_time(conversation)),
+        session_key,
+    )
+    log.add(4, session_key_bits=len(session_key) * 8, key_id=short(session.key_id), suite=session.suite.name)
+    store.sessions.add(to_stored_session(session))
+    return session
+
+
+def _offer(
+    store: KeyStore, sealing: Sealing, session: Session, recipients: Sequence[Key], log: _Log
+) -> tuple[SignedExtension, Sequence[pb.SealedKey]]:
+    """Seal a session key to the recipient's devices and sign the own statement about it."""
+    sealed_keys = steps.step_5_encrypt_session_key(session.key, recipients)
+    sizes = " ".join(str(len(key.sealed_key)) for key in sealed_keys)
+    log.add(5, sealed_keys=len(sealed_keys), sealed_key_bytes=sizes, key_id=short(session.key_id))
+    signed = steps.step_6_sign_session_key(
+        session,
+        sealing.own,
+        recipients=recipients,
+        sender_revision=sealing.own_record.revision,
+        recipient_revision=sealing.peer_record.revision,
+        sign_time=sealing.now,
+    )
+    log.add(6, hash_bytes=32, signature_bytes=len(signed.signature), fingerprint=short(sealing.own.fingerprint))
+    store.sessions.add_statement(session.conversation, session.key_id, to_stored_statement(signed))
+    own = to_own_extension(signed, sealed_keys)
+    store.sessions.set_own_extension(session.conversation, session.key_id, own)
+    return signed, sealed_keys
+
+
+def _header(message: OutgoingMessage, sealing: Sealing, key_id: bytes) -> Header:
+    return Header(
+        realm=sealing.trust.realm,
+        message_id=message.message_id,
+        sender=sealing.own.address,
+        recipient_username=message.recipient,
+        key_id=key_id,
+        counter=message.counter,
+        send_time=message.create_time,
+        sender_revision=sealing.own_record.revision,
+        recipient_revision=sealing.peer_record.revision,
+    )
+
+
+def new_message_id(now: int, random: Callable[[int], bytes]) -> UUID:
+    """Return a UUIDv7 (RFC 9562): 48 bits of time, 74 random bits."""
+    number = (now << 80) | int.from_bytes(random(10), "big")
+    number = (number & ~(0xF << 76)) | (7 << 76)
+    return UUID(int=(number & ~(0x3 << 62)) | (0x2 << 62))

@@ -1,0 +1,103 @@
+"""Puts a client's parts together; the only place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keypost.client.enrolling import Enrolling
+from keypost.client.handing_out import HandingOut
+from keypost.client.identity import Identity, PairSigner, not_enrolled
+from keypost.client.look_up import Records
+from keypost.client.receiving import Pump, Receiving
+from keypost.client.renewing import Renewing
+from keypost.client.retiring import Retiring
+from keypost.client.sending import Sending
+from keypost.client.trusting import Trust
+from keypost.transport.ca_client import CaClient
+from keypost.transport.channels import open_channel
+from keypost.transport.delivery_client import DeliveryClient
+from keypost.transport.directory_client import DirectoryClient
+from keypost.transport.tokens import TokenSource
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from keypost.client.context import Context
+    from keypost.keys.v1 import realm_trust_pb2
+    from keypost.transport.retries import Calls
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a client."""
+
+    context: Context
+    identity: Identity
+    trust: Trust
+    records: Records
+    enrolling: Enrolling
+    renewing: Renewing
+    sending: Sending
+    receiving: Receiving
+    retiring: Retiring
+    handing_out: HandingOut
+    delivery: DeliveryClient
+    calls: Calls
+    tokens: TokenSource
+    channels: tuple[grpc.aio.Channel, ...]
+    newer: asyncio.Event
+    """Set when a newer record was kept: what waits may be opened now."""
+
+    def pump(self, *, follow: bool) -> Pump:
+        """Return what keeps a stream open."""
+        return Pump(self.context, self.delivery, self.receiving, self.retiring, self.calls.backoff, follow=follow)
+
+    async def close(self) -> None:
+        """Close channels and store, and drop keys and tokens."""
+        for channel in self.channels:
+            await channel.close()
+        self.tokens.forget()
+        self.identity.forget()
+        await self.context.store.close()
+
+
+def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Parts:
+    """Return the parts of a client; nothing connects yet."""
+    identity, newer = Identity(context.store), asyncio.Event()
+    tokens = TokenSource(context.realm, lambda: _signer(identity), context.clock)
+    targets = bundle.endpoints.ca, bundle.endpoints.directory, bundle.endpoints.delivery
+    channels = tuple(open_channel(target, bundle.tls_roots_pem) for target in targets)
+    ca = CaClient(channels[0], calls)
+    directory = DirectoryClient(channels[1], calls, tokens)
+    delivery = DeliveryClient(channels[2], calls, tokens)
+    root_keys = [key.public_key_der for key in bundle.root_keys]
+    trust = Trust(context, root_keys, [directory.get_realm_trust, ca.get_realm_trust])
+    records = Records(context, identity, trust, directory, lambda _username: newer.set())
+    receiving = Receiving(context, identity, trust, records)
+    return Parts(
+        context=context,
+        identity=identity,
+        trust=trust,
+        records=records,
+        enrolling=Enrolling(context, identity, ca, records, trust),
+        renewing=Renewing(context, identity, ca, records, trust),
+        sending=Sending(context, identity, trust, records, delivery, calls.backoff),
+        receiving=receiving,
+        retiring=Retiring(context, identity, trust, records, receiving),
+        handing_out=HandingOut(context.store),
+        delivery=delivery,
+        calls=calls,
+        tokens=tokens,
+        channels=channels,
+        newer=newer,
+    )
+
+
+def _signer(identity: Identity) -> PairSigner:
+    # Before the first key is confirmed, the pending one asks whether it is recorded.
+    pair = identity.ring.current or identity.ring.pending
+    if pair is None:
+        raise not_enrolled()
+    return PairSigner(pair)
