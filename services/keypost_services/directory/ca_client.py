@@ -1,0 +1,103 @@
+"""The CA behind its internal port: the adapter of look-ups' ports to gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+
+from keypost.ca.v1 import ca_service_pb2 as ca_pb
+from keypost.ca.v1 import key_info_service_pb2 as pb
+from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
+from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceStub
+from keypost.transport.refusals import read_refusal
+from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError, SourceAwayError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
+
+MOST_AT_ONCE = 64
+SERVICE = "ca"
+
+
+class CaClient:
+    """KeySource, TrustSource and EventSource over one channel.
+
+    Args:
+        channel: To the CA's internal port, over mutual TLS.
+        timeout_ms: How long to wait for an answer.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_ms: int) -> None:
+        self._keys = KeyInfoServiceStub(channel)
+        self._authority = CertificateAuthorityServiceStub(channel)
+        self._timeout = timeout_ms / 1000
+        self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def fetch(self, usernames: Sequence[str]) -> Mapping[str, key_info_pb2.KeyInfo]:
+        """Return the key info of those of these (1 to 100) users that exist, with full history.
+
+        Raises:
+            SourceAwayError: the CA does not answer, or refuses this directory.
+        """
+        try:
+            async with asyncio.timeout(self._timeout), self._at_once:
+                return await (self._one(usernames[0]) if len(usernames) == 1 else self._many(usernames))
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        except TimeoutError as error:
+            raise SourceAwayError("the CA did not answer in time") from error
+
+    async def fetch_trust(self) -> realm_trust_pb2.SignedRealmTrust:
+        """Return the realm's trust statement.
+
+        Raises:
+            SourceAwayError: the CA does not answer.
+        """
+        try:
+            response = await self._authority.GetRealmTrust(ca_pb.GetRealmTrustRequest(), timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        return response.realm_trust
+
+    async def watch(self, after_sequence: int | None) -> AsyncGenerator[EventBatch]:
+        """Stream key events; ends when the CA ends the stream.
+
+        Raises:
+            SourceAwayError: the stream broke.
+            SequenceAheadError: the CA has not come as far as ``after_sequence``.
+        """
+        call = self._keys.WatchKeyEvents(pb.WatchKeyEventsRequest(after_sequence=after_sequence))
+        try:
+            async for response in call:
+                yield EventBatch(tuple(response.events), response.newest_sequence)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+                raise SequenceAheadError from error
+            raise _away(error) from error
+        finally:
+            call.cancel()
+
+    async def _one(self, username: str) -> Mapping[str, key_info_pb2.KeyInfo]:
+        try:
+            response = await self._keys.GetKeyInfo(pb.GetKeyInfoRequest(username=username), timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND and _reason(error) == "USER_NOT_FOUND":
+                return {}
+            raise
+        return {username: response.key_info}
+
+    async def _many(self, usernames: Sequence[str]) -> Mapping[str, key_info_pb2.KeyInfo]:
+        request = pb.BatchGetKeyInfoRequest(usernames=usernames)
+        return (await self._keys.BatchGetKeyInfo(request, timeout=self._timeout)).key_info
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    return read_refusal(error, SERVICE).error.reason
+
+
+def _away(error: grpc.aio.AioRpcError) -> SourceAwayError:
+    return SourceAwayError(f"the CA does not answer: {error.code().name} ({_reason(error)})")

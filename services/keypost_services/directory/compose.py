@@ -1,0 +1,184 @@
+"""Wires the directory together: the one place that knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keypost.directory.v1.directory_service_pb2_grpc import (
+    add_DirectoryServiceServicer_to_server,
+    add_KeyEventServiceServicer_to_server,
+)
+from keypost_services.directory.bundle import read_root_keys
+from keypost_services.directory.ca_client import SERVICE, CaClient
+from keypost_services.directory.device_keys import DirectoryDeviceKeys
+from keypost_services.directory.key_events.actions import Actions
+from keypost_services.directory.key_events.hub import EventHub
+from keypost_services.directory.key_events.standing import Standing
+from keypost_services.directory.key_events.watcher import Watcher
+from keypost_services.directory.look_up.arrow import Arrow
+from keypost_services.directory.look_up.breaker import Breaker
+from keypost_services.directory.look_up.ca_tier import CaTier
+from keypost_services.directory.look_up.fetch import Fetch
+from keypost_services.directory.look_up.look_up import LookUp
+from keypost_services.directory.look_up.trust import TrustKeeper
+from keypost_services.directory.look_up.verifier import Verifier
+from keypost_services.directory.metrics import Metrics
+from keypost_services.directory.servicer import DirectoryServicer, KeyEventServicer
+from keypost_services.directory.store_guarded import GuardedStore
+from keypost_services.directory.store_process import ProcessStore
+from keypost_services.directory.store_redis import RedisStore
+from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.redis import redis_client
+from keypost_services.runtime.server import Parts, Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from redis.asyncio import Redis
+
+    from keypost_services.directory.settings import DirectorySettings
+
+DIRECTORY_SERVICE = "keypost.directory.v1.DirectoryService"
+KEY_EVENT_SERVICE = "keypost.directory.v1.KeyEventService"
+LEAST_TRUST_INTERVAL_MS = 5_000
+_MEGABYTE = 1_048_576
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The directory's parts that outlive a call."""
+
+    trust: TrustKeeper
+    look_up: LookUp
+    hub: EventHub
+    standing: Standing
+    watcher: Watcher
+    metrics: Metrics
+
+
+@contextlib.asynccontextmanager
+async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
+    """Open the watch of the CA, wait until it stands, and yield what the server is to serve.
+
+    Raises:
+        StartError: The bundle is missing or wrong.
+    """
+    settings = runtime.settings
+    root_keys = read_root_keys(settings.bundle, settings.realm)
+    async with contextlib.AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(internal_channel(settings.ca, settings, SERVICE))
+        seconds = settings.cache_timeout_ms / 1000
+        redis = redis_client(settings.cache, connect_seconds=seconds, answer_seconds=seconds)
+        stack.push_async_callback(redis.aclose)
+        directory = build(runtime, CaClient(channel, timeout_ms=settings.ca_timeout_ms), redis, root_keys)
+        stack.push_async_callback(directory.look_up.close)
+        stack.push_async_callback(directory.trust.close)
+        await _enter(stack, directory.trust.keep_fresh(settings.trust_refresh_ms))
+        await _enter(stack, directory.watcher.run())
+        await _wait_until_ready(runtime, directory)
+        yield _parts(directory)
+
+
+def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_keys: tuple[bytes, ...]) -> Directory:
+    """Return the directory's parts, wired; nothing is asked of anybody yet."""
+    settings, clock, log = runtime.settings, runtime.clock, runtime.log
+    metrics = Metrics(runtime.metrics)
+    told = _teller(runtime, metrics)
+    trust = TrustKeeper(
+        ca,
+        clock,
+        log,
+        realm=settings.realm,
+        root_keys=root_keys,
+        least_interval_ms=LEAST_TRUST_INTERVAL_MS,
+        on_change=told("trust"),
+    )
+    verifier = Verifier(trust, clock, log, metrics)
+    process = ProcessStore(clock, most_bytes=settings.process_cache_megabytes * _MEGABYTE)
+    arrow = Arrow(process, trust)
+    in_redis = RedisStore(redis, verifier, clock, realm=settings.realm, timeout_ms=settings.cache_timeout_ms)
+    store = GuardedStore(in_redis, in_redis, Breaker(clock, settings.cache_retry_ms), told("redis"))
+    ca_tier = CaTier(ca, verifier, arrow, Breaker(clock, settings.ca_retry_ms), metrics, told("ca"))
+    standing = Standing(clock, settings.watch_grace_ms)
+    fetch = Fetch(
+        process=process,
+        store=store,
+        ca=ca_tier,
+        arrow=arrow,
+        standing=standing,
+        verifier=verifier,
+        metrics=metrics,
+    )
+    look_up = LookUp(
+        process,
+        store,
+        fetch,
+        standing,
+        clock,
+        metrics,
+        negative_ms=settings.negative_ms,
+        unconfirmed_ms=settings.unconfirmed_ms,
+    )
+    hub = EventHub(settings.event_buffer)
+    actions = Actions(look_up, store, runtime.callers, hub, metrics)
+    watcher = Watcher(
+        source=ca,
+        actions=actions,
+        standing=standing,
+        clock=clock,
+        log=log,
+        metrics=metrics,
+        on_change=told("watch"),
+        jitter=random.random,
+    )
+    return Directory(trust, look_up, hub, standing, watcher, metrics)
+
+
+def _teller(runtime: Runtime[DirectorySettings], metrics: Metrics) -> Callable[[str], Callable[[str | None], None]]:
+    """Return what makes for each part the function that says whether it is there."""
+
+    def told(part: str) -> Callable[[str | None], None]:
+        def tell(why: str | None) -> None:
+            metrics.up.labels(part=part).set(0 if why else 1)
+            runtime.health.set_degraded(part, why)
+
+        return tell
+
+    return told
+
+
+def _parts(directory: Directory) -> Parts:
+    servicer = DirectoryServicer(directory.look_up, directory.trust)
+    events = KeyEventServicer(directory.hub, directory.standing, directory.metrics)
+    return Parts(
+        services=[
+            (DIRECTORY_SERVICE, add_DirectoryServiceServicer_to_server, servicer),
+            (KEY_EVENT_SERVICE, add_KeyEventServiceServicer_to_server, events),
+        ],
+        device_keys=DirectoryDeviceKeys(directory.look_up),
+    )
+
+
+async def _enter(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` in the background until the stack is left."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
+
+
+async def _wait_until_ready(runtime: Runtime[DirectorySettings], directory: Directory) -> None:
+    """Wait until the watch stands and the realm's trust is known; without a CA the service starts degraded."""
+    try:
+        async with asyncio.timeout(runtime.settings.start_ms / 1000):
+            await directory.watcher.wait_until_standing()
+            await directory.trust.wait_until_known()
+    except TimeoutError:
+        runtime.log.warning("started without the CA", degraded=runtime.health.degraded)

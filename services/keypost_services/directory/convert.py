@@ -1,0 +1,113 @@
+"""Between the directory's messages and its domain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keypost.directory.v1 import directory_service_pb2 as pb
+from keypost.errors import InvalidArgumentError
+from keypost.keys.v1 import key_info_pb2
+from keypost.protocol.identifiers import check_username
+from keypost_services.directory.errors import ca_unavailable, user_not_found
+from keypost_services.directory.look_up.ports import Failure, Outcome
+from keypost_services.runtime.errors import invalid_field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from keypost.protocol.key_info import KeyRecord
+
+FINGERPRINT_BYTES = 32
+MOST_USERNAMES = 100
+_FAILURES = {
+    Failure.NOT_FOUND: pb.LOOK_UP_FAILURE_NOT_FOUND,
+    Failure.UNAVAILABLE: pb.LOOK_UP_FAILURE_UNAVAILABLE,
+}
+
+
+def read_username(username: str) -> str:
+    """Return the username of a request.
+
+    Raises:
+        ServiceError: it is none.
+    """
+    try:
+        return check_username(username)
+    except InvalidArgumentError as error:
+        raise invalid_field("username", str(error)) from error
+
+
+def read_usernames(usernames: Sequence[str]) -> Sequence[str]:
+    """Return the usernames of a batch.
+
+    Raises:
+        ServiceError: there are none or too many, one stands there twice, or one is none.
+    """
+    if not 1 <= len(usernames) <= MOST_USERNAMES:
+        raise invalid_field("usernames", f"1 to {MOST_USERNAMES} at once")
+    if len(set(usernames)) != len(usernames):
+        raise invalid_field("usernames", "no one twice")
+    try:
+        return [check_username(username) for username in usernames]
+    except InvalidArgumentError as error:
+        raise invalid_field("usernames", str(error)) from error
+
+
+def read_history_from(fingerprint: bytes) -> bytes:
+    """Return the fingerprint from which history is wanted; empty: from the root.
+
+    Raises:
+        ServiceError: it is no fingerprint.
+    """
+    if len(fingerprint) not in (0, FINGERPRINT_BYTES):
+        raise invalid_field("history_from_fingerprint", f"{FINGERPRINT_BYTES} bytes, or none")
+    return fingerprint
+
+
+def key_info_response(username: str, outcome: Outcome, history_from: bytes) -> pb.GetKeyInfoResponse:
+    """Return the answer to a look-up of one user.
+
+    Raises:
+        ServiceError: USER_NOT_FOUND, CA_UNAVAILABLE.
+    """
+    if outcome is Failure.NOT_FOUND:
+        raise user_not_found(username)
+    if isinstance(outcome, Failure):
+        raise ca_unavailable()
+    return pb.GetKeyInfoResponse(key_info=trim_history(outcome, history_from))
+
+
+def batch_response(usernames: Sequence[str], outcomes: Mapping[str, Outcome]) -> pb.BatchGetKeyInfoResponse:
+    """Return the answer to a look-up of many users, in the order of the request."""
+    return pb.BatchGetKeyInfoResponse(results=[_result(name, outcomes[name]) for name in usernames])
+
+
+def trim_history(record: KeyRecord, history_from: bytes) -> key_info_pb2.KeyInfo:
+    """Return key info with the history that the caller does not know yet.
+
+    From each entry of the epoch the parents are followed up to ``history_from``, which is the oldest shown, or to the
+    root; what other branches need stays.
+
+    Args:
+        record: With its full history.
+        history_from: The fingerprint (32 bytes) of a key that the caller knows; empty or unknown: everything.
+    """
+    if not history_from or not record.history:
+        return record.key_info
+    requests = {request.fingerprint: request for request in record.history}
+    shown: set[bytes] = set()
+    for key in record.keys:
+        request = key.request if key.request.epoch == record.epoch else None
+        while request is not None and request.fingerprint != history_from:
+            request = requests.get(request.parent_fingerprint)
+            if request is None or request.fingerprint in shown:
+                break
+            shown.add(request.fingerprint)
+    history = [request.signed for request in record.history if request.fingerprint in shown]
+    return key_info_pb2.KeyInfo(record=record.key_info.record, history=history)
+
+
+def _result(username: str, outcome: Outcome) -> pb.LookUpResult:
+    if isinstance(outcome, Failure):
+        return pb.LookUpResult(username=username, failure=_FAILURES[outcome])
+    return pb.LookUpResult(username=username, key_info=outcome.key_info)

@@ -1,0 +1,1 @@
+"""Key events: watched at the CA, acted upon, re-served to delivery."""

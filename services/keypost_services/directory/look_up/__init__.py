@@ -1,0 +1,1 @@
+"""Look-ups through three tiers: process memory, Redis, the CA."""

@@ -1,0 +1,139 @@
+"""The directory's two gRPC services: convert, call the domain, convert back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from keypost.directory.v1 import directory_service_pb2 as pb
+from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceServicer, KeyEventServiceServicer
+from keypost_services.directory import convert, errors
+from keypost_services.directory.key_events.hub import EventsForgottenError
+from keypost_services.directory.look_up.ports import SourceAwayError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    import grpc.aio
+
+    from keypost_services.directory.key_events.hub import EventHub
+    from keypost_services.directory.key_events.standing import Standing
+    from keypost_services.directory.look_up.look_up import LookUp
+    from keypost_services.directory.look_up.ports import Trust
+    from keypost_services.directory.metrics import Metrics
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+HEARTBEAT_SECONDS = 15.0
+CATCH_UP_SECONDS = 2.0
+MOST_WATCHES = 1_000
+
+
+class DirectoryServicer(DirectoryServiceServicer):
+    """What devices and the delivery service call."""
+
+    def __init__(self, look_up: LookUp, trust: Trust) -> None:
+        self._look_up = look_up
+        self._trust = trust
+
+    async def GetRealmTrust(  # noqa: N802, D102  # named by the proto
+        self, request: pb.GetRealmTrustRequest, context: Context
+    ) -> pb.GetRealmTrustResponse:
+        del request, context
+        try:
+            trust = self._trust.current()
+        except SourceAwayError as error:
+            raise errors.ca_unavailable() from error
+        return pb.GetRealmTrustResponse(realm_trust=trust.signed)
+
+    async def GetKeyInfo(  # noqa: N802, D102
+        self, request: pb.GetKeyInfoRequest, context: Context
+    ) -> pb.GetKeyInfoResponse:
+        del context
+        username = convert.read_username(request.username)
+        history_from = convert.read_history_from(request.history_from_fingerprint)
+        outcome = await self._look_up.find(username, min_revision=request.min_revision)
+        return convert.key_info_response(username, outcome, history_from)
+
+    async def BatchGetKeyInfo(  # noqa: N802, D102
+        self, request: pb.BatchGetKeyInfoRequest, context: Context
+    ) -> pb.BatchGetKeyInfoResponse:
+        del context
+        usernames = convert.read_usernames(request.usernames)
+        return convert.batch_response(usernames, await self._look_up.find_many(usernames))
+
+
+class KeyEventServicer(KeyEventServiceServicer):
+    """What the delivery service watches.
+
+    Args:
+        hub: The events.
+        standing: Whether this directory's own watch stands: without it there is nothing to promise.
+        metrics: Where watches are counted.
+        heartbeat_seconds: After so long without an event an empty message is sent.
+        most_watches: How many watches there may be.
+    """
+
+    def __init__(
+        self,
+        hub: EventHub,
+        standing: Standing,
+        metrics: Metrics,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        most_watches: int = MOST_WATCHES,
+    ) -> None:
+        self._hub = hub
+        self._standing = standing
+        self._metrics = metrics
+        self._heartbeat_seconds = heartbeat_seconds
+        self._most_watches = most_watches
+        self._watches = 0
+
+    async def WatchKeyEvents(  # noqa: N802, D102  # named by the proto
+        self, request: pb.WatchKeyEventsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchKeyEventsResponse]:
+        del context
+        with self._counted():
+            self._check_standing()
+            generation = self._hub.generation
+            sequence = await self._begin(request)
+            while True:
+                events = self._after(sequence, generation)
+                sequence += len(events)
+                yield pb.WatchKeyEventsResponse(events=events, newest_sequence=self._hub.newest)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._heartbeat_seconds):
+                        await self._hub.wait_beyond(sequence, generation)
+                self._check_standing()
+
+    async def _begin(self, request: pb.WatchKeyEventsRequest) -> int:
+        if not request.HasField("after_sequence"):
+            return self._hub.newest
+        # The caller may come from a replica that is a moment ahead of this one.
+        if not await self._hub.wait_until(request.after_sequence, CATCH_UP_SECONDS):
+            raise errors.sequence_ahead()
+        return request.after_sequence
+
+    def _after(self, sequence: int, generation: int) -> Any:
+        try:
+            return self._hub.after(sequence, generation)
+        except EventsForgottenError as error:
+            raise errors.events_forgotten() from error
+
+    def _check_standing(self) -> None:
+        if not self._standing.is_standing():
+            raise errors.ca_unavailable()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._watches >= self._most_watches:
+            raise errors.too_many_watches()
+        self._watches += 1
+        self._metrics.watchers.set(self._watches)
+        try:
+            yield
+        finally:
+            self._watches -= 1
+            self._metrics.watchers.set(self._watches)
