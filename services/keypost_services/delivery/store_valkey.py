@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import re
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from keypost.clock import DAY
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
 CLAIM_LIFETIME = DAY
 DELIVERY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
 DIGEST_BYTES = 32
+MOST_AT_ONCE = 64
 
 
-class Durability(enum.Enum):
+class Durability(enum.StrEnum):
     """What holds when a sender is told that a message is stored."""
 
     MEMORY = "memory"
@@ -78,6 +81,8 @@ class ValkeyMailboxes:
         self._durability = durability
         self._replica_timeout = replica_timeout
         self._functions = FunctionLibrary()
+        # The client's pool refuses when it is used up; here one waits.
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Append a message to each mailbox that does not know its name yet, and wake their receivers."""
@@ -160,16 +165,24 @@ class ValkeyMailboxes:
     async def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run commands on one connection, in order; once more if the server has lost the functions."""
         try:
-            replies = await self._pipelined(commands)
-            if any(map(is_missing, replies)):
-                await self._functions.load(self._client)
-                replies = await self._pipelined(commands)
+            async with self._turns:
+                replies = await self._pipelined_again(commands)
+                if any(map(is_missing, replies)):
+                    await self._functions.load(self._client)
+                    replies = await self._pipelined(commands)
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
         for reply in replies:
             if isinstance(reply, Exception):
                 raise _unavailable(reply) from reply
         return replies
+
+    async def _pipelined_again(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands; once more on a new connection if the pooled one had died: all of them may be repeated."""
+        try:
+            return await self._pipelined(commands)
+        except RedisConnectionError:
+            return await self._pipelined(commands)
 
     async def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipeline:

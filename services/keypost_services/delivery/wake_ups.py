@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
 QUIET_SECONDS = 15.0
-"""After so long without a word the server is asked for one; twice, and the connection counts as lost."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -46,12 +45,22 @@ class WakeUpSubscriptions:
         client: A client of the server that returns bytes.
         counted: Called once a wake-up received.
         jitter: Returns a number from 0 to 1, to spread reconnects.
+        quiet_seconds: After so long without a word the server is asked for one; after as long again the connection
+            counts as lost.
     """
 
-    def __init__(self, client: Redis, counted: Callable[[], None], jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        counted: Callable[[], None],
+        jitter: Callable[[], float],
+        *,
+        quiet_seconds: float = QUIET_SECONDS,
+    ) -> None:
         self._client = client
         self._counted = counted
         self._jitter = jitter
+        self._quiet_seconds = quiet_seconds
         self._watchers: dict[str, set[_Watcher]] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -120,15 +129,16 @@ class WakeUpSubscriptions:
             await _first(reading, self._changed)
 
     async def _read(self, pubsub: PubSub) -> None:
-        quiet = 0
+        loop, quiet = asyncio.get_running_loop(), 0
         while quiet < 2:  # noqa: PLR2004  # one question, one more chance
-            message = await pubsub.get_message(timeout=QUIET_SECONDS)
-            if message is None:
+            started = loop.time()
+            message = await pubsub.get_message(timeout=self._quiet_seconds)
+            if message is None and loop.time() - started >= self._quiet_seconds:
                 quiet += 1
                 await pubsub.ping()
                 continue
-            quiet = 0
-            if message["type"] in ("smessage", "ssubscribe"):
+            quiet = 0  # nothing, but sooner, is the answer to the client's own question
+            if message and message["type"] in ("smessage", "ssubscribe"):
                 self._wake(message["channel"].decode(), published=message["type"] == "smessage")
 
     def _wake(self, channel: str, *, published: bool) -> None:

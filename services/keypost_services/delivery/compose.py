@@ -1,0 +1,167 @@
+"""Wires delivery together: the one place that knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
+from keypost.keys.v1 import key_info_pb2
+from keypost.transport.directory_client import DirectoryClient
+from keypost.transport.retries import Calls
+from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
+from keypost_services.delivery.key_events import KeyEventWatch, event_source
+from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
+from keypost_services.delivery.metrics import Metrics
+from keypost_services.delivery.receiving import Receiving
+from keypost_services.delivery.records import CallerKeys, Records
+from keypost_services.delivery.sending import Sending
+from keypost_services.delivery.servicer import DeliveryServicer
+from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
+from keypost_services.delivery.trust import Trust, read_root_keys
+from keypost_services.delivery.wake_ups import WakeUpSubscriptions
+from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.errors import StartError
+from keypost_services.runtime.redis import ANSWER_SECONDS, redis_client
+from keypost_services.runtime.server import Parts, Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    import grpc.aio
+    from redis.asyncio import Redis
+
+    from keypost_services.delivery.settings import DeliverySettings
+    from keypost_services.runtime.callers import VerifiedCallers
+
+DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
+DIRECTORY_CALLS = Calls(attempts=3, attempt_timeout=2.0, deadline=5.0)
+PROBE_SECONDS = 5.0
+_jitter = random.SystemRandom().random
+
+
+@asynccontextmanager
+async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
+    """Connect to the mailboxes and the directory, and yield what the server is to serve.
+
+    Raises:
+        StartError: the bundle cannot be used, or the mailbox server is not fit.
+    """
+    settings = runtime.settings
+    root_keys = await asyncio.to_thread(read_root_keys, settings.bundle, settings.realm)
+    metrics = Metrics(runtime.metrics)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(_client(settings))
+        mailboxes = await _open_mailboxes(stack, client, settings, metrics)
+        channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
+        directory = DirectoryClient(channel, DIRECTORY_CALLS)
+        trust = Trust(directory, settings.realm, root_keys, runtime.clock, runtime.log)
+        records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)
+        watch = _watch(runtime, channel, records, metrics)
+        await _keep_running(stack, watch.run(), _probe(runtime, client))
+        yield Parts(
+            services=[
+                (
+                    DELIVERY_SERVICE,
+                    add_DeliveryServiceServicer_to_server,
+                    _servicer(runtime, mailboxes, records, trust, metrics),
+                )
+            ],
+            device_keys=CallerKeys(records),
+        )
+
+
+def _client(settings: DeliverySettings) -> Redis:
+    waits = settings.replica_seconds if settings.durability is Durability.REPLICATED else 0
+    return redis_client(settings.mailboxes_url, answer_seconds=ANSWER_SECONDS + waits)
+
+
+async def _open_mailboxes(
+    stack: AsyncExitStack, client: Redis, settings: DeliverySettings, metrics: Metrics
+) -> ValkeyMailboxes:
+    try:
+        await check_mailbox_server(client, settings.durability)
+        subscriptions = await stack.enter_async_context(WakeUpSubscriptions(client, metrics.woken, _jitter))
+        mailboxes = ValkeyMailboxes(
+            client,
+            subscriptions,
+            MailboxLimits(settings.mailbox_messages, settings.mailbox_bytes),
+            settings.durability,
+            replica_timeout=int(settings.replica_seconds * 1000),
+        )
+        await mailboxes.prepare()
+    except (MailboxServerRefusedError, MailboxesUnavailableError) as error:
+        raise StartError(f"KEYPOST_DELIVERY_MAILBOXES_URL: {error}") from error
+    return mailboxes
+
+
+def _servicer(
+    runtime: Runtime[DeliverySettings], mailboxes: ValkeyMailboxes, records: Records, trust: Trust, metrics: Metrics
+) -> DeliveryServicer:
+    receiving = Receiving(mailboxes, trust, clock=runtime.clock, ids=runtime.ids, jitter=_jitter, metrics=metrics)
+    return DeliveryServicer(
+        runtime.settings.realm,
+        Sending(mailboxes, records, trust, runtime.clock),
+        receiving,
+        metrics,
+        lambda why: runtime.health.set_degraded("mailboxes", why),
+    )
+
+
+def _watch(
+    runtime: Runtime[DeliverySettings], channel: grpc.aio.Channel, records: Records, metrics: Metrics
+) -> KeyEventWatch:
+    return KeyEventWatch(
+        event_source(channel),
+        KeyEventEffects(records, runtime.callers),
+        lambda why: runtime.health.set_degraded("key_events", why),
+        metrics,
+        runtime.log,
+        _jitter,
+    )
+
+
+class KeyEventEffects:
+    """What a key event ends: the record that is held, and the callers and streams of the key that ended."""
+
+    def __init__(self, records: Records, callers: VerifiedCallers) -> None:
+        self._records = records
+        self._callers = callers
+
+    def key_changed(self, event: key_info_pb2.KeyEvent) -> None:
+        """A user's record has changed."""
+        self._records.changed(event.username, event.revision)
+        if event.kind == key_info_pb2.KEY_EVENT_KIND_REVOKED:
+            # Keys that a compromised one vouched for end with it; which they are, only the record says.
+            self._callers.drop_user(event.username)
+        elif event.ended_fingerprint:
+            self._callers.drop_key(event.ended_fingerprint)
+
+    def anything_changed(self) -> None:
+        """Events were missed; callers and streams are looked at again within a minute, by the records of then."""
+        self._records.forget_all()
+
+
+async def _probe(runtime: Runtime[DeliverySettings], client: Redis) -> None:
+    """Say in health whether the mailbox server answers and is still fit, now and then."""
+    while True:
+        try:
+            await check_mailbox_server(client, runtime.settings.durability)
+        except MailboxServerRefusedError as error:
+            runtime.health.set_degraded("mailboxes", str(error))
+        else:
+            runtime.health.set_degraded("mailboxes", None)
+        await asyncio.sleep(PROBE_SECONDS)
+
+
+async def _keep_running(stack: AsyncExitStack, *coroutines: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+
+    async def end() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    stack.push_async_callback(end)

@@ -1,0 +1,80 @@
+"""How delivery refuses, as the protos name it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpc import StatusCode
+
+from keypost_services.runtime.errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from keypost.protocol.identifiers import Address
+
+SOON_MS = 1_000
+
+
+def sender_is_not_caller(why: str) -> ServiceError:
+    """Return the refusal of an envelope that somebody else than its sender hands in."""
+    return ServiceError(StatusCode.PERMISSION_DENIED, "SENDER_IS_NOT_CALLER", why)
+
+
+def envelope_too_large(size: int, limit: int) -> ServiceError:
+    """Return the refusal of an envelope that is too large; sizes in bytes."""
+    message = f"the envelope has {size} bytes, at most {limit} are allowed"
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "ENVELOPE_TOO_LARGE", message, limit=str(limit))
+
+
+def header_mismatch(why: str, field: str) -> ServiceError:
+    """Return the refusal of an envelope whose header and extension disagree in a field."""
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "HEADER_MISMATCH", why, field=field)
+
+
+def sealed_keys_mismatch(why: str) -> ServiceError:
+    """Return the refusal of an envelope that is not sealed to exactly the good devices of its recipient."""
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "SEALED_KEYS_MISMATCH", why)
+
+
+def user_not_found(username: str) -> ServiceError:
+    """Return the refusal of an envelope to a user that does not exist."""
+    return ServiceError(StatusCode.NOT_FOUND, "USER_NOT_FOUND", f"there is no user {username}", username=username)
+
+
+def message_id_used() -> ServiceError:
+    """Return the refusal of other bytes under a message id that this device has used."""
+    message = "another envelope was stored under this message_id"
+    return ServiceError(StatusCode.ALREADY_EXISTS, "MESSAGE_ID_USED", message)
+
+
+def mailbox_full(addresses: Iterable[Address]) -> ServiceError:
+    """Return the refusal of an envelope for which a device of the recipient has no room."""
+    devices = ", ".join(address.device_id for address in addresses)
+    message = f"the mailbox of a device is full: {devices}"
+    return ServiceError(
+        StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL", message, retry_after_ms=60 * SOON_MS, device_ids=devices[:1000]
+    )
+
+
+def revision_unknown(username: str, revision: int) -> ServiceError:
+    """Return the refusal of a revision that the CA does not confirm yet."""
+    message = f"revision {revision} of {username} is not known here yet"
+    return ServiceError(StatusCode.UNAVAILABLE, "REVISION_UNKNOWN", message, retry_after_ms=SOON_MS, username=username)
+
+
+def directory_unavailable() -> ServiceError:
+    """Return the failure to look keys up."""
+    message = "the directory does not answer, or not with what can be relied upon"
+    return ServiceError(StatusCode.UNAVAILABLE, "DIRECTORY_UNAVAILABLE", message, retry_after_ms=SOON_MS)
+
+
+def mailboxes_unavailable() -> ServiceError:
+    """Return the failure to reach the mailboxes."""
+    message = "the mailboxes cannot be reached: try again"
+    return ServiceError(StatusCode.UNAVAILABLE, "MAILBOXES_UNAVAILABLE", message, retry_after_ms=SOON_MS)
+
+
+def receiver_displaced() -> ServiceError:
+    """Return the end of a stream whose device opened another one."""
+    return ServiceError(StatusCode.ABORTED, "RECEIVER_DISPLACED", "this device opened another stream")

@@ -1,0 +1,249 @@
+"""Receive: one stream a device, from its mailbox, until the device is done or opens another one.
+
+Nothing is taken out of a mailbox but by acknowledgement, so a stream may end anywhere without loss: what is
+unacknowledged comes again on the next one. That streams end with their key, their hour and the service is the
+runtime's part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from keypost_services.delivery.errors import receiver_displaced
+from keypost_services.delivery.mailboxes import (
+    BEGINNING,
+    Claim,
+    Mailboxes,
+    MailboxesUnavailableError,
+    Page,
+    ReceiverDisplacedError,
+    position,
+)
+from keypost_services.runtime.errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+
+    from keypost.clock import Clock
+    from keypost.protocol.identifiers import Address
+    from keypost_services.delivery.mailboxes import Waiting, WakeUps
+    from keypost_services.delivery.metrics import Metrics
+    from keypost_services.delivery.trust import Trust
+
+LOOK_SECONDS = 30.0
+"""After so long without a wake-up, spread by a quarter to either side, the mailbox is read all the same."""
+LONGEST_DELIVERY_ID = 40
+
+
+class Outlet(Protocol):
+    """Where a stream's words go; each call returns when the device may get the next one."""
+
+    async def batch(self, waiting: Sequence[Waiting]) -> None:
+        """Push envelopes."""
+        ...
+
+    async def queue_empty(self) -> None:
+        """Say that the backlog is handed out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Device:
+    """The other end of a stream.
+
+    Attributes:
+        address: Whose mailbox it is.
+        max_unacknowledged: How many envelopes may be under way.
+        acknowledgements: Delivery ids, as the device sends them; ends when it has nothing more to say.
+        outlet: Where envelopes go.
+    """
+
+    address: Address
+    max_unacknowledged: int
+    acknowledgements: AsyncIterator[Sequence[str]]
+    outlet: Outlet
+
+
+class Receiving:
+    """Serves the streams of this replica.
+
+    Args:
+        mailboxes: Where envelopes wait.
+        trust: The realm's constants.
+        clock: The time.
+        ids: Names streams, unique among replicas.
+        jitter: Returns a number from 0 to 1.
+        metrics: Counts.
+        look_seconds: How long a stream relies on wake-ups.
+    """
+
+    def __init__(  # everything that a stream needs
+        self,
+        mailboxes: Mailboxes,
+        trust: Trust,
+        *,
+        clock: Clock,
+        ids: Callable[[], str],
+        jitter: Callable[[], float],
+        metrics: Metrics,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self.mailboxes = mailboxes
+        self.clock = clock
+        self.metrics = metrics
+        self._trust = trust
+        self._ids = ids
+        self._jitter = jitter
+        self._look_seconds = look_seconds
+        self._streams: dict[Address, _Stream] = {}
+
+    @property
+    def look_seconds(self) -> float:
+        """How long the next wait for a wake-up may last."""
+        return self._look_seconds * (0.75 + self._jitter() / 2)
+
+    async def receive(self, device: Device) -> None:
+        """Serve a stream; returns when the device has nothing more to say.
+
+        Raises:
+            ServiceError: ABORTED with RECEIVER_DISPLACED; DIRECTORY_UNAVAILABLE; what ``acknowledgements`` raises.
+            MailboxesUnavailableError: the mailboxes cannot be reached.
+        """
+        mailbox_age = (await self._trust.current()).constants.mailbox_age
+        stream = _Stream(self, device, Claim(device.address, self._ids()), mailbox_age)
+        # At this replica at once, even if the device does not read on; at others by their wake-up.
+        if (earlier := self._streams.get(device.address)) is not None:
+            earlier.displace()
+        self._streams[device.address] = stream
+        try:
+            with self._counted():
+                await stream.run()
+        finally:
+            if self._streams.get(device.address) is stream:
+                del self._streams[device.address]
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.metrics.stream_opened()
+        reason = "CLIENT"
+        try:
+            yield
+        except ReceiverDisplacedError:
+            reason = "RECEIVER_DISPLACED"
+            raise receiver_displaced() from None
+        except MailboxesUnavailableError:
+            reason = "MAILBOXES_UNAVAILABLE"
+            raise
+        except ServiceError as error:
+            reason = error.reason
+            raise
+        finally:
+            self.metrics.stream_ended(reason)
+
+
+class _Stream:
+    """One device's stream."""
+
+    def __init__(self, receiving: Receiving, device: Device, claim: Claim, mailbox_age: int) -> None:
+        self._receiving = receiving
+        self._mailboxes = receiving.mailboxes
+        self._device = device
+        self._claim = claim
+        self._mailbox_age = mailbox_age
+        self._under_way: set[str] = set()
+        self._look = asyncio.Event()
+        self._displaced = asyncio.Event()
+
+    def displace(self) -> None:
+        """End the stream: its device has opened another one here."""
+        self._displaced.set()
+
+    async def run(self) -> None:
+        """Run until one of the things that a stream does has ended, or fails."""
+        async with self._mailboxes.watch(self._claim.address) as wake_ups:
+            newest = await self._mailboxes.claim(self._claim)
+            try:
+                await _first_of(
+                    self._listen(wake_ups),
+                    self._push(newest),
+                    self._take_acknowledgements(),
+                    self._await_displacement(),
+                )
+            finally:
+                await self._release()
+
+    async def _release(self) -> None:
+        # Shielded: the device may be gone, which cancels everything here. A claim that stays ends by itself.
+        releasing = asyncio.gather(self._mailboxes.release(self._claim), return_exceptions=True)
+        await asyncio.shield(releasing)
+
+    async def _await_displacement(self) -> None:
+        await self._displaced.wait()
+        raise ReceiverDisplacedError
+
+    async def _listen(self, wake_ups: WakeUps) -> None:
+        while True:
+            await wake_ups.wait()
+            self._look.set()
+
+    async def _take_acknowledgements(self) -> None:
+        async for delivery_ids in self._device.acknowledgements:
+            plausible = [one for one in delivery_ids if len(one) <= LONGEST_DELIVERY_ID]
+            count = await self._mailboxes.acknowledge(self._claim.address, plausible)
+            self._receiving.metrics.acknowledged(count)
+            if self._room == 0:
+                self._look.set()
+            self._under_way.difference_update(plausible)
+
+    @property
+    def _room(self) -> int:
+        return self._device.max_unacknowledged - len(self._under_way)
+
+    async def _push(self, newest: str) -> None:
+        """Push what waits, say once that everything up to ``newest`` is handed out, then push what comes."""
+        after, backlog = BEGINNING, True
+        while True:
+            self._look.clear()
+            room = self._room
+            found = await self._mailboxes.read(self._claim, after, Page(room), self._oldest())
+            if backlog and room and (not found or position(found[0].delivery_id) > position(newest)):
+                backlog = False
+                await self._device.outlet.queue_empty()
+            if not found:
+                await self._something_to_look_for()
+                continue
+            after = found[-1].delivery_id
+            await self._hand_out(found)
+            if backlog and position(after) >= position(newest):
+                backlog = False
+                await self._device.outlet.queue_empty()
+
+    async def _hand_out(self, found: Sequence[Waiting]) -> None:
+        # Noted before it is sent: the acknowledgement may be faster than the return from sending.
+        self._under_way.update(waiting.delivery_id for waiting in found)
+        await self._device.outlet.batch(found)
+        self._receiving.metrics.pushed(len(found))
+
+    async def _something_to_look_for(self) -> None:
+        with contextlib.suppress(TimeoutError):  # a wake-up may have been lost
+            async with asyncio.timeout(self._receiving.look_seconds):
+                await self._look.wait()
+
+    def _oldest(self) -> int:
+        return self._receiving.clock() - self._mailbox_age
+
+
+async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all until one returns or raises; the others are cancelled, and gone when this returns."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

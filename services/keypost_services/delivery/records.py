@@ -1,0 +1,200 @@
+"""Records of users' keys: looked up at the directory, verified, kept while they may be relied upon.
+
+Whatever the directory answers proves itself or is not used. An event says that a record has changed: from then on
+only the changed one counts. With the events away, a record lives until its own next_update.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from cachetools import LRUCache
+
+from keypost.clock import SECOND, Clock
+from keypost.errors import KeypostError
+from keypost.protocol.continuity import check_successor
+from keypost.protocol.errors import TokenRefusedError, UnknownRecordKeyError
+from keypost.protocol.key_info import Key, KeyRecord, read_key_info
+from keypost_services.delivery.errors import directory_unavailable, user_not_found
+from keypost_services.runtime.errors import ServiceError
+
+if TYPE_CHECKING:
+    from keypost.keys.v1 import key_info_pb2
+    from keypost_services.delivery.metrics import Metrics
+    from keypost_services.delivery.trust import Trust
+
+UNCONFIRMED_PAUSE = SECOND
+"""After a revision that the CA does not confirm, that user's is not asked for again for so long."""
+ATTEMPTS = 2
+"""An answer may cross an event on its way; then the question is put once more."""
+NOT_FOUND = "USER_NOT_FOUND"
+
+
+class KeyInfoSource(Protocol):
+    """Where key info comes from: the directory."""
+
+    async def get_key_info(self, username: str, *, min_revision: int = 0) -> key_info_pb2.KeyInfo:
+        """Return the key info of a user, unverified; raises :class:`KeypostError`."""
+        ...
+
+
+@dataclass
+class _Held:
+    """What is known of one user.
+
+    Attributes:
+        record: The newest verified record, if there was one; also what its successor is compared with.
+        floor: A lower revision is not good enough: an event has named this one.
+        usable: Whether nothing speaks against the record but its age.
+        unconfirmed_until: A higher revision was claimed that the CA did not have; until then nobody asks again.
+    """
+
+    record: KeyRecord | None = None
+    floor: int = 0
+    usable: bool = False
+    unconfirmed_until: int = 0
+    questions: dict[int, asyncio.Task[KeyRecord]] = field(default_factory=dict)
+
+
+class Records:
+    """Looks up and keeps records.
+
+    Args:
+        source: The directory.
+        trust: The realm's trust.
+        clock: The time.
+        metrics: Counts look-ups.
+        most_users: How many users' records are kept.
+    """
+
+    def __init__(
+        self, source: KeyInfoSource, trust: Trust, clock: Clock, metrics: Metrics, *, most_users: int = 10_000
+    ) -> None:
+        self._source = source
+        self._trust = trust
+        self._clock = clock
+        self._metrics = metrics
+        self._users: LRUCache[str, _Held] = LRUCache(most_users)
+
+    async def current(self, username: str) -> KeyRecord:
+        """Return the record of a user, fresh as far as is known here.
+
+        Raises:
+            ServiceError: USER_NOT_FOUND; DIRECTORY_UNAVAILABLE.
+        """
+        return await self.at_least(username, 0)
+
+    async def at_least(self, username: str, revision: int) -> KeyRecord:
+        """Return the record of a user, of this revision if the CA has it, else the current one.
+
+        Raises:
+            ServiceError: USER_NOT_FOUND; DIRECTORY_UNAVAILABLE.
+        """
+        held = self._users.get(username) or _Held()
+        if (record := self._fresh(held)) is not None and (
+            record.revision >= revision or self._clock() < held.unconfirmed_until
+        ):
+            return record
+        self._users[username] = held
+        return await self._ask_once(username, held, max(revision, held.floor))
+
+    def changed(self, username: str, revision: int) -> None:
+        """Take note that a user's record has changed: from now on nothing below ``revision`` counts."""
+        held = self._users.get(username)
+        if held is not None:
+            held.floor = max(held.floor, revision)
+
+    def forget_all(self) -> None:
+        """Take note that any record may have changed."""
+        for held in self._users.values():
+            held.usable = False
+            held.questions = {}
+
+    def _fresh(self, held: _Held) -> KeyRecord | None:
+        record = held.record
+        if record is None or not held.usable or record.revision < held.floor or self._clock() >= record.next_update:
+            return None
+        return record
+
+    async def _ask_once(self, username: str, held: _Held, revision: int) -> KeyRecord:
+        """Ask the directory, once for everybody who wants the same; goes on if the one who asked first goes away."""
+        question = held.questions.get(revision)
+        if question is None:
+            question = held.questions[revision] = asyncio.create_task(self._ask(username, held, revision))
+            question.add_done_callback(lambda done: _answered(held, revision, done))
+        return await asyncio.shield(question)
+
+    async def _ask(self, username: str, held: _Held, revision: int) -> KeyRecord:
+        for _ in range(ATTEMPTS):
+            mine = held.questions
+            held.record = await self._look_up(username, held, max(revision, held.floor))
+            held.usable = held.usable or held.questions is mine
+            if (record := self._fresh(held)) is not None:
+                if record.revision < revision:
+                    held.unconfirmed_until = self._clock() + UNCONFIRMED_PAUSE
+                return record
+        raise directory_unavailable()
+
+    async def _look_up(self, username: str, held: _Held, revision: int) -> KeyRecord:
+        before = held.record
+        try:
+            key_info = await self._source.get_key_info(username, min_revision=revision)
+            record = await self._verified(key_info, username)
+            if held.record is not before and held.record is not None and record.revision < held.record.revision:
+                return held.record  # a later question was answered sooner: this answer was overtaken, not wrong
+            if held.record is not None:
+                record = check_successor(held.record, record, (await self._trust.current()).constants)
+        except KeypostError as error:
+            self._metrics.look_up(error.reason)
+            if held.record is None:
+                self._users.pop(username, None)  # names that do not exist must not push others out
+            raise user_not_found(username) if error.reason == NOT_FOUND else directory_unavailable() from error
+        self._metrics.look_up("OK")
+        return record
+
+    async def _verified(self, key_info: key_info_pb2.KeyInfo, username: str) -> KeyRecord:
+        trust = await self._trust.current()
+        try:
+            return read_key_info(key_info, trust=trust, username=username, now=self._clock())
+        except UnknownRecordKeyError:
+            trust = await self._trust.newer()
+            return read_key_info(key_info, trust=trust, username=username, now=self._clock())
+
+
+def _answered(held: _Held, revision: int, question: asyncio.Task[KeyRecord]) -> None:
+    if held.questions.get(revision) is question:
+        del held.questions[revision]
+    if not question.cancelled():
+        question.exception()  # whoever waited has it
+
+
+class CallerKeys:
+    """Looks up the keys that tokens name, in the same records."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def find_device_key(self, username: str, fingerprint: bytes) -> Key:
+        """Return the key with ``fingerprint`` (32 bytes) in the record of ``username``, whatever its state.
+
+        Raises:
+            TokenRefusedError: UNKNOWN_KEY: there is no such user or no such key; KEY_VOID: it was vouched for by a key
+                that was compromised.
+            ServiceError: DIRECTORY_UNAVAILABLE.
+        """
+        try:
+            record = await self._records.current(username)
+            if record.find(fingerprint) is None:  # it may be newer than what is held
+                record = await self._records.at_least(username, record.revision + 1)
+        except ServiceError as error:
+            if error.reason == NOT_FOUND:
+                raise TokenRefusedError("UNKNOWN_KEY") from error
+            raise
+        key = record.find(fingerprint)
+        if key is None:
+            raise TokenRefusedError("UNKNOWN_KEY")
+        if record.is_void(key):
+            raise TokenRefusedError("KEY_VOID")
+        return key

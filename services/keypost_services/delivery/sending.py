@@ -1,0 +1,223 @@
+"""Send: what delivery checks before an envelope waits, in the order of docs/spec.md, "Delivery".
+
+The caller is the sender; then idempotence; then the revisions; then to whom it is sealed. Whatever would refuse an
+envelope first asks whether it is stored already: then it is answered as stored, whatever has changed since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keypost.clock import MINUTE, Clock
+from keypost.protocol.errors import ProtocolError
+from keypost.protocol.extension import DeviceKey
+from keypost.protocol.validity import check_can_act
+from keypost_services.delivery.convert import digest_of, envelope_for
+from keypost_services.delivery.errors import (
+    mailbox_full,
+    message_id_used,
+    revision_unknown,
+    sealed_keys_mismatch,
+    sender_is_not_caller,
+)
+from keypost_services.delivery.mailboxes import Acceptance, Mailboxes, MessageName, Outcome, Posting
+from keypost_services.runtime.errors import ServiceError, token_refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from keypost.protocol.envelope import SealedEnvelope
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_info import Key, KeyRecord
+    from keypost_services.delivery.records import Records
+    from keypost_services.delivery.trust import Trust
+
+SKEW = 5 * MINUTE
+"""A key may expire between the sealing and here, and clocks differ: for so long both sets of devices are right."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The envelope waits in every mailbox of its recipient.
+
+    Attributes:
+        accept_time: When the service accepted it first, Unix milliseconds.
+        duplicate: It had been stored before.
+        appends: Into how many mailboxes it was put now.
+    """
+
+    accept_time: int
+    duplicate: bool
+    appends: int
+
+
+@dataclass(frozen=True)
+class Stale:
+    """The envelope was sealed for revisions that are no longer current; these are."""
+
+    sender: KeyRecord | None
+    recipient: KeyRecord | None
+
+
+@dataclass(frozen=True)
+class _Parties:
+    """The current records of the two users."""
+
+    sender: KeyRecord
+    recipient: KeyRecord
+
+
+class Sending:
+    """Takes envelopes in.
+
+    Args:
+        mailboxes: Where they go.
+        records: The users' records.
+        trust: The realm's constants.
+        clock: The time; accept_time comes from it.
+    """
+
+    def __init__(self, mailboxes: Mailboxes, records: Records, trust: Trust, clock: Clock) -> None:
+        self._mailboxes = mailboxes
+        self._records = records
+        self._trust = trust
+        self._clock = clock
+
+    async def send(self, caller: Key, sealed: SealedEnvelope) -> Stored | Stale:
+        """Store an envelope for every device of its recipient.
+
+        Args:
+            caller: The key by which the calling device showed itself.
+            sealed: The envelope, well-formed.
+
+        Raises:
+            ServiceError: as ``Send`` in the protos.
+            MailboxesUnavailableError: the mailboxes cannot be reached.
+        """
+        if sealed.header.sender != caller.address:
+            raise sender_is_not_caller("the header names another sender than the caller")
+        verdict = await self._judge_or_remember(caller, sealed)
+        if isinstance(verdict, Stale):
+            return verdict
+        return await self._append(sealed, verdict)
+
+    async def _judge_or_remember(self, caller: Key, sealed: SealedEnvelope) -> Stale | Collection[DeviceKey]:
+        """Return the keys of the devices whose mailboxes the envelope belongs into, or what is stale."""
+        try:
+            verdict = await self._judge(caller, sealed)
+        except ServiceError:
+            if (known := await self._accepted_before(sealed)) is not None:
+                return known
+            raise
+        if isinstance(verdict, Stale) and (known := await self._accepted_before(sealed)) is not None:
+            return known
+        return verdict
+
+    async def _judge(self, caller: Key, sealed: SealedEnvelope) -> Stale | Collection[DeviceKey]:
+        header, extension = sealed.header, sealed.signed_extension.extension
+        parties = await self._parties(sealed)
+        _check_not_ahead(parties.sender, header.sender_revision)
+        _check_not_ahead(parties.recipient, header.recipient_revision)
+        stale = Stale(
+            parties.sender if header.sender_revision < parties.sender.revision else None,
+            parties.recipient if header.recipient_revision < parties.recipient.revision else None,
+        )
+        if stale.sender or stale.recipient:
+            return stale
+        if extension.signer.fingerprint != caller.fingerprint:
+            raise sender_is_not_caller("the extension is signed by another key than the caller's")
+        _check_signer(caller, parties.sender, self._clock())
+        self._check_sealed_keys(sealed, parties.recipient)
+        return extension.recipient_devices
+
+    async def _parties(self, sealed: SealedEnvelope) -> _Parties:
+        header = sealed.header
+        sender, recipient = header.sender.username, header.recipient_username
+        if sender == recipient:
+            revision = max(header.sender_revision, header.recipient_revision)
+            own = await self._records.at_least(sender, revision)
+            return _Parties(own, own)
+        return _Parties(
+            *await asyncio.gather(
+                self._records.at_least(sender, header.sender_revision),
+                self._records.at_least(recipient, header.recipient_revision),
+            )
+        )
+
+    def _check_sealed_keys(self, sealed: SealedEnvelope, recipient: KeyRecord) -> None:
+        named = [device.fingerprint for device in sealed.signed_extension.extension.recipient_devices]
+        if sorted(named) != sorted(key.fingerprint for key in sealed.sealed_keys):
+            raise sealed_keys_mismatch("the sealed keys are not those of the devices that the extension names")
+        now = self._clock()
+        good = [_recipients(recipient, sealed.header.sender, when) for when in (now, now - SKEW, now + SKEW)]
+        devices = sorted(sealed.signed_extension.extension.recipient_devices)
+        if not any(devices == sorted(DeviceKey.of(key) for key in keys) for keys in good):
+            raise sealed_keys_mismatch(f"the good devices of {recipient.username} are others than the extension names")
+        for sealed_key in sealed.sealed_keys:
+            if len(sealed_key.sealed_key) != recipient.get(sealed_key.fingerprint).suite.sealed_key_bytes:
+                raise sealed_keys_mismatch("a sealed key has not the length that its device's suite gives it")
+
+    async def _accepted_before(self, sealed: SealedEnvelope) -> Collection[DeviceKey] | None:
+        """Return the devices that an envelope belongs to which is stored already, in some mailbox at least; else None.
+
+        A Send that broke off between two mailboxes was accepted all the same, and is completed; yet a device that has
+        been withdrawn since gets nothing more.
+        """
+        devices = sealed.signed_extension.extension.recipient_devices
+        known = await self._mailboxes.find(_name(sealed), [device.address for device in devices])
+        if digest_of(sealed) not in known.values():
+            if len(known) == len(devices):
+                raise message_id_used()
+            return None
+        recipient = await self._records.current(sealed.header.recipient_username)
+        good = {key.address for key in recipient.good_keys(self._clock())}
+        return [device for device in devices if device.address in known or device.address in good]
+
+    async def _append(self, sealed: SealedEnvelope, devices: Collection[DeviceKey]) -> Stored:
+        constants = (await self._trust.current()).constants
+        posting = Posting(
+            name=_name(sealed),
+            digest=digest_of(sealed),
+            accept_time=self._clock(),
+            mailbox_age=constants.mailbox_age,
+            envelopes={device.address: envelope_for(sealed, device.fingerprint) for device in devices},
+        )
+        return _stored(dict(await self._mailboxes.append(posting)))
+
+
+def _name(sealed: SealedEnvelope) -> MessageName:
+    return MessageName(sealed.header.sender, sealed.header.message_id)
+
+
+def _check_not_ahead(record: KeyRecord, claimed: int) -> None:
+    if claimed > record.revision:
+        raise revision_unknown(record.username, claimed)
+
+
+def _check_signer(caller: Key, record: KeyRecord, now: int) -> None:
+    """Refuse a key that has ended since its token was verified."""
+    key = record.find(caller.fingerprint)
+    if key is None:
+        raise token_refused("UNKNOWN_KEY")
+    try:
+        check_can_act(key, record, now)
+    except ProtocolError as error:
+        raise token_refused(error.reason) from error
+
+
+def _recipients(record: KeyRecord, sender: Address, when: int) -> Iterable[Key]:
+    # In the conversation of a user with himself the sending device is no recipient.
+    return (key for key in record.good_keys(when) if key.address != sender)
+
+
+def _stored(acceptances: dict[Address, Acceptance]) -> Stored:
+    full = [address for address, acceptance in acceptances.items() if acceptance.outcome is Outcome.FULL]
+    if full:
+        raise mailbox_full(full)
+    outcomes = [acceptance.outcome for acceptance in acceptances.values()]
+    if Outcome.ID_USED in outcomes:
+        raise message_id_used()
+    appends = outcomes.count(Outcome.APPENDED)
+    return Stored(min(acceptance.accept_time for acceptance in acceptances.values()), appends == 0, appends)

@@ -1,0 +1,121 @@
+"""The gRPC face of delivery: from messages to rules and back."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
+from keypost_services.delivery import convert
+from keypost_services.delivery.errors import mailboxes_unavailable
+from keypost_services.delivery.mailboxes import MailboxesUnavailableError
+from keypost_services.delivery.receiving import Device, Receiving
+from keypost_services.delivery.sending import Sending, Stale, Stored
+from keypost_services.runtime.auth import current_caller
+from keypost_services.runtime.errors import ServiceError, token_refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from keypost.protocol.key_info import Key
+    from keypost_services.delivery.mailboxes import Waiting
+    from keypost_services.delivery.metrics import Metrics
+
+
+class DeliveryServicer(DeliveryServiceServicer):
+    """Serves devices.
+
+    Args:
+        realm: The realm.
+        sending: Takes envelopes in.
+        receiving: Hands them out.
+        metrics: Counts.
+        health: Told why the mailboxes fail.
+    """
+
+    def __init__(
+        self,
+        realm: str,
+        sending: Sending,
+        receiving: Receiving,
+        metrics: Metrics,
+        health: Callable[[str | None], None],
+    ) -> None:
+        self._realm = realm
+        self._sending = sending
+        self._receiving = receiving
+        self._metrics = metrics
+        self._health = health
+
+    async def Send(self, request: pb.SendRequest, _context: Any) -> pb.SendResponse:  # noqa: N802  # the proto's name
+        """Store an envelope for every device of its recipient."""
+        try:
+            with self._mailboxes_may_fail():
+                outcome = await self._sending.send(_device_key(), convert.read_send(request, self._realm))
+        except ServiceError as error:
+            self._metrics.sent(error.reason)
+            raise
+        return self._answer(outcome)
+
+    def _answer(self, outcome: Stored | Stale) -> pb.SendResponse:
+        if isinstance(outcome, Stored):
+            self._metrics.sent("duplicate" if outcome.duplicate else "accepted", outcome.appends)
+            return pb.SendResponse(stored=pb.Stored(accept_time=outcome.accept_time, duplicate=outcome.duplicate))
+        self._metrics.sent("stale")
+        return pb.SendResponse(
+            stale_keys=pb.StaleKeys(
+                sender=outcome.sender.key_info if outcome.sender else None,
+                recipient=outcome.recipient.key_info if outcome.recipient else None,
+            )
+        )
+
+    async def Receive(  # type: ignore[override]  # noqa: N802  # it writes by itself, so that it can be ended at that
+        self, request_iterator: AsyncIterator[pb.ReceiveRequest], context: Any
+    ) -> None:
+        """Hand out what waits in the mailbox of the calling device, and then what arrives."""
+        start = await anext(request_iterator, pb.ReceiveRequest())
+        device = Device(
+            address=_device_key().address,
+            max_unacknowledged=convert.read_start(start),
+            acknowledgements=_acknowledgements(request_iterator),
+            outlet=_Outlet(context),
+        )
+        with self._mailboxes_may_fail():
+            await self._receiving.receive(device)
+
+    @contextlib.contextmanager
+    def _mailboxes_may_fail(self) -> Iterator[None]:
+        try:
+            yield
+        except MailboxesUnavailableError as error:
+            self._health(str(error))
+            raise mailboxes_unavailable() from error
+
+
+class _Outlet:
+    """Writes to the call; a slow reader holds one response in memory."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    async def batch(self, waiting: Sequence[Waiting]) -> None:
+        """Push envelopes."""
+        await self._context.write(convert.batch(waiting))
+
+    async def queue_empty(self) -> None:
+        """Say that the backlog is handed out."""
+        await self._context.write(convert.queue_empty())
+
+
+async def _acknowledgements(requests: AsyncIterator[pb.ReceiveRequest]) -> AsyncIterator[Sequence[str]]:
+    async for request in requests:
+        yield convert.read_acknowledge(request)
+
+
+def _device_key() -> Key:
+    key = current_caller().key
+    if key is None:
+        # The method table admits devices alone; whoever changes that meets this.
+        raise token_refused("MISSING")
+    return key

@@ -1,0 +1,58 @@
+"""Settings of delivery: ``KEYPOST_DELIVERY_*``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, FilePath, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from keypost_services.delivery.store_valkey import Durability
+from keypost_services.runtime.config import ServiceSettings
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def _redis_url(url: str) -> str:
+    if not url.startswith(_SCHEMES):
+        raise ValueError("must be a Redis URL, such as redis://127.0.0.1:6379/0 or rediss://name:password@host:6380/0")
+    return url
+
+
+class DeliverySettings(ServiceSettings):
+    """What delivery can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KEYPOST_DELIVERY_", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    bundle: FilePath = Field(
+        description="The realm's bundle file (`keypost-ca bundle`), with the root keys that records are verified from."
+    )
+    directory: str = Field(
+        description="The directory's internal port: host:port, or a gRPC name such as dns:///directory.internal:8444.",
+        min_length=1,
+    )
+    mailboxes_url: Annotated[str, AfterValidator(_redis_url)] = Field(
+        description="URL of the Redis or Valkey that keeps the mailboxes; it must have maxmemory-policy noeviction.",
+        repr=False,
+    )
+    durability: Durability = Field(
+        description="What holds when a sender is told that a message is stored. memory: nothing. process: it survives "
+        "the server's process (appendonly yes). fsync: it is on the disk (appendfsync always). replicated: it is on "
+        "the disks of the server and of a replica.",
+        default=Durability.FSYNC,
+    )
+    replica_seconds: float = Field(
+        description="How long a Send waits for the replica's disk (durability replicated).", default=1.5, gt=0, le=60
+    )
+    mailbox_messages: int = Field(description="How many envelopes a mailbox holds.", default=10_000, ge=1)
+    mailbox_bytes: int = Field(
+        description="How many bytes of envelopes a mailbox holds.", default=64 * 1024 * 1024, ge=256 * 1024
+    )
+    cached_users: int = Field(description="How many users' records are kept in memory.", default=10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _calls_the_directory(self) -> Self:
+        self.require_internal_tls()
+        return self
