@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
@@ -51,7 +51,7 @@ class MadeCode:
         expire_time: Unix milliseconds.
     """
 
-    code: str
+    code: str = field(repr=False)
     username: str
     expire_time: int
 
@@ -165,8 +165,6 @@ def migrate_database(database: str) -> str:
         asyncio.run(_migrate(check_database(database)))
     except (ValueError, StartError) as error:
         raise CommandError(str(error)) from error
-    except SQLAlchemyError as error:
-        raise CommandError(f"the database cannot be used: {type(error).__name__}") from error
     return expected_revision()
 
 

@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 
 from keypost.errors import KeypostError
 from keypost.keys.v1 import realm_trust_pb2 as pb
@@ -105,7 +106,7 @@ def load_trust(folder: RealmFolder, now: int) -> RealmTrust:
     try:
         realm = pb.RealmTrust.FromString(signed.realm_trust).realm
         return read_realm_trust(signed, realm=realm, root_keys=roots, now=now)
-    except (KeypostError, ValueError) as error:
+    except (KeypostError, DecodeError) as error:
         raise RealmFilesError(f"{folder.realm_trust}: {error}") from error
 
 

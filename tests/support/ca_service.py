@@ -1,0 +1,152 @@
+"""A CA that serves over TLS, for tests that call it as devices and directories do."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from keypost.ca.v1 import ca_service_pb2 as pb
+from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
+from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceStub
+from keypost.clock import DAY
+from keypost.keys.v1 import key_info_pb2 as keys_pb
+from keypost.protocol.identifiers import Address
+from keypost.protocol.key_info import KeyRecord, read_key_info
+from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
+from keypost.protocol.realm_trust import Constants, RealmTrust, read_realm_trust
+from keypost.protocol.renewal import step_4_upload
+from keypost.protocol.rsa import public_key_der
+from keypost.protocol.suites import STRONG, WEAK, Suite
+from keypost_services.ca.compose import compose
+from keypost_services.ca.realm_files import RealmFolder, create_realm, load_trust
+from keypost_services.ca.settings import CaSettings
+from keypost_services.embedded.certificates import issue
+from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.logs import make_logger
+from keypost_services.runtime.server import RunningService, running
+from support.clock import ManualClock
+from support.keys import KeyPool
+from support.service import settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceAsyncStub
+    from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceAsyncStub
+
+REALM = "example.org"
+OPEN = pb.SignIn(open=pb.OpenSignIn())
+
+
+@dataclass
+class CaUnderTest:
+    """A CA with a folder of its own, and devices that call it."""
+
+    folder: Path
+    trust: RealmTrust
+    clock: ManualClock
+    service: RunningService[CaSettings]
+    stack: contextlib.AsyncExitStack
+    output: io.StringIO = field(repr=False)
+    keys: KeyPool = field(default_factory=KeyPool)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.getvalue().splitlines()]
+
+    async def devices(self) -> CertificateAuthorityServiceAsyncStub:
+        """Return a stub on the public port."""
+        root = (self.folder / "public-root.pem").read_bytes()
+        target = f"127.0.0.1:{self.service.public_port}"
+        channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root))
+        return CertificateAuthorityServiceStub(await self.stack.enter_async_context(channel))
+
+    async def directory(self, service: str = "directory") -> KeyInfoServiceAsyncStub:
+        """Return a stub on the internal port, with the certificate of `service`."""
+        target = f"127.0.0.1:{self.service.internal_port}"
+        channel = internal_channel(target, settings_for(self.folder, service), "ca")
+        return KeyInfoServiceStub(await self.stack.enter_async_context(channel))
+
+    def request(self, pair: DeviceKeyPair, begun: Any, **changes: Any) -> keys_pb.KeyRequest:
+        request = keys_pb.KeyRequest(
+            realm=self.trust.realm,
+            username=pair.address.username,
+            device_id=pair.address.device_id,
+            suite=keys_pb.Suite.ValueType(pair.suite.id),
+            public_key_der=pair.public_key_der,
+            expire_time=begun.current_time + 90 * DAY,
+            kind=keys_pb.KEY_REQUEST_KIND_ENROLL,
+            epoch=begun.epoch,
+            revision=begun.next_revision,
+            ca_nonce=begun.ca_nonce,
+        )
+        for name, value in changes.items():
+            setattr(request, name, value)
+        return request
+
+    def new_pair(self, address: Address, suite: Suite = WEAK) -> DeviceKeyPair:
+        private_key = self.keys(suite)
+        return DeviceKeyPair(address, suite, private_key, public_key_der(private_key))
+
+    async def enroll_request(
+        self, username: str, /, sign_in: pb.SignIn = OPEN, suite: Suite = WEAK, **changes: Any
+    ) -> tuple[DeviceKeyPair, pb.EnrollRequest]:
+        begin = pb.BeginEnrollmentRequest(username=username, sign_in=sign_in)
+        begun = await (await self.devices()).BeginEnrollment(begin)
+        pair = self.new_pair(Address(username, begun.device_id), suite)
+        signed = sign_possession(self.request(pair, begun, **changes), pair)
+        return pair, pb.EnrollRequest(key_request=signed, sign_in=sign_in)
+
+    async def renew_request(
+        self, old: DeviceKeyPair, suite: Suite | None = None
+    ) -> tuple[DeviceKeyPair, pb.RenewRequest]:
+        begin = pb.BeginRenewalRequest(username=old.address.username, device_id=old.address.device_id)
+        begun = await (await self.devices()).BeginRenewal(begin)
+        pair = self.new_pair(old.address, suite or old.suite)
+        request = self.request(pair, begun, kind=keys_pb.KEY_REQUEST_KIND_RENEW, parent_fingerprint=old.fingerprint)
+        return pair, pb.RenewRequest(key_request=step_4_upload(request, pair, old))
+
+    async def enroll(self, username: str, sign_in: pb.SignIn = OPEN, suite: Suite = WEAK) -> DeviceKeyPair:
+        pair, request = await self.enroll_request(username, sign_in, suite)
+        await (await self.devices()).Enroll(request)
+        return pair
+
+    async def renew(self, old: DeviceKeyPair) -> DeviceKeyPair:
+        pair, request = await self.renew_request(old)
+        await (await self.devices()).Renew(request)
+        return pair
+
+    async def trust_of_clients(self) -> RealmTrust:
+        answer = await (await self.devices()).GetRealmTrust(pb.GetRealmTrustRequest())
+        return read_realm_trust(answer.realm_trust, realm=REALM, root_keys=self.trust.root_keys, now=self.clock())
+
+    def read(self, key_info: keys_pb.KeyInfo, username: str) -> KeyRecord:
+        """Return the record as a client believes it."""
+        return read_key_info(key_info, trust=self.trust, username=username, now=self.clock())
+
+
+def ca_settings(folder: Path, **changes: Any) -> CaSettings:
+    common = settings_for(folder, "ca").model_dump()
+    own = {"database": f"sqlite:///{folder / 'ca.db'}", "realm_folder": folder / "realm", "sign_in": "open"}
+    return CaSettings(**{**common, **own, **changes})
+
+
+@contextlib.asynccontextmanager
+async def open_ca(folder: Path, *, validity: int = 400 * DAY, **changes: Any) -> AsyncIterator[CaUnderTest]:
+    """Serve the CA of a folder; what it needs is made the first time."""
+    clock, output = ManualClock(), io.StringIO()
+    files = RealmFolder(folder / "realm")
+    if not files.path.exists():
+        issue(folder, REALM, ["ca", "directory", "delivery"])
+        create_realm(files, REALM, Constants(allowed_suites=(STRONG.id, WEAK.id)), validity, clock())
+    log = make_logger("ca", "debug", "json", output)
+    async with contextlib.AsyncExitStack() as stack:
+        settings = ca_settings(folder, **changes)
+        service = await stack.enter_async_context(running("ca", settings, compose, clock=clock, log=log))
+        yield CaUnderTest(folder, load_trust(files, clock()), clock, service, stack, output)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from keypost_services.ca.engine import open_engine
+from keypost_services.ca.migrate import SchemaOutdatedError, check_schema, expected_revision, migrate
+from keypost_services.ca.tables import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    opened = open_engine(f"sqlite:///{tmp_path / 'ca.db'}")
+    yield opened
+    await opened.dispose()
+
+
+async def test_the_steps_lead_to_the_tables(engine: AsyncEngine) -> None:
+    assert await migrate(engine) == expected_revision()
+
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_to_migrate_again_changes_nothing(engine: AsyncEngine) -> None:
+    await migrate(engine)
+    await migrate(engine)
+    await check_schema(engine)
+
+
+async def test_an_empty_database_is_not_ready(engine: AsyncEngine) -> None:
+    with pytest.raises(SchemaOutdatedError, match="step none"):
+        await check_schema(engine)
+
+
+async def test_what_sqlite_promises_is_switched_on(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        answers = {
+            name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert answers == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}

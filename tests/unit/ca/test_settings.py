@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keypost.clock import DAY, HOUR, MINUTE, SECOND
+from keypost_services.ca.durations import parse_duration
+from keypost_services.ca.settings import CaSettings
+from keypost_services.runtime.config import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    pem = tmp_path / "file.pem"
+    pem.touch()
+    values = {
+        "REALM": "example.org",
+        "TLS_CERTIFICATE": str(pem),
+        "TLS_PRIVATE_KEY": str(pem),
+        "DATABASE": "sqlite:///ca.db",
+        "REALM_FOLDER": str(tmp_path),
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"KEYPOST_CA_{name}", value)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_defaults_are_safe() -> None:
+    settings = load_settings(CaSettings)
+    assert settings.sign_in == "code"
+    assert settings.key_lifetime == 90 * DAY
+    assert settings.reflection is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SIGN_IN", "oidc"),
+        ("DATABASE", "mysql://localhost/ca"),
+        ("DATABASE", "nonsense"),
+        ("KEY_LIFETIME_DAYS", "399"),
+        ("KEY_LIFETIME_DAYS", "0"),
+        ("REALM", "Example"),
+        ("SIGNIN", "code"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    environment.setenv(f"KEYPOST_CA_{name}", value)
+    with pytest.raises(SystemExit) as stopped:
+        load_settings(CaSettings)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"KEYPOST_CA_{name}" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"), [("30s", 30 * SECOND), ("90m", 90 * MINUTE), ("12h", 12 * HOUR), ("60d", 60 * DAY)]
+)
+def test_durations_are_read(text: str, milliseconds: int) -> None:
+    assert parse_duration(text) == milliseconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "60", "d", "0d", "-1d", "1.5h", "1w", "1D", " 1d", "1d1h", "9" * 10 + "d", "\u0661d"]
+)
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no duration"):
+        parse_duration(text)
