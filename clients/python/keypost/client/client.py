@@ -64,7 +64,7 @@ class Client:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def open(  # all but two have a default
+    async def open(  # noqa: PLR0913  # all but two have a default
         cls,
         profile: Path,
         *,
@@ -162,8 +162,8 @@ class Client:
     async def enroll(self, username: str, *, code: str | None = None, suite: Suite = STRONG) -> Address:
         """Make this device one of ``username``: generate its key pair and publish the public key (step 1).
 
-        It may be called again after a failure: the same key is asked for again. For a device that is enrolled for this user
-        already it does nothing.
+        It may be called again after a failure: the same key is asked for again. For a device that is enrolled for
+        this user already it does nothing.
 
         Args:
             username: The user.
@@ -185,8 +185,8 @@ class Client:
     async def send(self, username: str, body: str | bytes, *, media_type: str | None = None) -> Sent:
         """Send a message to all devices of a user (steps 2 to 7), after all earlier ones to that user.
 
-        When the outcome is not known (UnreachableError, a retriable RefusedError) the message stays in the outbox and goes
-        out before the next one to that user: do not send it again.
+        When the outcome is not known (UnreachableError, a retriable RefusedError) the message stays in the outbox
+        and goes out before the next one to that user: do not send it again.
 
         Args:
             username: The recipient.
@@ -248,8 +248,9 @@ class Client:
     async def receive(self, *, follow: bool = True) -> AsyncGenerator[Received]:
         """Yield messages: those in the local inbox, then what arrives (steps 8 to 14).
 
-        A message counts as handled when the iterator is advanced past it, or by ``set_handled``; else it is handed out again
-        later, marked ``redelivered``. What cannot be opened never ends the iteration: it is reported to ``on_event``.
+        A message counts as handled when the iterator is advanced past it, or by ``set_handled``; else it is handed
+        out again later, marked ``redelivered``. What cannot be opened never ends the iteration: it is reported to
+        ``on_event``.
 
         Args:
             follow: Go on for ever; otherwise end when the backlog is handed out.
@@ -326,7 +327,7 @@ class Client:
             return record
 
     async def close(self) -> None:
-        """End what runs, let calls under way finish, close the profile and drop the keys. Closing again is no error."""
+        """End what runs, let calls under way finish, close the profile and drop the keys; again is no error."""
         if self._closed:
             return
         self._closed = True

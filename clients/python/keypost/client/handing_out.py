@@ -76,7 +76,7 @@ class HandingOut:
         )
 
     def _file(self, row: InboxMessage, part: pb.FilePart) -> ReceivedFile:
-        sender, file_id = row.sender, part.file_id
+        file_id = part.file_id
         return ReceivedFile(
             file_id=file_id,
             name=part.name,

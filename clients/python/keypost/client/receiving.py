@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keypost.transport.delivery_client import DeliveryClient, ReceiveStream
     from keypost.transport.retries import Backoff
 
-TOKEN_REFUSED = "TOKEN_REFUSED"  # the name of an error
+TOKEN_REFUSED = "TOKEN_REFUSED"  # noqa: S105  # the name of an error
 PATIENCE = 5
 """How often in a row a stream may fail where waiting is not known to help."""
 
@@ -167,7 +167,7 @@ class Pump:
                     self._failures += 1
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # whoever iterates must see it, whatever it is
+        except BaseException as error:  # noqa: BLE001  # whoever iterates must see it, whatever it is
             self.failure = error
         finally:
             self.changed.set()

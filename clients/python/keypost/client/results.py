@@ -135,8 +135,8 @@ class Event:
     """Something that the application may want to know and that no call returns.
 
     Attributes:
-        reason: The word for it, such as ``IDENTITY_CHANGED``, ``CLONE_SUSPECTED`` or ``WEAK_SUITE``; where a message was
-            set aside, why.
+        reason: The word for it, such as ``IDENTITY_CHANGED``, ``CLONE_SUSPECTED`` or ``WEAK_SUITE``; where a message
+            was set aside, why.
         kind: ``set_aside``, ``waiting``, ``warning`` or ``error``.
         sentence: What happened and what to do.
         facts: For machines; never a secret.

@@ -192,12 +192,12 @@ class Sending:
 
     async def _learn(self, stale: delivery_service_pb2.StaleKeys, own: KeyRecord, peer: KeyRecord) -> bool:
         """Verify the records that delivery sent along, and return whether one is newer than what was sealed for."""
-        newer = False
-        for field, held in (("sender", own), ("recipient", peer)):
-            if stale.HasField(field):
-                record = await self._records.learn(held.username, getattr(stale, field))
-                newer |= record.revision > held.revision
-        return newer
+        learned: list[bool] = []
+        if stale.HasField("sender"):
+            learned.append((await self._records.learn(own.username, stale.sender)).revision > own.revision)
+        if stale.HasField("recipient"):
+            learned.append((await self._records.learn(peer.username, stale.recipient)).revision > peer.revision)
+        return any(learned)
 
     def _show_look_up(self, record: KeyRecord) -> None:
         actor = self._identity.address

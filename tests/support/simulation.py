@@ -1,0 +1,338 @@
+"""The services of a realm in one process, behind one real TLS port, each with ways to misbehave.
+
+They keep the contract of the protos in the simplest way there is, in memory, over ``support.realm``. A test reaches
+into ``Services`` to break what a server or a peer could break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from keypost.ca.v1 import ca_service_pb2 as ca_pb
+from keypost.ca.v1 import ca_service_pb2_grpc as ca_grpc
+from keypost.delivery.v1 import delivery_service_pb2 as delivery_pb
+from keypost.delivery.v1 import delivery_service_pb2_grpc as delivery_grpc
+from keypost.delivery.v1 import envelope_pb2
+from keypost.directory.v1 import directory_service_pb2 as directory_pb
+from keypost.directory.v1 import directory_service_pb2_grpc as directory_grpc
+from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
+from keypost.protocol.errors import TokenRefusedError
+from keypost.protocol.identifiers import Address
+from keypost.protocol.key_info import SUPERSEDED
+from keypost.protocol.key_requests import read_key_request, verify_endorsement
+from keypost.protocol.tokens import peek_token, verify_token
+from keypost.protocol.validity import check_can_act
+from support.realm import REALM, SimulatedRealm
+from support.refusing import refuse
+
+if TYPE_CHECKING:
+    from support.tls import TlsFiles
+
+Fault = Callable[[Any], Awaitable[None]]
+
+
+class Services:
+    """The state of the services, and the faults that a test asks for.
+
+    Attributes:
+        realm: Users and keys.
+        faults: By method: awaited with the context before the call is served, one a call.
+        lost_answers: By method: how many answers get lost after the call was served.
+        requests: By method: what was asked.
+        serve_key_info: Changes what the directory says of a user.
+        deliver: Changes what delivery hands out; returning nothing keeps it back.
+        mailboxes: Deliveries by mailbox.
+    """
+
+    def __init__(self, realm: SimulatedRealm) -> None:
+        self.realm = realm
+        self.trust = realm.signed_trust()
+        self.mailboxes: dict[Address, list[delivery_pb.Delivery]] = defaultdict(list)
+        self.sent: dict[tuple[Address, bytes], tuple[bytes, int]] = {}
+        self.acknowledged: list[str] = []
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.lost_answers: dict[str, int] = defaultdict(int)
+        self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.serve_key_info: Callable[[str, key_info_pb2.KeyInfo], key_info_pb2.KeyInfo] = lambda _, info: info
+        self.deliver: Callable[[delivery_pb.Delivery], delivery_pb.Delivery | None] = lambda delivery: delivery
+        self.changed = asyncio.Condition()
+        self.nonces: set[bytes] = set()
+        self.streams = 0
+        self.port = 0
+        self._next_delivery = 0
+
+    def bundle(self, tls: TlsFiles) -> realm_trust_pb2.Bundle:
+        """Return the bundle from which clients start."""
+        target = f"127.0.0.1:{self.port}"
+        return realm_trust_pb2.Bundle(
+            realm=REALM,
+            endpoints=realm_trust_pb2.Endpoints(ca=target, directory=target, delivery=target),
+            root_keys=[realm_trust_pb2.RootKey(public_key_der=self.realm.root.public_key_der)],
+            tls_roots_pem=tls.roots_pem,
+        )
+
+    async def put(self, mailbox: Address, envelope: bytes, accept_time: int | None = None) -> str:
+        """Put an envelope into a mailbox; return its delivery id."""
+        async with self.changed:
+            self._next_delivery += 1
+            delivery = delivery_pb.Delivery(
+                delivery_id=f"{self._next_delivery}-0",
+                accept_time=self.realm.clock() if accept_time is None else accept_time,
+                envelope=envelope,
+            )
+            self.mailboxes[mailbox].append(delivery)
+            self.changed.notify_all()
+            return delivery.delivery_id
+
+    async def serve(self, method: str, request: Any, context: Any) -> None:
+        """Note a call, and fail it if a test wants that."""
+        self.requests[method].append(request)
+        if self.faults[method]:
+            await self.faults[method].pop(0)(context)
+
+    async def answer(self, method: str, context: Any) -> None:
+        """Lose the answer of a call that was served, if a test wants that."""
+        if self.lost_answers[method]:
+            self.lost_answers[method] -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+
+    async def caller(self, service: str, context: Any) -> Address:
+        """Return who calls, by the token."""
+        token = dict(context.invocation_metadata()).get("authorization", "").removeprefix("Bearer ")
+        try:
+            claim = peek_token(token)
+            record = self.realm.key_record(claim.address.username)
+            key = record.get(claim.fingerprint)
+            check_can_act(key, record, self.realm.clock())
+            verify_token(token, key, f"{REALM}/{service}", self.realm.clock())
+        except (TokenRefusedError, KeyError, Exception) as error:  # noqa: BLE001  # whatever it is, the caller is refused
+            await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause=type(error).__name__)
+        return claim.address
+
+    def good(self, username: str) -> dict[str, bytes]:
+        """Return the fingerprints of the good keys of a user by device id."""
+        keys = self.realm.key_record(username).good_keys(self.realm.clock())
+        return {key.address.device_id: key.fingerprint for key in keys}
+
+
+def failing(code: grpc.StatusCode, reason: str, **details: Any) -> Fault:
+    """Return a fault: the call is refused."""
+    return lambda context: refuse(context, code, reason, **details)
+
+
+class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
+    """The CA's public port; any sign-in will do, except the code ``WRONG``."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.realm = services.realm
+
+    async def GetRealmTrust(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("GetRealmTrust", request, context)
+        return ca_pb.GetRealmTrustResponse(realm_trust=self.services.trust)
+
+    async def BeginEnrollment(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("BeginEnrollment", request, context)
+        if request.sign_in.one_time_code == "WRONG":
+            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, "SIGN_IN_REFUSED")
+        user = self.realm.user(request.username)
+        return ca_pb.BeginEnrollmentResponse(
+            device_id=self.realm.new_address(request.username).device_id,
+            ca_nonce=self._nonce(),
+            epoch=user.epoch,
+            next_revision=user.revision + 1,
+            current_time=self.realm.clock(),
+        )
+
+    async def Enroll(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("Enroll", request, context)
+        key_info = await self._record(request.key_request, context)
+        await self.services.answer("Enroll", context)
+        return ca_pb.EnrollResponse(key_info=key_info)
+
+    async def BeginRenewal(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("BeginRenewal", request, context)
+        user = self.realm.users[request.username]
+        return ca_pb.BeginRenewalResponse(
+            ca_nonce=self._nonce(),
+            epoch=user.epoch,
+            next_revision=user.revision + 1,
+            current_time=self.realm.clock(),
+        )
+
+    async def Renew(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("Renew", request, context)
+        key_info = await self._record(request.key_request, context)
+        await self.services.answer("Renew", context)
+        return ca_pb.RenewResponse(key_info=key_info)
+
+    async def _record(self, signed: key_info_pb2.SignedKeyRequest, context: Any) -> key_info_pb2.KeyInfo:
+        request = read_key_request(signed)
+        user = self.realm.user(request.address.username)
+        known = {key.fingerprint: key for key in user.keys}
+        if request.fingerprint not in known:
+            if request.ca_nonce not in self.services.nonces:
+                await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "NONCE_EXPIRED")
+            if request.revision != user.revision + 1:
+                await refuse(context, grpc.StatusCode.ABORTED, "REVISION_TAKEN")
+            if request.parent_fingerprint:
+                parent = known[request.parent_fingerprint].request
+                verify_endorsement(request, parent)
+                self.realm.set_state(parent, SUPERSEDED)  # type: ignore[arg-type]  # it has a fingerprint too
+            self.realm.record(signed)
+        return self.realm.key_info(user.username)
+
+    def _nonce(self) -> bytes:
+        nonce = os.urandom(32)
+        self.services.nonces.add(nonce)
+        return nonce
+
+
+class SimulatedDirectory(directory_grpc.DirectoryServiceServicer):
+    """The directory's public port."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.realm = services.realm
+
+    async def GetRealmTrust(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("GetRealmTrust", request, context)
+        return directory_pb.GetRealmTrustResponse(realm_trust=self.services.trust)
+
+    async def GetKeyInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("GetKeyInfo", request, context)
+        await self.services.caller("directory", context)
+        if request.username not in self.realm.users:
+            await refuse(context, grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", username=request.username)
+        key_info = self.services.serve_key_info(request.username, self.realm.key_info(request.username))
+        return directory_pb.GetKeyInfoResponse(key_info=key_info)
+
+    async def BatchGetKeyInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("BatchGetKeyInfo", request, context)
+        raise NotImplementedError
+
+
+class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
+    """Delivery's public port."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.realm = services.realm
+
+    async def Send(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("Send", request, context)
+        caller = await self.services.caller("delivery", context)
+        envelope = request.envelope
+        header = envelope_pb2.Header.FromString(envelope.header)
+        if (caller.username, caller.device_id) != (header.sender.username, header.sender.device_id):
+            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, "SENDER_IS_NOT_CALLER")
+        response = await self._stored(header, envelope, context) or self._stale(header)
+        if response is None:
+            good = self.services.good(header.recipient_username)
+            if {key.fingerprint for key in envelope.key_extension.sealed_keys} != set(good.values()):
+                await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "SEALED_KEYS_MISMATCH")
+            response = await self._store(header, envelope, good)
+        await self.services.answer("Send", context)
+        return response
+
+    async def _stored(self, header: envelope_pb2.Header, envelope: envelope_pb2.Envelope, context: Any) -> Any:
+        sender = Address(header.sender.username, header.sender.device_id)
+        known = self.services.sent.get((sender, header.message_id))
+        if known is None:
+            return None
+        if known[0] != envelope.SerializeToString():
+            await refuse(context, grpc.StatusCode.ALREADY_EXISTS, "MESSAGE_ID_USED")
+        return delivery_pb.SendResponse(stored=delivery_pb.Stored(accept_time=known[1], duplicate=True))
+
+    def _stale(self, header: envelope_pb2.Header) -> Any:
+        stale = delivery_pb.StaleKeys()
+        sender, recipient = header.sender.username, header.recipient_username
+        if header.sender_revision < self.realm.users[sender].revision:
+            stale.sender.CopyFrom(self.realm.key_info(sender))
+        if header.recipient_revision < self.realm.users[recipient].revision:
+            stale.recipient.CopyFrom(self.realm.key_info(recipient))
+        if stale.HasField("sender") or stale.HasField("recipient"):
+            return delivery_pb.SendResponse(stale_keys=stale)
+        return None
+
+    async def _store(self, header: envelope_pb2.Header, envelope: envelope_pb2.Envelope, good: dict[str, bytes]) -> Any:
+        sender = Address(header.sender.username, header.sender.device_id)
+        now = self.realm.clock()
+        self.services.sent[sender, header.message_id] = (envelope.SerializeToString(), now)
+        for device_id, key_fingerprint in good.items():
+            own = envelope_pb2.Envelope()
+            own.CopyFrom(envelope)
+            del own.key_extension.sealed_keys[:]
+            own.key_extension.sealed_keys.extend(
+                key for key in envelope.key_extension.sealed_keys if key.fingerprint == key_fingerprint
+            )
+            await self.services.put(Address(header.recipient_username, device_id), own.SerializeToString())
+        return delivery_pb.SendResponse(stored=delivery_pb.Stored(accept_time=now))
+
+    async def Receive(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("Receive", await anext(request_iterator), context)
+        mailbox = await self.services.caller("delivery", context)
+        self.services.streams += 1
+        reader = asyncio.create_task(self._acknowledgements(request_iterator, mailbox))
+        handed_out: set[str] = set()
+        try:
+            for delivery in self._next(mailbox, handed_out):
+                yield delivery
+            yield delivery_pb.ReceiveResponse(queue_empty=delivery_pb.QueueEmpty())
+            while not reader.done():
+                for delivery in self._next(mailbox, handed_out):
+                    yield delivery
+                async with self.services.changed:
+                    if reader.done() or any(True for _ in self._pending(mailbox, handed_out)):
+                        continue
+                    await self.services.changed.wait()
+                if self.services.faults["ReceiveEnds"]:
+                    await self.services.faults["ReceiveEnds"].pop(0)(context)
+        finally:
+            reader.cancel()
+
+    def _pending(self, mailbox: Address, handed_out: set[str]) -> Any:
+        return (d for d in self.services.mailboxes[mailbox] if d.delivery_id not in handed_out)
+
+    def _next(self, mailbox: Address, handed_out: set[str]) -> Any:
+        for delivery in list(self._pending(mailbox, handed_out)):
+            handed_out.add(delivery.delivery_id)
+            changed = self.services.deliver(delivery)
+            if changed is not None:
+                yield delivery_pb.ReceiveResponse(batch=delivery_pb.Batch(deliveries=[changed]))
+
+    async def _acknowledgements(self, requests: AsyncIterator[Any], mailbox: Address) -> None:
+        try:
+            async for request in requests:
+                ids = set(request.acknowledge.delivery_ids)
+                self.services.acknowledged.extend(request.acknowledge.delivery_ids)
+                kept = [d for d in self.services.mailboxes[mailbox] if d.delivery_id not in ids]
+                async with self.services.changed:
+                    self.services.mailboxes[mailbox][:] = kept
+                    self.services.changed.notify_all()
+        finally:
+            async with self.services.changed:
+                self.services.changed.notify_all()
+
+
+@asynccontextmanager
+async def serving(services: Services, tls: TlsFiles) -> AsyncIterator[Services]:
+    """Serve on a free port of loopback."""
+    server = grpc.aio.server()
+    ca_grpc.add_CertificateAuthorityServiceServicer_to_server(SimulatedCa(services), server)
+    directory_grpc.add_DirectoryServiceServicer_to_server(SimulatedDirectory(services), server)
+    delivery_grpc.add_DeliveryServiceServicer_to_server(SimulatedDelivery(services), server)
+    services.port = server.add_secure_port("127.0.0.1:0", tls.server_credentials())
+    await server.start()
+    try:
+        yield services
+    finally:
+        await server.stop(None)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keypost.client import Client, Event, Received
+from keypost.keystore.unlock import Argon2Cost, Passphrase
+from keypost.protocol.suites import STRONG, Suite
+from keypost.transport.retries import Backoff, Calls
+from support.clock import ManualClock
+from support.keys import pooled_key
+from support.realm import SimulatedRealm
+from support.simulation import Services, serving
+from support.tls import TlsFiles, issue_tls
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keypost.protocol.steps import Step
+
+CHEAP = Passphrase("correct horse", Argon2Cost(memory=64, iterations=1, lanes=1))
+
+
+@dataclass
+class Person:
+    """A client with what it showed and told."""
+
+    client: Client
+    steps: list[Step] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def numbers(self, kind: str = "negotiation") -> list[int]:
+        return [step.step for step in self.steps if step.list == kind]
+
+    def reasons(self, kind: str | None = None) -> list[str]:
+        return [event.reason for event in self.events if kind in (None, event.kind)]
+
+    async def inbox(self) -> list[Received]:
+        return [message async for message in self.client.receive(follow=False)]
+
+
+Open = Callable[..., Awaitable[Person]]
+
+
+@pytest.fixture(scope="session")
+def tls() -> TlsFiles:
+    return issue_tls()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def services(clock: ManualClock, tls: TlsFiles) -> AsyncIterator[Services]:
+    async with serving(Services(SimulatedRealm(clock=clock)), tls) as running:
+        yield running
+
+
+@pytest.fixture
+async def open_client(services: Services, tls: TlsFiles, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Open]:
+    """Opens the profile of a name; the client is closed at the end."""
+    numbers: dict[Suite, itertools.count[int]] = {}
+
+    def generate(suite: Suite = STRONG) -> Any:
+        return pooled_key(suite, next(numbers.setdefault(suite, itertools.count())))
+
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str, **options: Any) -> Person:
+            person = Person(client=None)  # type: ignore[arg-type]
+            defaults: dict[str, Any] = {
+                "unlock": CHEAP,
+                "bundle": services.bundle(tls),
+                "observer": person.steps.append,
+                "on_event": person.events.append,
+                "clock": clock,
+                "calls": Calls(backoff=Backoff(first=0.001, longest=0.01)),
+                "generate": generate,
+            }
+            person.client = await Client.open(tmp_path / name, **{**defaults, **options})
+            return await stack.enter_async_context(_closing(person))
+
+        yield start
+
+
+class _closing:  # noqa: N801
+    def __init__(self, person: Person) -> None:
+        self.person = person
+
+    async def __aenter__(self) -> Person:
+        return self.person
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.person.client.close()
+
+
+@pytest.fixture
+async def alice(open_client: Open) -> Person:
+    person = await open_client("alice")
+    await person.client.enroll("alice")
+    return person
+
+
+@pytest.fixture
+async def bob(open_client: Open) -> Person:
+    person = await open_client("bob")
+    await person.client.enroll("bob")
+    return person
