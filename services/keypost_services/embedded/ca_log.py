@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEPS_OF_THE_CA = frozenset({5, 6, 7})
-NO_FACTS = frozenset({"event", "list", "step", "title", "actor", "time", "service", "level"})
+OF_THE_LOG = ("event", "list", "step", "title", "actor", "time", "service", "level", "caller", "peer", "request_id")
+"""How the names begin that every line has, or every line of a call: no facts of the step."""
 
 
 class CaLog:
@@ -45,7 +46,7 @@ class CaLog:
             return None
         if not isinstance(logged, dict) or logged.get("event") != "step":
             return None
-        facts = {name: value for name, value in logged.items() if name not in NO_FACTS}
+        facts = {name: value for name, value in logged.items() if not name.startswith(OF_THE_LOG)}
         time = round(datetime.fromisoformat(logged["time"]).timestamp() * 1000)
         named = {name: logged[name] for name in ("list", "step", "title", "actor")}
         return {"event": "step", "process": self._process(), **named, "time": time, "facts": facts}

@@ -74,20 +74,25 @@ class Layout:
         return ("RSA3072_AES256", "RSA1024_AES128") if self.weak_suite else ("RSA3072_AES256",)
 
 
-def settings_of(
-    layout: Layout, service: str, wanted: Ports, known: Mapping[str, Ports], redis_url: str
-) -> dict[str, str]:
+def settings_of(layout: Layout, service: str, ports: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
     """Return the environment that configures a service.
 
     Args:
         layout: The shape of the stack.
         service: The service.
-        wanted: The ports that it is to serve on; those missing are chosen by the system.
-        known: The ports of the services that serve already.
+        ports: The ports of all services.
         redis_url: The embedded Valkey.
     """
-    own = {"ca": _ca_settings, "directory": _directory_settings, "delivery": _delivery_settings}[service]
-    settings = _common_settings(layout, service, wanted) | own(layout, known, redis_url)
+    own = {
+        "ca": {"DATABASE": layout.database, "REALM_FOLDER": str(layout.realm_folder), "SIGN_IN": "open"},
+        "directory": {"CA": _internal(ports, "ca"), "CACHE": redis_url, "BUNDLE": str(layout.bundle)},
+        "delivery": {
+            "DIRECTORY": _internal(ports, "directory"),
+            "MAILBOXES_URL": redis_url,
+            "BUNDLE": str(layout.bundle),
+        },
+    }
+    settings = _common_settings(layout, service, ports[service]) | own[service]
     return {f"KEYPOST_{service.upper()}_{name}": value for name, value in settings.items()}
 
 
@@ -95,8 +100,8 @@ def _common_settings(layout: Layout, service: str, ports: Ports) -> dict[str, st
     certificates = layout.certificates / service
     return {
         "REALM": layout.realm,
-        "PUBLIC_LISTEN": f"{LOOPBACK}:{ports.get('public', 0)}",
-        "INTERNAL_LISTEN": f"{LOOPBACK}:{ports.get('internal', 0)}",
+        "PUBLIC_LISTEN": f"{LOOPBACK}:{ports['public']}",
+        "INTERNAL_LISTEN": f"{LOOPBACK}:{ports['internal']}",
         "TLS_CERTIFICATE": str(certificates / "public.pem"),
         "TLS_PRIVATE_KEY": str(certificates / "public.key"),
         "INTERNAL_TLS_CERTIFICATE": str(certificates / "internal.pem"),
@@ -107,33 +112,5 @@ def _common_settings(layout: Layout, service: str, ports: Ports) -> dict[str, st
     }
 
 
-def _ca_settings(layout: Layout, known: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
-    del known, redis_url
-    return {"DATABASE": layout.database, "REALM_FOLDER": str(layout.realm_folder), "SIGN_IN": "open"}
-
-
-def _internal(known: Mapping[str, Ports], service: str) -> str:
-    return f"{LOOPBACK}:{known.get(service, {}).get('internal', 0)}"
-
-
-def _directory_settings(layout: Layout, known: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
-    del layout
-    return {"CA": _internal(known, "ca"), "CACHE": redis_url}
-
-
-def _delivery_settings(layout: Layout, known: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
-    del layout
-    return {"DIRECTORY": _internal(known, "directory"), "MAILBOXES": redis_url}
-
-
-def init_arguments(layout: Layout) -> list[str]:
-    """Return the arguments with which ``keypost-ca`` makes the realm."""
-    suites = ",".join(layout.allowed_suites)
-    return ["init", str(layout.realm_folder), "--realm", layout.realm, "--suites", suites]
-
-
-def bundle_arguments(layout: Layout, ports: Mapping[str, Ports]) -> list[str]:
-    """Return the arguments with which ``keypost-ca`` writes the bundle."""
-    endpoints = [f"--{service}={LOOPBACK}:{ports[service]['public']}" for service in SERVICES]
-    files = ["--tls-roots", str(layout.certificates / "public-root.pem"), "--output", str(layout.bundle)]
-    return ["bundle", "--realm-folder", str(layout.realm_folder), *endpoints, *files]
+def _internal(ports: Mapping[str, Ports], service: str) -> str:
+    return f"{LOOPBACK}:{ports[service]['internal']}"

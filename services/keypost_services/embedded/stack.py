@@ -5,16 +5,18 @@ Everything listens on the loopback address with TLS, everything lies in one fold
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from keypost.clock import system_clock
 from keypost_services.embedded import certificates
-from keypost_services.embedded.layout import SERVICES, Layout, Ports, bundle_arguments, init_arguments, settings_of
-from keypost_services.embedded.processes import Process, StartFailed, clean_environment
+from keypost_services.embedded.layout import SERVICES, Layout, Ports, settings_of
+from keypost_services.embedded.lock import FolderLock
+from keypost_services.embedded.ports import choose_ports
+from keypost_services.embedded.processes import Process, StartFailed
+from keypost_services.embedded.realm import prepare_realm
 from keypost_services.embedded.valkey import Valkey
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
-COMMAND_SECONDS = 60.0
+ATTEMPTS = 3
+PORT_TAKEN = ("cannot listen", "already in use")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Stack:
         self.layout = layout
         self._died = threading.Event()
         self._obituary: str | None = None
+        self._lock = FolderLock(layout.folder)
         self._valkey = Valkey(layout.folder / "valkey")
         self._processes: list[Process] = []
         self._ports: dict[str, Ports] = {}
@@ -75,82 +79,56 @@ class Stack:
         return f"127.0.0.1:{ports['public']} TLS, 127.0.0.1:{ports['internal']} mutual TLS"
 
     def start(self) -> None:
-        """Start everything; return when everything serves and the bundle is written.
+        """Start everything, all at once; return when everything serves.
 
         Raises:
             StartFailed: a part did not start; what had started is stopped again.
         """
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
+        for last in range(ATTEMPTS - 1, -1, -1):
+            try:
+                self._start()
+            except BaseException as error:
+                self.stop()
+                if last and isinstance(error, StartFailed) and any(words in str(error) for words in PORT_TAKEN):
+                    continue
+                raise
+            return
 
     def _start(self) -> None:
-        self._prepare_folder()
+        layout = self.layout
+        self._died.clear()
+        self._obituary = None
+        layout.log_folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
         self._take(self._valkey.start())
-        if not self.layout.realm_folder.exists():
-            self.command("ca", *init_arguments(self.layout))
-        remembered = self._remembered_ports()
+        self._ports = choose_ports(layout.ports_file)
+        if not layout.certificates.exists():
+            certificates.issue(layout.certificates, layout.realm, SERVICES)
+        prepare_realm(layout, self._ports, system_clock)
         self._valkey.wait()
-        for service in SERVICES:
-            self._start_service(service, remembered.get(service, {}))
-        self._remember_ports()
-        self.command("ca", *bundle_arguments(self.layout, self._ports))
+        started = [(self._start_service(service), layout.ready_file(service)) for service in SERVICES]
+        for process, ready_file in started:
+            process.wait_until(ready_file.exists, READY_SECONDS)
 
-    def _prepare_folder(self) -> None:
-        self.layout.folder.mkdir(parents=True, exist_ok=True)
-        self.layout.log_folder.mkdir(exist_ok=True)
-        if not self.layout.certificates.exists():
-            certificates.issue(self.layout.certificates, self.layout.realm, SERVICES)
-
-    def _start_service(self, service: str, wanted: Ports) -> None:
-        ready_file = self.layout.ready_file(service)
-        ready_file.unlink(missing_ok=True)
-        environment = settings_of(self.layout, service, wanted, self._ports, self._valkey.url)
-        command = [sys.executable, "-m", f"keypost_services.{service}", "serve"]
-        process = Process(service, command, self.layout.log(service), environment)
+    def _start_service(self, service: str) -> Process:
+        self.layout.ready_file(service).unlink(missing_ok=True)
+        environment = settings_of(self.layout, service, self._ports, self._valkey.url)
+        command = [sys.executable, "-m", f"keypost_services.{service}"]
+        process = Process(
+            service, [*command, "serve"] if service == "ca" else command, self.layout.log(service), environment
+        )
         process.start()
         self._take(process)
-        process.wait_until(ready_file.exists, READY_SECONDS)
-        ready = json.loads(ready_file.read_text())
-        self._ports[service] = {"public": ready["public_port"], "internal": ready["internal_port"]}
+        return process
 
     def _take(self, process: Process) -> None:
         self._processes.append(process)
         process.watch(self._note_death)
 
     def _note_death(self, process: Process) -> None:
-        if not self._died.is_set():
+        if process in self._processes and not self._died.is_set():
             self._obituary = process.obituary()
             self._died.set()
-
-    def command(self, service: str, *arguments: str) -> str:
-        """Run a command of a service, such as ``init``; return what it prints.
-
-        Raises:
-            StartFailed: it failed; the message has what it said.
-        """
-        done = subprocess.run(  # noqa: S603  # our own commands
-            [sys.executable, "-m", f"keypost_services.{service}", *arguments],
-            env=clean_environment(settings_of(self.layout, service, {}, self._ports, self._valkey.url)),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_SECONDS,
-        )
-        if done.returncode != 0:
-            raise StartFailed(f"keypost-{service} {arguments[0]} failed:\n  {(done.stderr or done.stdout).strip()}")
-        return done.stdout
-
-    def _remembered_ports(self) -> dict[str, Ports]:
-        """Return the ports of the last time, so that the bundle stays right when a stack is started again."""
-        path = self.layout.ports_file
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-
-    def _remember_ports(self) -> None:
-        self.layout.ports_file.write_text(json.dumps(self._ports))
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until a part dies, or for so long.
@@ -179,5 +157,6 @@ class Stack:
             if not process.wait_stopped(STOP_SECONDS):
                 killed.append(process.name)
         self._processes.clear()
+        self._lock.release()
         self._died.set()
         return killed

@@ -79,13 +79,13 @@ class Notebook:
         self.steps.append(step)
         self.tell(step)
 
-    def chapter(self, title: str) -> None:
-        """Begin a chapter."""
+    def chapter(self, title: str, *, file: bool = False) -> None:
+        """Begin a chapter; ``file``: it is about a file, whose many parts take many steps."""
         self.end_chapter()
         self._chapter += 1
         self._begun = time.monotonic()
         self.titles[self._chapter] = title
-        self.tell({"event": "chapter", "chapter": self._chapter, "title": title})
+        self.tell({"event": "chapter", "chapter": self._chapter, "title": title, "file": file})
 
     def end_chapter(self) -> None:
         """Note how long the chapter took."""
@@ -228,7 +228,7 @@ class Story:
         )
 
     async def _send_file(self) -> None:
-        self._note.chapter(f"A file of {FILE_BYTES // 1024 // 1024} MiB goes across")
+        self._note.chapter(f"A file of {FILE_BYTES // 1024 // 1024} MiB goes across", file=True)
         path = self._scene.folder / "holiday.bin"
         content = os.urandom(FILE_BYTES)
         path.write_bytes(content)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.rule import Rule
@@ -20,6 +20,9 @@ from keypost.cli.text import harmless, size_of
 
 PIPED_WIDTH = 110
 WIDEST = 120
+COLUMNS: tuple[tuple[int, JustifyMethod], ...] = ((5, "right"), (0, "left"), (10, "left"), (7, "right"), (12, "right"))
+"""Widths (0: what is left) and justification: step, title, actor, process, time."""
+REST = sum(width for width, _ in COLUMNS) + len(COLUMNS) - 1
 LIST_NAMES = {"negotiation": "Key negotiation", "renewal": "CA key info renewal"}
 
 Event = Mapping[str, Any]
@@ -60,6 +63,8 @@ class HumanTeller:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or _console()
         self._list = ""
+        self._quiet = False
+        self._unseen = 0
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._ways: Mapping[str, Callable[[Event], None]] = {
@@ -75,7 +80,7 @@ class HumanTeller:
 
     def tell(self, event: Event) -> None:
         """Show the event."""
-        if event["event"] != "file_progress":
+        if event["event"] not in {"file_progress", "step"}:
             self.close()
         self._ways[event["event"]](event)
 
@@ -101,6 +106,7 @@ class HumanTeller:
 
     def _chapter(self, event: Event) -> None:
         self._list = ""
+        self._quiet, self._unseen = event["file"], 0
         self._console.print()
         self._console.print(
             Rule(Text(f"{event['chapter']}  {event['title']}", style="bold cyan"), align="left", style="cyan")
@@ -115,33 +121,35 @@ class HumanTeller:
         self._console.print(Text(f"  {event['actor']} is {state}", style="green" if event["online"] else "yellow"))
 
     def _step(self, event: Event) -> None:
+        if self._quiet:
+            self._unseen += 1
+            return
         if event["list"] != self._list:
             self._list = event["list"]
             self._console.print(Text(f"  {LIST_NAMES[self._list]}", style="bold"))
         table = Table.grid(padding=(0, 1))
-        for width, justify in (
-            (5, "right"),
-            (self._console.width - 45, "left"),
-            (11, "left"),
-            (8, "right"),
-            (13, "right"),
-        ):
-            table.add_column(width=width, justify=justify)  # type: ignore[arg-type]  # a literal in a tuple
-        title = Text(event["title"])
-        if event["facts"]:
-            title.append(f"\n{harmless(facts_for_people(event['facts']))}", style="dim")
+        for width, justify in COLUMNS:
+            table.add_column(width=width or self._console.width - REST, justify=justify)
         who = Text(short_actor(event["actor"]), style="cyan")
-        table.add_row(Text(str(event["step"]), style="bold"), title, who, *_process_and_time(event))
+        table.add_row(Text(str(event["step"]), style="bold"), Text(event["title"]), who, *_process_and_time(event))
         self._console.print(table)
+        if event["facts"]:
+            facts = Text(harmless(facts_for_people(event["facts"])), style="dim")
+            self._console.print(Padding(facts, (0, 0, 0, 6)))
 
     def _message(self, event: Event) -> None:
         if "file" in event:
-            self._console.print(
-                Text(f"  {event['actor']} has {harmless(event['file']['name'])}, {size_of(event['file']['size'])}")
-            )
+            self._file(event)
             return
         line = Text(f"  {event['actor']} reads: ", style="green").append(f"“{harmless(event['text'])}”", style="bold")
         self._console.print(line)
+
+    def _file(self, event: Event) -> None:
+        file = event["file"]
+        what = f"  {event['actor']} has {harmless(file['name'])}, {size_of(file['size'])}, SHA-256 "
+        line = Text(what, style="green").append(file["sha256_of_saved"], style="bold")
+        self._console.print(line, soft_wrap=True)
+        self._console.print(Text(f"  (in parts, each a sealed message: {self._unseen} steps as above)", style="dim"))
 
     def _operations(self, event: Event) -> None:
         kinds = ", ".join(f"{kind} {count}" for kind, count in event["by_kind"].items())

@@ -56,12 +56,11 @@ class Valkey:
 
     Args:
         folder: Where its data, its configuration and its log go.
-        port: The port to serve on; None for a free one.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = port
+        self.port = 0
         self._password = secrets.token_urlsafe(32)
         self._process: Process | None = None
 
@@ -78,7 +77,7 @@ class Valkey:
         """
         binary = find_server()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = self.port or free_port()
+        self.port = free_port()
         self._process = Process("valkey", [str(binary), str(self._write_configuration())], self.folder / "valkey.log")
         self._process.start()
         return self._process

@@ -16,6 +16,8 @@ STEP = {
     "actor": "ca",
     "fingerprint": "ab",
     "service": "ca",
+    "peer": "ipv4:127.0.0.1:1",
+    "request_id": "0a",
     "level": "info",
     "time": "2026-01-01T00:00:00.250000Z",
 }

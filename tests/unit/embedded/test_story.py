@@ -35,7 +35,7 @@ def test_what_the_ca_does_is_told_by_the_ca() -> None:
     [([True], None, True), ([True, False], None, False), ([True], "x", False), ([], None, False)],
 )
 def test_all_is_well_only_if_every_check_holds(outcomes: list[bool], failure: str | None, ok: bool) -> None:  # noqa: FBT001
-    notebook = Notebook([].append, NoCa())
+    notebook = Notebook(list[dict[str, Any]]().append, NoCa())
     notebook.chapter("one")
     for outcome in outcomes:
         notebook.check("a check", outcome)
@@ -51,14 +51,19 @@ def all_events() -> list[dict[str, Any]]:
     services = [{"name": "ca", "process": 3, "serves": "127.0.0.1:1"}]
     return [
         {"event": "start", "realm": "example.org", "suite": "RSA1024_AES128", "folder": "/x", "services": services},
-        {"event": "chapter", "chapter": 1, "title": "Begin"},
+        {"event": "chapter", "chapter": 1, "title": "Begin", "file": False},
         {"event": "presence", "actor": "bob", "process": 1, "online": False, "time": 0},
         step_event(1),
         message,
         {**operations, "total": 0, "by_kind": {}},
         {**operations, "total": 2, "by_kind": {"seal": 1, "sign": 1}},
         {"event": "file_progress", "process": 1, "done": 5, "total": 5},
-        {"event": "message", "actor": "bob", "process": 1, "file": {"name": "a.bin", "size": 5}},
+        {
+            "event": "message",
+            "actor": "bob",
+            "process": 1,
+            "file": {"name": "a.bin", "size": 5, "sha256_of_saved": "cd" * 32},
+        },
         {"event": "summary", "ok": False, "failure": "why", "chapters": [chapter], "checks": [check], "seconds": 1.0},
     ]
 

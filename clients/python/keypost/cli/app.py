@@ -136,6 +136,18 @@ def renew(context: typer.Context) -> None:
 
 
 @app.command()
+def accept(
+    context: typer.Context,
+    username: Username,
+    root: Annotated[
+        str, typer.Argument(help="The fingerprint of the new root, as the error IDENTITY_CHANGED names it.")
+    ],
+) -> None:
+    """Accept that USERNAME has a new identity, after you compared its fingerprint in another way."""
+    _perform(context, commands.accept(username, root))
+
+
+@app.command()
 def rotate(context: typer.Context, username: Username) -> None:
     """Negotiate a new session key with USERNAME now."""
     _perform(context, commands.rotate(username))

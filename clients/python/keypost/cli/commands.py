@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,16 +102,18 @@ def receive(folder: Path, count: int | None, *, follow: bool) -> Action:
 
     async def action(client: Client, output: Output) -> None:
         received = 0
-        async for message in client.receive(follow=follow or count is not None):
-            output.message(message)
-            if message.file is not None:
-                path = await save(message.file, folder)
-                name, sha256 = path.name, message.file.sha256.hex()
-                output.result("file_saved", f"Saved as {path}.", path=str(path), name=name, sha256=sha256)
-            received += 1
-            if received == count:
-                break
-        if not received and not follow:
+        async with contextlib.aclosing(client.receive(follow=follow or count is not None)) as messages:
+            async for message in messages:
+                output.message(message)
+                if message.file is not None:
+                    path = await save(message.file, folder)
+                    output.result("file_saved", f"    saved as {path}", path=str(path), size=message.file.size)
+                # Now, not when the next one comes: Ctrl-C while waiting must not show this one again.
+                await client.set_handled(message)
+                received += 1
+                if received == count:
+                    break
+        if not received:
             output.result("nothing", "Nothing waits.")
 
     return action
@@ -149,9 +152,7 @@ def devices() -> Action:
     """Return the command that shows the devices of the own user."""
 
     async def action(client: Client, output: Output) -> None:
-        if client.address is None:
-            raise UsageError("this profile is no device yet: enroll first")
-        show_record(await client.keys(client.address.username), output, "devices", own=client.address)
+        show_record(await client.devices(), output, "devices", own=client.address)
 
     return action
 
@@ -188,6 +189,20 @@ def renew() -> Action:
         key = await client.renew()
         digits = key.fingerprint.hex()
         output.result("renewed", f"Your new key is {digits[:8]}.", fingerprint=digits, expire_time=key.expire_time)
+
+    return action
+
+
+def accept(username: str, root: str) -> Action:
+    """Return the command that accepts a changed identity."""
+
+    async def action(client: Client, output: Output) -> None:
+        try:
+            fingerprint = bytes.fromhex(root)
+        except ValueError as error:
+            raise UsageError("ROOT is the fingerprint in hexadecimal digits, as the error names it") from error
+        record = await client.accept_identity(username, fingerprint)
+        output.result("accepted", f"The new identity of {username} is accepted.", username=username, epoch=record.epoch)
 
     return action
 

@@ -53,7 +53,11 @@ BY_TYPE: tuple[tuple[type[KeypostError], ExitCode], ...] = (
     (UnreachableError, ExitCode.UNREACHABLE),
     (RefusedError, ExitCode.REFUSED),
 )
-BY_PACKAGE = (("keypost.keystore", ExitCode.STORE), ("keypost.protocol", ExitCode.KEYS))
+BY_PACKAGE = (
+    ("keypost.keystore", ExitCode.STORE),
+    ("keypost.protocol", ExitCode.KEYS),
+    ("keypost.client", ExitCode.KEYS),
+)
 
 HINTS = {
     "UNREACHABLE": "Is the service running, and does the bundle name its address?",
@@ -62,13 +66,16 @@ HINTS = {
     "APPROVAL_REQUIRED": "This user has a device already; another username, or a profile of that device, is needed.",
     "SUITE_NOT_ALLOWED": "The realm does not allow this suite; leave --suite out for the default.",
     "SUITE_REFUSED": "Lower --minimum-suite only if you know why: what is below it is broken in practice.",
-    "IDENTITY_CHANGED": "Ask the other person, in another way, whether the new key is theirs before you go on.",
+    "IDENTITY_CHANGED": "Compare the new fingerprint with the other person in another way; "
+    "then: keypost accept {username} {root}",
     "DEVICE_KEY_STOLEN": "Somebody else renewed this device's key: tell your administrator, and use another device.",
     "CLOCK_AHEAD": "Check the clock of this machine.",
+    "CLOCK_WRONG": "Set the clock of this machine.",
     "RECORD_EXPIRED": "Check the clock of this machine.",
     "MAILBOX_FULL": "The recipient has to read first; try again later.",
     "WRONG_PASSPHRASE": "Try again; without the right passphrase nobody can open this profile.",
     "KEY_STORE_MISSING": "Enroll first: keypost --profile NAME --bundle FILE enroll USERNAME",
+    "NOT_ENROLLED": "Enroll first: keypost --profile NAME --bundle FILE enroll USERNAME",
     "KEY_STORE_LOCKED": "End the other command that uses this profile, or wait for it.",
 }
 
@@ -82,3 +89,14 @@ def exit_code_of(error: KeypostError) -> ExitCode:
         if any(base.__module__.startswith(package) for base in type(error).__mro__):
             return code
     return ExitCode.FAILED
+
+
+def hint_for(error: KeypostError) -> str | None:
+    """Return what a person can do about ``error``, if there is something to say."""
+    hint = HINTS.get(error.reason)
+    if hint is None:
+        return None
+    try:
+        return hint.format_map(error.metadata)
+    except KeyError:  # this error does not say so much
+        return hint.partition(";")[0]

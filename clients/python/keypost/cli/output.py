@@ -41,7 +41,10 @@ class Output(Protocol):
     def progress(self, name: str, done: int, total: int) -> None:
         """Show how far a file is."""
 
-    def error(self, error: str, sentence: str, hint: str | None) -> None:
+    def notice(self, kind: str, reason: str, sentence: str) -> None:
+        """Say what no command asked for: a message that waits or was set aside, a suspicion."""
+
+    def error(self, reason: str, sentence: str, hint: str | None, facts: Mapping[str, str]) -> None:
         """Say what went wrong, and what to do."""
 
     def close(self) -> None:
@@ -80,9 +83,13 @@ class JsonOutput:
         """Write how far a file is."""
         self._write("file_progress", {"name": name, "done": done, "total": total})
 
-    def error(self, error: str, sentence: str, hint: str | None) -> None:
+    def notice(self, kind: str, reason: str, sentence: str) -> None:
+        """Write the notice."""
+        self._write("notice", {"kind": kind, "reason": reason, "message": sentence})
+
+    def error(self, reason: str, sentence: str, hint: str | None, facts: Mapping[str, str]) -> None:
         """Write the error."""
-        self._write("error", {"reason": error, "message": sentence, "hint": hint})
+        self._write("error", {"reason": reason, "message": sentence, "hint": hint, "facts": dict(facts)})
 
     def close(self) -> None:
         """Nothing is on display."""
@@ -140,14 +147,19 @@ class HumanOutput:
             self._tasks[name] = self._progress.add_task(harmless(name), total=total)
         self._progress.update(self._tasks[name], completed=done)
 
-    def error(self, error: str, sentence: str, hint: str | None) -> None:
+    def notice(self, kind: str, reason: str, sentence: str) -> None:
+        """Print the notice."""
+        del kind
+        self._err.print(Text(f"note: {harmless(sentence)} ({reason})", style="yellow"))
+
+    def error(self, reason: str, sentence: str, hint: str | None, facts: Mapping[str, str]) -> None:
         """Print the sentence, its reason and the hint."""
+        del facts
         self.close()
-        self._err.print(
-            Text("keypost: ", style="bold red").append(harmless(sentence)).append(f" ({error})", style="dim")
-        )
+        line = Text("keypost: ", style="bold red").append(harmless(sentence)).append(f" ({reason})", style="dim")
+        self._err.print(line)
         if hint:
-            self._err.print(f"         {hint}")
+            self._err.print(f"         {harmless(hint)}")
 
     def close(self) -> None:
         """End the progress bars."""
@@ -198,6 +210,7 @@ def message_as_json(message: Received) -> dict[str, Any]:
         "counter": message.counter,
         "send_time": message.send_time,
         "accept_time": message.accept_time,
+        "key_id": message.key_id.hex(),
         "media_type": message.media_type,
         "redelivered": message.redelivered,
         "missed": message.missed,

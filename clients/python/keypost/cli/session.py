@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keypost.cli.exit_codes import HINTS, ExitCode, FileError, UsageError, exit_code_of
+from keypost.cli.exit_codes import ExitCode, FileError, UsageError, exit_code_of, hint_for
 from keypost.cli.output import HumanOutput, JsonOutput, Output
 from keypost.cli.profiles import profile_path
 from keypost.client import Client
@@ -61,14 +61,13 @@ def perform(options: Options, action: Action, *, creates: bool = False) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except KeypostError as error:
-        output.error(error.reason, str(error), HINTS.get(error.reason))
+        output.error(error.reason, str(error), hint_for(error), error.metadata)
         return exit_code_of(error)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        output.error(
-            "UNEXPECTED", f"something unforeseen happened: {type(error).__name__}", f"{DEBUG_VARIABLE}=1 shows where."
-        )
+        sentence = f"something unforeseen happened: {type(error).__name__}"
+        output.error("UNEXPECTED", sentence, f"{DEBUG_VARIABLE}=1 shows where.", {})
         return ExitCode.FAILED
     finally:
         output.close()
@@ -89,6 +88,7 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
         unlock=unlock_for(options, new=creates and not profile.exists()),
         bundle=options.bundle,
         observer=observer,
+        on_event=lambda event: output.notice(event.kind, event.reason, event.sentence),
         minimum_suite=suite_named(options.minimum_suite),
     )
     async with client:

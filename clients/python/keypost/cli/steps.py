@@ -42,10 +42,12 @@ def short_actor(actor: str) -> str:
 
 def facts_for_people(facts: Any) -> str:
     """Return facts as ``name value`` pairs; fingerprints by their first eight digits."""
-    return " · ".join(f"{name.replace('_', ' ')} {_short_value(value)}" for name, value in facts.items())
+    return " · ".join(f"{name.replace('_', ' ')} {_for_people(name, value)}" for name, value in facts.items())
 
 
-def _short_value(value: str | int) -> str:
+def _for_people(name: str, value: str | int) -> str:
+    if isinstance(value, int) and name.endswith(("_time", "_until")):
+        return datetime.fromtimestamp(value / 1000, UTC).astimezone().strftime("%Y-%m-%d")
     if isinstance(value, str) and len(value) >= FINGERPRINT_DIGITS and set(value) <= set("0123456789abcdef"):
         return f"{value[:SHORT]}…"
     return str(value)
