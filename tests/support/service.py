@@ -118,7 +118,7 @@ async def serving(
 
     @contextlib.asynccontextmanager
     async def compose(_runtime: Runtime) -> AsyncIterator[Parts]:
-        yield Parts([(SERVICE, add, servicer)], device_keys, **(parts or {}))
+        yield Parts(**{"services": [(SERVICE, add, servicer)], "device_keys": device_keys, **(parts or {})})
 
     options: dict[str, Any] = {"clock": clock} if clock else {}
     log = make_logger("delivery", "debug", "json", output)

@@ -31,8 +31,6 @@ def run_service(name: str, settings: SettingsT, compose: Compose[SettingsT]) -> 
     Returns:
         0 after a drain; 1 if the service could not start or broke, after one line on standard error.
     """
-    # The core's own lines are not JSON, and say nothing that a call's line does not.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     route_standard_logging(settings.log_format)
     log = make_logger(name, settings.log_level, settings.log_format)
     try:

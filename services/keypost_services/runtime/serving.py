@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -117,6 +118,7 @@ class RunningService(Generic[SettingsT]):
         internal_port: The port where services call; None: there is none.
         metrics_port: The port of the metrics; None: there is none.
         server: The gRPC server.
+        calls: Runs its calls.
     """
 
     runtime: Runtime[SettingsT]
@@ -124,6 +126,7 @@ class RunningService(Generic[SettingsT]):
     internal_port: int | None
     metrics_port: int | None
     server: grpc.aio.Server
+    calls: Calls
 
 
 def draw_id() -> str:
@@ -171,7 +174,7 @@ async def running(
         server, ports = _server(name, runtime, parts, calls)
         await server.start()
         stack.push_async_callback(_drain, server, calls, health, settings.drain_seconds)
-        service = RunningService(runtime, *ports, metrics_port, server)
+        service = RunningService(runtime, *ports, metrics_port, server, calls)
         health.set_serving(*(entry[0] for entry in parts.services), serving=True)
         if settings.ready_file:
             stack.callback(settings.ready_file.unlink, missing_ok=True)
@@ -243,10 +246,21 @@ def _bind(
     listen = getattr(settings, field_name)
     credentials = server_credentials(files, log)
     try:
+        _try_to_bind(listen)
         return server.add_secure_port(listen, credentials)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         variable = variable_of(type(settings), field_name)
-        raise StartError(f"{variable}: cannot listen at {listen}; is it taken?") from error
+        raise StartError(f"{variable}: cannot listen at {listen}: {error}") from error
+
+
+def _try_to_bind(listen: str) -> None:
+    """Raise OSError if nobody can listen there: gRPC's core would say so on standard error in words of its own."""
+    host, _, port = listen.rpartition(":")
+    if port != "0":
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
 
 
 async def _serve_metrics(stack: contextlib.AsyncExitStack, runtime: Runtime[Any]) -> int:

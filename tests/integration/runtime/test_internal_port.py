@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.delivery.v1 import delivery_service_pb2_grpc
+from keypost_services.embedded import certificates
+from keypost_services.embedded.certificates import Authority, service_names, write
+from keypost_services.runtime.auth import current_caller
+from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.errors import StartError
+from keypost_services.runtime.identity import service_uri
+from keypost_services.runtime.method_table import services
+from support.service import REALM, SEND, error_info, serving, settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from cryptography.x509 import GeneralName
+
+    from support.service import ServiceUnderTest
+
+HEALTH = {"/grpc.health.v1.Health/Check": services("directory")}
+FOR_DIRECTORY = {SEND: services("directory")}
+
+
+class Root:
+    """A service root whose private key the test keeps: it can issue what a real one would not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority("service root")
+        certificates.issue(folder, REALM, ["delivery"])
+        (folder / "service-root.pem").write_bytes(self.authority.root_pem)
+        write(self.authority.issue("delivery", service_names(REALM, "delivery")), folder / "delivery/internal")
+
+    async def call(
+        self, service: ServiceUnderTest, names: list[GeneralName], authority: Authority | None = None
+    ) -> Any:
+        issued = (authority or self.authority).issue("caller", names)
+        async with service.internal_channel(issued.certificate_pem, issued.private_key_pem) as channel:
+            return await delivery_service_pb2_grpc.DeliveryServiceStub(channel).Send(pb.SendRequest(), timeout=10)
+
+
+def uri(text: str) -> x509.UniformResourceIdentifier:
+    return x509.UniformResourceIdentifier(text)
+
+
+@contextlib.asynccontextmanager
+async def internal_service(folder: Path, **options: Any) -> AsyncIterator[tuple[Root, ServiceUnderTest]]:
+    root = Root(folder)
+    async with serving(folder, methods=FOR_DIRECTORY, **options) as service, asyncio.timeout(20):
+        yield root, service
+
+
+async def test_a_service_is_known_by_its_certificate(tmp_path: Path) -> None:
+    seen = []
+
+    async def look(_request: Any, _context: Any) -> pb.SendResponse:
+        seen.append(current_caller())
+        return pb.SendResponse()
+
+    async with internal_service(tmp_path) as (root, service):
+        service.servicer.on_send = look
+        await root.call(service, list(service_names(REALM, "directory")))
+    assert [caller.service for caller in seen] == ["directory"]
+
+
+@pytest.mark.parametrize(
+    ("uris", "code", "reason"),
+    [
+        ([service_uri(REALM, "ca")], "PERMISSION_DENIED", "METHOD_NOT_ADMITTED"),
+        ([service_uri("example.com", "directory")], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
+        ([service_uri(REALM, "directory"), service_uri(REALM, "ca")], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
+        ([f"{service_uri(REALM, 'directory')}?"], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
+        ([], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
+    ],
+)
+async def test_another_service_or_another_number_of_uris_is_refused(
+    tmp_path: Path, uris: list[str], code: str, reason: str
+) -> None:
+    names: list[GeneralName] = [x509.DNSName("directory.keypost.internal"), *(uri(text) for text in uris)]
+    async with internal_service(tmp_path) as (root, service):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await root.call(service, names)
+    assert (caught.value.code().name, error_info(caught.value).reason) == (code, reason)
+
+
+async def test_a_certificate_of_another_root_does_not_get_through_the_handshake(tmp_path: Path) -> None:
+    async with internal_service(tmp_path) as (root, service):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await root.call(service, list(service_names(REALM, "directory")), Authority("foreign root"))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not service.events("call")
+
+
+async def test_without_a_certificate_nobody_gets_in(tmp_path: Path) -> None:
+    async with internal_service(tmp_path) as (root, service):
+        credentials = grpc.ssl_channel_credentials(root.authority.root_pem)
+        options = [("grpc.ssl_target_name_override", "delivery.keypost.internal")]
+        target = f"127.0.0.1:{service.running.internal_port}"
+        async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await delivery_service_pb2_grpc.DeliveryServiceStub(channel).Send(pb.SendRequest(), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not service.events("call")
+
+
+async def test_what_is_for_services_is_refused_on_the_public_port(tmp_path: Path) -> None:
+    async with internal_service(tmp_path) as (_, service), service.public_channel() as channel:
+        stub = delivery_service_pb2_grpc.DeliveryServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Send(pb.SendRequest(), metadata=(("authorization", "Bearer x"),), timeout=10)
+        assert error_info(caught.value).reason == "METHOD_NOT_ADMITTED"
+
+
+async def test_a_channel_between_services_accepts_only_the_service_it_wants(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    write(root.authority.issue("directory", service_names(REALM, "directory")), tmp_path / "caller")
+    files: dict[str, Any] = {
+        "internal_tls_certificate": tmp_path / "caller.pem",
+        "internal_tls_private_key": tmp_path / "caller.key",
+    }
+    settings = settings_for(tmp_path, **files)
+    async with serving(tmp_path, methods=HEALTH) as service, asyncio.timeout(20):
+        target = f"127.0.0.1:{service.running.internal_port}"
+        async with internal_channel(target, settings, "delivery") as channel:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        async with internal_channel(target, settings, "ca") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_service_does_not_start_with_a_certificate_of_another(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    write(root.authority.issue("delivery", service_names(REALM, "ca")), tmp_path / "delivery/internal")
+    with pytest.raises(StartError, match="certificate of ca, and this is delivery"):
+        async with serving(tmp_path):
+            pass
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "delivery"
+    async with serving(tmp_path) as service, asyncio.timeout(20):
+        renewed = Authority("new public root")
+        async with service.public_channel() as channel:
+            await health(channel)
+        (folder / "public.key").write_text("half a file")
+        async with service.public_channel() as channel:
+            await health(channel)
+        assert service.events("certificate not renewed")
+        write(renewed.issue("delivery", certificates.LOOPBACK), folder / "public")
+        (tmp_path / "public-root.pem").write_bytes(renewed.root_pem)
+        async with service.public_channel() as channel:
+            await health(channel)
+        assert service.events("certificate renewed")
+
+
+async def health(channel: grpc.aio.Channel) -> None:
+    await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.delivery.v1 import delivery_service_pb2_grpc
+from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.method_table import METHODS, anyone
+from support.service import SEND, SERVICE, error_info, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.service import ServiceUnderTest
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+async def get(service: ServiceUnderTest, path: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{service.running.metrics_port}{path}"
+
+    def fetch() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    return await asyncio.to_thread(fetch)
+
+
+async def test_calls_and_refusals_are_counted(tmp_path: Path) -> None:
+    async def refuse(_request: Any, _context: Any) -> Any:
+        raise ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL", "full")
+
+    async with (
+        serving(tmp_path, methods={SEND: anyone()}, metrics_listen="127.0.0.1:0") as service,
+        service.public_channel() as channel,
+    ):
+        stub = delivery_service_pb2_grpc.DeliveryServiceStub(channel)
+        await stub.Send(pb.SendRequest())
+        service.servicer.on_send = refuse
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Send(pb.SendRequest())
+        service.running.runtime.health.set_degraded("cache", "away")
+        status, text = await get(service, "/metrics")
+    assert status == 200
+    for line in (
+        f'keypost_calls_total{{code="OK",method="{SEND}"}} 1.0',
+        f'keypost_calls_total{{code="RESOURCE_EXHAUSTED",method="{SEND}"}} 1.0',
+        f'keypost_refusals_total{{method="{SEND}",reason="MAILBOX_FULL"}} 1.0',
+        f'keypost_call_seconds_count{{method="{SEND}"}} 2.0',
+        f'keypost_calls_under_way{{method="{SEND}"}} 0.0',
+        'keypost_degraded{part="cache"} 1.0',
+    ):
+        assert line in text
+
+
+async def test_probes_over_http(tmp_path: Path) -> None:
+    async with serving(tmp_path, metrics_listen="127.0.0.1:0") as service:
+        health = service.running.runtime.health
+        assert await get(service, "/live") == (200, '{"live": true}')
+        assert await get(service, "/ready") == (200, '{"ready": true, "degraded": {}}')
+        health.set_degraded("cache", "away")
+        status, text = await get(service, "/ready")
+        assert (status, json.loads(text)["degraded"]) == (200, {"cache": "away"})
+        health.set_serving(serving=False)
+        assert (await get(service, "/ready"))[0] == 503
+        assert (await get(service, "/nothing"))[0] == 404
+
+
+async def test_health_over_grpc(tmp_path: Path) -> None:
+    async with serving(tmp_path, methods=METHODS) as service, service.public_channel() as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", SERVICE):
+            assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
+        service.running.runtime.health.set_degraded("cache", "away")
+        assert (await stub.Check(health_pb2.HealthCheckRequest(service="cache"))).status == NOT_SERVING
+        assert set((await stub.List(health_pb2.HealthListRequest())).statuses) == {"", SERVICE, "cache"}
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Check(health_pb2.HealthCheckRequest(service="nothing"))
+    assert (caught.value.code(), error_info(caught.value).reason) == (grpc.StatusCode.NOT_FOUND, "HEALTH_NAME_UNKNOWN")
+
+
+async def list_services(channel: grpc.aio.Channel) -> set[str]:
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    answers = [answer async for answer in stub.ServerReflectionInfo(iter([request]), timeout=10)]
+    return {service.name for service in answers[0].list_services_response.service}
+
+
+async def test_reflection_only_where_it_is_switched_on(tmp_path: Path) -> None:
+    async with serving(tmp_path, reflection=True) as service, service.public_channel() as channel:
+        assert SERVICE in await list_services(channel)
+    async with serving(tmp_path) as service, service.public_channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await list_services(channel)
+    assert error_info(caught.value).reason == "METHOD_NOT_ADMITTED"
+
+
+async def test_a_draining_service_refuses_new_calls(tmp_path: Path) -> None:
+    async with serving(tmp_path, methods={SEND: anyone()}) as service, service.public_channel() as channel:
+        service.running.calls.drain()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await delivery_service_pb2_grpc.DeliveryServiceStub(channel).Send(pb.SendRequest())
+    assert (caught.value.code(), error_info(caught.value).reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")

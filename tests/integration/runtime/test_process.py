@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from keypost.ca.v1 import ca_service_pb2 as pb
+from keypost.ca.v1 import ca_service_pb2_grpc
+from keypost_services.embedded.certificates import issue
+from support.service import REALM, error_info
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TESTS = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "support.example_service")
+
+
+class Process:
+    """The example service, its output read line by line."""
+
+    def __init__(self, folder: Path, process: asyncio.subprocess.Process) -> None:
+        self.folder = folder
+        self.process = process
+        self.lines: list[dict[str, Any]] = []
+
+    async def line(self, event: str) -> dict[str, Any]:
+        """Wait for a log line."""
+        assert self.process.stdout is not None
+        while raw := await self.process.stdout.readline():
+            self.lines.append(json.loads(raw))
+            if self.lines[-1]["event"] == event:
+                return self.lines[-1]
+        pytest.fail(f"no line says {event}: {self.lines}")
+
+    async def end(self) -> tuple[int, str]:
+        """Return exit code and standard error; the rest of the log is read."""
+        out, err = await self.process.communicate()
+        self.lines += [json.loads(raw) for raw in out.splitlines()]
+        assert self.process.returncode is not None
+        return self.process.returncode, err.decode()
+
+    @property
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+    async def channel(self) -> grpc.aio.Channel:
+        serving = await self.line("serving")
+        credentials = grpc.ssl_channel_credentials((self.folder / "public-root.pem").read_bytes())
+        return grpc.aio.secure_channel(f"127.0.0.1:{serving['public_port']}", credentials)
+
+
+def environment(folder: Path, **changes: str) -> dict[str, str]:
+    issue(folder, REALM, ["example"])
+    settings = {
+        "REALM": REALM,
+        "TLS_CERTIFICATE": str(folder / "example/public.pem"),
+        "TLS_PRIVATE_KEY": str(folder / "example/public.key"),
+        "READY_FILE": str(folder / "ready.json"),
+        "DRAIN_SECONDS": "10",
+        **changes,
+    }
+    own = {f"KEYPOST_EXAMPLE_{name}": value for name, value in settings.items()}
+    return {**os.environ, "PYTHONPATH": str(TESTS), **own}
+
+
+@contextlib.asynccontextmanager
+async def started(folder: Path, *arguments: str, **changes: str) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        env=environment(folder, **changes),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(30):
+            yield Process(folder, process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def end_of(watch: Any) -> grpc.aio.AioRpcError:
+    """Return how a watch of the health ends; until then it may say that the service no longer serves."""
+    try:
+        while (answer := await watch.read()) is not grpc.aio.EOF:
+            assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    except grpc.aio.AioRpcError as error:
+        return error
+    pytest.fail("the watch was not ended")
+
+
+async def test_on_sigterm_what_is_under_way_is_answered_and_nothing_more(tmp_path: Path) -> None:
+    async with started(tmp_path) as service, await service.channel() as channel:
+        ready = json.loads((tmp_path / "ready.json").read_text())
+        assert ready["pid"] == service.process.pid
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call = ca_service_pb2_grpc.CertificateAuthorityServiceStub(channel).GetRealmTrust(pb.GetRealmTrustRequest())
+        await service.line("begun")
+        service.process.send_signal(signal.SIGTERM)
+        assert await call == pb.GetRealmTrustResponse()
+        ended = await end_of(watch)
+        assert (ended.code(), error_info(ended).reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+        code, errors = await service.end()
+    assert (code, errors) == (0, "")
+    assert service.events.index("stopping") < service.events.index("call") < service.events.index("taken apart")
+    assert service.events[-1] == "stopped"
+    assert not (tmp_path / "ready.json").exists()
+
+
+async def test_the_drain_is_bounded(tmp_path: Path) -> None:
+    async with (
+        started(tmp_path, BEHAVIOUR="never-answer", DRAIN_SECONDS="0.2") as service,
+        await service.channel() as channel,
+    ):
+        call = ca_service_pb2_grpc.CertificateAuthorityServiceStub(channel).GetRealmTrust(pb.GetRealmTrustRequest())
+        await service.line("begun")
+        service.process.send_signal(signal.SIGINT)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+        assert (await service.end())[0] == 0
+    assert "taken apart" in service.events
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    async with started(tmp_path, BEHAVIOUR="never-answer") as service, await service.channel() as channel:
+        call = ca_service_pb2_grpc.CertificateAuthorityServiceStub(channel).GetRealmTrust(pb.GetRealmTrustRequest())
+        await service.line("begun")
+        service.process.send_signal(signal.SIGTERM)
+        await service.line("stopping")
+        service.process.send_signal(signal.SIGTERM)
+        assert (await service.end())[0] == 128 + signal.SIGTERM
+        call.cancel()
+    assert service.events[-1] == "stopped at once"
+
+
+async def test_a_signal_before_it_serves_ends_it_too(tmp_path: Path) -> None:
+    async with started(tmp_path, BEHAVIOUR="never-start") as service:
+        await service.line("composing")
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.end() == (0, "")
+
+
+async def test_a_service_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
+    async with started(tmp_path, BEHAVIOUR="refuse-to-start") as service:
+        assert await service.end() == (1, "example: KEYPOST_EXAMPLE_BEHAVIOUR: it was told to refuse\n")
+
+
+async def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    async with started(tmp_path, REALM="No Realm") as service:
+        code, errors = await service.end()
+    assert code == 2
+    assert errors.startswith("KEYPOST_EXAMPLE_REALM: a realm is")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("variable", ["PUBLIC_LISTEN", "METRICS_LISTEN"])
+async def test_a_port_that_is_taken_is_named(tmp_path: Path, variable: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with started(tmp_path, **{variable: listen}) as service:
+            code, errors = await service.end()
+    assert code == 1
+    assert errors.startswith(f"example: KEYPOST_EXAMPLE_{variable}: cannot listen at {listen}")
+    assert errors.count("\n") == 1
+
+
+async def test_a_private_key_that_is_not_the_certificates_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    issue(other, REALM, ["x"])
+    async with started(tmp_path, TLS_PRIVATE_KEY=str(other / "x/public.key")) as service:
+        code, errors = await service.end()
+    assert code == 1
+    assert "the private key is not the certificate's" in errors
+
+
+async def test_help_tells_every_setting_and_further_commands_run(tmp_path: Path) -> None:
+    for arguments, texts in (
+        (["--help"], ["An example of a service.", "KEYPOST_EXAMPLE_REALM (required)", "hello  Say hello."]),
+        (["hello"], ["hello"]),
+    ):
+        async with started(tmp_path, *arguments) as service:
+            out, _ = await service.process.communicate()
+        assert service.process.returncode == 0
+        for text in texts:
+            assert text in out.decode()
