@@ -150,7 +150,9 @@ def test_every_step_says_who_what_when_and_in_which_process(played: Played) -> N
 
 def test_a_stack_that_cannot_start_is_told_and_the_exit_code_says_so(tmp_path: Path) -> None:
     broken = tmp_path / "sitecustomize.py"
-    broken.write_text("import sys\nif 'keypost_services.delivery' in ' '.join(sys.orig_argv): raise SystemExit(9)\n")
+    broken.write_text(
+        "import sys\nif 'keypost_services.delivery' in ' '.join(sys.orig_argv):\n    import os; os._exit(9)\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "keypost_services.embedded", "story", "--json"],
         env=clean_environment({"TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}),

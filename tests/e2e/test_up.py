@@ -12,20 +12,7 @@ import pytest
 from keypost_services.embedded.processes import clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-Up = tuple["subprocess.Popen[bytes]", dict[str, Any]]
-
-
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    with start(tmp_path) as process:
-        try:
-            assert process.stdout is not None
-            yield process, json.loads(process.stdout.readline())
-        finally:
-            process.terminate()
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -45,43 +32,39 @@ def type_in(command: str) -> str:
     return done.stdout
 
 
-def test_the_commands_that_it_shows_work_and_sigterm_leaves_nothing_running(up: Up) -> None:
-    process, facts = up
-    outputs = [type_in(command) for command in facts["commands"]]
-    assert "You are alice/" in outputs[0]
-    assert "You are bob/" in outputs[1]
-    assert "Hello Bob" in outputs[3]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+def first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    assert process.stdout is not None
+    return dict(json.loads(process.stdout.readline()))
+
+
+def assert_gone(facts: dict[str, Any]) -> None:
     for service in facts["services"]:
         with pytest.raises(ProcessLookupError):
             os.kill(service["process"], 0)
 
 
-def test_a_second_start_finds_everybody_again(up: Up, tmp_path: Path) -> None:
-    process, facts = up
-    enroll_alice, enroll_bob, send, receive = facts["commands"]
-    type_in(enroll_alice)
-    type_in(enroll_bob)
-    type_in(send)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        facts = first_line(process)
+        enroll_alice, enroll_bob, send, receive = facts["commands"]
+        assert "You are alice/" in type_in(enroll_alice)
+        assert "You are bob/" in type_in(enroll_bob)
+        assert "Sent to bob" in type_in(send)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert_gone(facts)
     with start(tmp_path) as again:
-        try:
-            assert again.stdout is not None
-            again.stdout.readline()
-            assert "Hello Bob" in type_in(receive)
-        finally:
-            again.terminate()
+        facts = first_line(again)
+        assert "Hello Bob" in type_in(receive)
+        again.send_signal(signal.SIGTERM)
+        assert again.wait(30) == 0
+    assert_gone(facts)
 
 
 def test_a_service_that_dies_ends_it_with_the_tail_of_its_log(tmp_path: Path) -> None:
     with start(tmp_path) as process:
-        assert process.stdout is not None
-        facts = json.loads(process.stdout.readline())
+        facts = first_line(process)
         pid = next(service["process"] for service in facts["services"] if service["name"] == "directory")
         os.kill(pid, signal.SIGKILL)
         assert process.wait(30) == 1
-    for service in facts["services"]:
-        with pytest.raises(ProcessLookupError):
-            os.kill(service["process"], 0)
+    assert_gone(facts)

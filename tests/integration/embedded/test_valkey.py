@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import importlib
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 
-from keypost_services.embedded import valkey
 from keypost_services.embedded.processes import StartFailed
 from keypost_services.embedded.valkey import Valkey, find_on_path, find_server
 
@@ -70,5 +70,5 @@ def test_a_server_on_the_path_serves_where_the_wheel_does_not(monkeypatch: pytes
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(valkey.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     assert find_server() == program

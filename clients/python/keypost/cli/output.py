@@ -122,7 +122,8 @@ class HumanOutput:
         del event
         if not self._out.is_terminal:
             for row in rows:
-                self._out.print("\t".join(str(row[column]) for column in columns))
+                # Past rich, which would replace the tabs.
+                self._out.file.write("\t".join(str(row[column]) for column in columns) + "\n")
             return
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:
