@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -10,10 +9,9 @@ import pytest
 
 from keypost.client import Client, Event, Received
 from keypost.keystore.unlock import Argon2Cost, Passphrase
-from keypost.protocol.suites import STRONG, Suite
 from keypost.transport.retries import Backoff, Calls
 from support.clock import ManualClock
-from support.keys import pooled_key
+from support.keys import KeyPool
 from support.realm import SimulatedRealm
 from support.simulation import Services, serving
 from support.tls import TlsFiles, issue_tls
@@ -21,7 +19,10 @@ from support.tls import TlsFiles, issue_tls
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
     from keypost.protocol.steps import Step
+    from keypost.protocol.suites import Suite
 
 CHEAP = Passphrase("correct horse", Argon2Cost(memory=64, iterations=1, lanes=1))
 
@@ -58,19 +59,22 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def services(clock: ManualClock, tls: TlsFiles) -> AsyncIterator[Services]:
-    async with serving(Services(SimulatedRealm(clock=clock)), tls) as running:
+def generate() -> Callable[[Suite], RSAPrivateKey]:
+    """The keys of the pool, one after the other, whoever asks."""
+    return KeyPool()
+
+
+@pytest.fixture
+async def services(clock: ManualClock, tls: TlsFiles, generate: Any) -> AsyncIterator[Services]:
+    async with serving(Services(SimulatedRealm(clock=clock, new_private_key=generate)), tls) as running:
         yield running
 
 
 @pytest.fixture
-async def open_client(services: Services, tls: TlsFiles, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Open]:
+async def open_client(
+    services: Services, tls: TlsFiles, clock: ManualClock, generate: Any, tmp_path: Path
+) -> AsyncIterator[Open]:
     """Opens the profile of a name; the client is closed at the end."""
-    numbers: dict[Suite, itertools.count[int]] = {}
-
-    def generate(suite: Suite = STRONG) -> Any:
-        return pooled_key(suite, next(numbers.setdefault(suite, itertools.count())))
-
     async with AsyncExitStack() as stack:
 
         async def start(name: str, **options: Any) -> Person:

@@ -356,6 +356,7 @@ class Client:
             raise InvalidArgumentError("this client is closed: open another", field="client")
 
     async def _renew_if_due(self) -> None:
+        await self._parts.renewing.resume()
         if self._automatic_renewal:
             await self._parts.renewing.renew_if_due()
 

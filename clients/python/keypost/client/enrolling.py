@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keypost.ca.v1 import ca_service_pb2
@@ -65,8 +66,8 @@ class Enrolling:
             )
         sign_in = ca_service_pb2.SignIn(one_time_code=code) if code else _open_sign_in()
         pair = await self._resumable(username, suite)
-        if pair is not None and await self._repeat(pair, sign_in):
-            return pair.address
+        if pair is not None and (address := await self._repeat(pair, sign_in)) is not None:
+            return address
         return await self._begin(username, sign_in, suite, pair)
 
     async def resume(self) -> None:
@@ -75,8 +76,7 @@ class Enrolling:
         if ring.current is not None or ring.pending is None:
             return
         try:
-            record = await self._records.get(ring.pending.address.username, refresh=True)
-            await self._finish(ring.pending, record)
+            await self._finish(ring.pending, await self._records.get_as_pending(ring.pending.address.username))
         except KeypostError:
             # Not recorded, or nobody to ask: the next enroll() goes on from here.
             return
@@ -95,18 +95,17 @@ class Enrolling:
             return pending
         return None
 
-    async def _repeat(self, pair: DeviceKeyPair, sign_in: ca_service_pb2.SignIn) -> bool:
+    async def _repeat(self, pair: DeviceKeyPair, sign_in: ca_service_pb2.SignIn) -> Address | None:
         """Ask again what was asked before a crash: the CA answers as it did, if it did."""
         stored = await self._context.store.run(lambda store: store.key_pairs.pending())
         if stored is None:
-            return False
+            return None
         try:
-            await self._ask(pair, pb.SignedKeyRequest.FromString(stored.key_request), sign_in)
+            return await self._ask(pair, pb.SignedKeyRequest.FromString(stored.key_request), sign_in)
         except RefusedError as refused:
             if refused.reason not in BEGIN_ANEW:
                 raise
-            return False
-        return True
+            return None
 
     async def _begin(
         self, username: str, sign_in: ca_service_pb2.SignIn, suite: Suite, pair: DeviceKeyPair | None
@@ -115,39 +114,40 @@ class Enrolling:
             response = await self._ca.begin_enrollment(username, sign_in)
             begun = Begun(response.ca_nonce, response.epoch, response.next_revision, response.current_time)
             check_clock(begun, self._context.clock())
-            if pair is None:
-                pair = await generate(self._context, Address(username, response.device_id), suite)
+            address = Address(username, response.device_id)
+            # The nonce is good for the device id that came with it alone; the key pair stays what it is.
+            pair = await generate(self._context, address, suite) if pair is None else replace(pair, address=address)
             request = fill_request(self._context, pair, begun, pb.KEY_REQUEST_KIND_ENROLL)
             signed = step_1_publish_public_key(request, pair)
             await write_pending(self._context, pair, signed)
+            await self._identity.reload()
             try:
-                await self._ask(pair, signed, sign_in)
+                return await self._ask(pair, signed, sign_in)
             except RefusedError as refused:
                 if refused.reason not in BEGIN_ANEW or not last:
                     raise
-            else:
-                return pair.address
         raise AssertionError
 
-    async def _ask(self, pair: DeviceKeyPair, signed: pb.SignedKeyRequest, sign_in: ca_service_pb2.SignIn) -> None:
+    async def _ask(self, pair: DeviceKeyPair, signed: pb.SignedKeyRequest, sign_in: ca_service_pb2.SignIn) -> Address:
         key_info = await self._ca.enroll(signed, sign_in)
-        await self._identity.reload()
-        await self._finish(pair, await self._records.learn(pair.address.username, key_info))
+        return await self._finish(pair, await self._records.learn(pair.address.username, key_info))
 
-    async def _finish(self, pair: DeviceKeyPair, record: KeyRecord) -> None:
+    async def _finish(self, pair: DeviceKeyPair, record: KeyRecord) -> Address:
         key = record.get(pair.fingerprint)
-        if not key.is_good or key.address != pair.address:
+        if not key.is_good:
             raise KeyUnknownError("the CA's record does not show the new key as good", username=record.username)
 
         def promote(store: KeyStore) -> None:
+            # Which of several requests for one key was recorded, the record says.
+            store.key_pairs.set_key_request(pair.fingerprint, key.request.signed.SerializeToString())
             store.key_pairs.promote(pair.fingerprint, self._context.clock())
-            store.profile.set_address(pair.address)
+            store.profile.set_address(key.address)
 
         await self._context.store.transact(promote)
         await self._identity.reload()
         self._context.negotiation(
             1,
-            pair.address,
+            key.address,
             username=record.username,
             suite=pair.suite.name,
             key_bits=pair.suite.key_bits,
@@ -156,6 +156,7 @@ class Enrolling:
             revision=record.revision,
             expire_time=key.expire_time,
         )
+        return key.address
 
 
 def _open_sign_in() -> ca_service_pb2.SignIn:

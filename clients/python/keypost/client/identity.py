@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from keypost.errors import KeypostError
@@ -14,6 +14,8 @@ from keypost.protocol.suites import suite_for
 from keypost.protocol.tokens import mint_token
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from keypost.client.store_worker import StoreWorker
     from keypost.keystore.port import KeyStore
     from keypost.keystore.values import KeyPair
@@ -63,7 +65,9 @@ class Identity:
 
     async def reload(self) -> None:
         """Read the key ring again: after opening, enrolment, renewal, and the end of an old key."""
-        self.ring = await self._store.run(_read_ring)
+        # To load a private key costs a tenth of a second: those that are loaded are kept.
+        loaded = {pair.fingerprint: pair for pair in self.ring.all()}
+        self.ring = await self._store.run(_read_ring, loaded)
 
     def forget(self) -> None:
         """Drop the keys from memory."""
@@ -91,6 +95,17 @@ class Identity:
             raise not_enrolled()
         return self.ring.current
 
+    @property
+    def pending(self) -> DeviceKeyPair:
+        """The pending key pair.
+
+        Raises:
+            NotEnrolledError: there is none.
+        """
+        if self.ring.pending is None:
+            raise not_enrolled()
+        return self.ring.pending
+
 
 class PairSigner:
     """Signs tokens with a key pair (see keypost.transport.tokens.TokenSigner)."""
@@ -108,22 +123,24 @@ class PairSigner:
         return mint_token(self._pair, audience, now, lifetime_ms)
 
 
-def to_device_key_pair(stored: KeyPair) -> DeviceKeyPair:
+def to_device_key_pair(stored: KeyPair, loaded: Mapping[bytes, DeviceKeyPair]) -> DeviceKeyPair:
     """Return a stored pair for use; the device is the one that its key request names."""
     signed = key_info_pb2.SignedKeyRequest.FromString(stored.key_request)
     request = key_info_pb2.KeyRequest.FromString(signed.key_request)
-    private_key = private_key_from_der(stored.private_key_der)
     address = Address(request.username, request.device_id)
+    if (known := loaded.get(stored.fingerprint)) is not None:
+        return replace(known, address=address)
+    private_key = private_key_from_der(stored.private_key_der)
     return DeviceKeyPair(address, suite_for(stored.suite), private_key, public_key_der(private_key))
 
 
-def _read_ring(store: KeyStore) -> KeyRing:
+def _read_ring(store: KeyStore, loaded: Mapping[bytes, DeviceKeyPair]) -> KeyRing:
     current, pending = store.key_pairs.current(), store.key_pairs.pending()
     return KeyRing(
         address=store.profile.read().address,
-        current=to_device_key_pair(current) if current else None,
-        pending=to_device_key_pair(pending) if pending else None,
-        replaced=tuple(to_device_key_pair(pair) for pair in store.key_pairs.replaced()),
+        current=to_device_key_pair(current, loaded) if current else None,
+        pending=to_device_key_pair(pending, loaded) if pending else None,
+        replaced=tuple(to_device_key_pair(pair, loaded) for pair in store.key_pairs.replaced()),
     )
 
 

@@ -53,6 +53,7 @@ class Records:
         identity: The own device, whose user is watched the same way.
         trust: The realm's trust.
         directory: Where to ask.
+        pending_directory: Where to ask with the pending key.
         on_newer: Called with the username when a newer record was kept.
     """
 
@@ -62,12 +63,14 @@ class Records:
         identity: Identity,
         trust: Trust,
         directory: DirectoryClient,
+        pending_directory: DirectoryClient,
         on_newer: Callable[[str], None],
     ) -> None:
         self._context = context
         self._identity = identity
         self._trust = trust
         self._directory = directory
+        self._pending_directory = pending_directory
         self._on_newer = on_newer
         self._stolen: bool | None = None
         self._records: OrderedDict[str, KeyRecord] = OrderedDict()
@@ -95,6 +98,17 @@ class Records:
                 return held
             key_info = await self._directory.get_key_info(username, min_revision=min_revision)
             return await self._learn(username, key_info)
+
+    async def get_as_pending(self, username: str) -> KeyRecord:
+        """Return the own user's record, asked for with the pending key: if it may ask, it is recorded."""
+        async with self._locks[username]:
+            await self._held(username)
+            return await self._learn(username, await self._pending_directory.get_key_info(username))
+
+    async def held(self, username: str) -> KeyRecord | None:
+        """Return the newest record that is held, fresh or not."""
+        async with self._locks[username]:
+            return await self._held(username)
 
     async def learn(self, username: str, key_info: pb.KeyInfo) -> KeyRecord:
         """Verify key info that came with another answer, and return the record to rely upon."""
@@ -129,7 +143,7 @@ class Records:
             note = await self._context.store.run(lambda store: store.profile.note(STOLEN))
             self._stolen = note is not None
         if self._stolen:
-            raise _stolen()
+            raise stolen()
 
     def known(self) -> tuple[KeyRecord, ...]:
         """Return the records in memory."""
@@ -192,7 +206,7 @@ class Records:
             if key.address == ring.address and key.is_good and key.fingerprint not in mine:
                 self._stolen = True
                 await self._context.store.run(_note_stolen, key.fingerprint)
-                raise _stolen()
+                raise stolen()
 
     async def _keep(self, record: KeyRecord, pins: Pins) -> None:
         stored = StoredRecord(
@@ -238,7 +252,8 @@ def _note_stolen(store: KeyStore, fingerprint: bytes) -> None:
     store.profile.set_note(STOLEN, fingerprint)
 
 
-def _stolen() -> DeviceKeyStolenError:
+def stolen() -> DeviceKeyStolenError:
+    """Return the error that stops this device."""
     return DeviceKeyStolenError(
         "somebody else renewed this device's key: this device has stopped; tell your administrator, and have the "
         "device revoked"

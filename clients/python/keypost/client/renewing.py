@@ -15,8 +15,9 @@ from keypost.client.key_requests import (
     generate,
     write_pending,
 )
+from keypost.client.look_up import stolen
 from keypost.clock import MINUTE
-from keypost.errors import KeypostError, RefusedError
+from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import DeviceKeyStolenError, KeyUnknownError
 from keypost.protocol.renewal import step_4_upload, step_8_old_key_needed_until
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.transport.ca_client import CaClient
 
+KEY_REPLACED = "KEY_REPLACED"
 RETRY_AFTER = 5 * MINUTE
 """How long after an automatic renewal failed the next is tried."""
 
@@ -88,26 +90,31 @@ class Renewing:
     async def resume(self) -> None:
         """Finish a renewal whose answer was lost, if the CA has recorded the pending key."""
         ring = self._identity.ring
-        if ring.current is None or ring.pending is None:
+        if ring.current is None or ring.pending is None or self._lock.locked():
             return
         async with self._lock:
-            if (key := await self._recorded(ring.pending)) is not None:
+            try:
+                key = await self._recorded(ring.pending)
+            except (RefusedError, UnreachableError):
+                # Nobody to ask: the next call tries again.
+                return
+            if key is not None:
                 await self._finish(ring.pending, ring.current, key)
 
     async def _is_due(self, now: int) -> bool:
         own = self._identity.current
-        held = await self._records.get(own.address.username)
-        key = held.find(own.fingerprint)
+        held = await self._records.held(own.address.username)
+        key = None if held is None else held.find(own.fingerprint)
         return key is not None and now >= key.state_time + (key.expire_time - key.state_time) * 2 // 3
 
     async def _recorded(self, pending: DeviceKeyPair) -> Key | None:
         """Return the pending key if the record shows it: then only the answer was lost."""
         try:
-            record = await self._records.get(pending.address.username, refresh=True)
-        except DeviceKeyStolenError:
-            raise
-        except KeypostError:
-            # An expired or replaced key cannot ask the directory; the CA knows a repeated request by its key.
+            record = await self._records.get_as_pending(pending.address.username)
+        except RefusedError as refused:
+            if refused.retriable:
+                raise
+            # A key that is not recorded may not ask.
             return None
         return record.find(pending.fingerprint)
 
@@ -126,6 +133,8 @@ class Renewing:
             try:
                 key_info = await self._ca.renew(signed)
             except RefusedError as refused:
+                if refused.reason == KEY_REPLACED:
+                    raise stolen() from refused
                 if refused.reason not in BEGIN_ANEW or not last:
                     raise
                 continue

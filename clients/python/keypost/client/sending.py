@@ -15,6 +15,7 @@ from keypost.client.sealing import Sealing, new_message_id, seal
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
 from keypost.keystore.values import OutgoingMessage
 from keypost.protocol.identifiers import conversation_of
+from keypost.protocol.validity import check_can_act
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,7 +114,10 @@ class Sending:
             raise
 
     async def _look_up(self, recipient: str) -> tuple[KeyRecord, KeyRecord]:
-        own = await self._records.get(self._identity.address.username)
+        current = self._identity.current
+        own = await self._records.get(current.address.username)
+        if (key := own.find(current.fingerprint)) is not None:
+            check_can_act(key, own, self._context.clock())
         peer = await self._records.get(recipient)
         return own, peer
 

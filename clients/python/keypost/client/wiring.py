@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from keypost.client.enrolling import Enrolling
 from keypost.client.handing_out import HandingOut
-from keypost.client.identity import Identity, PairSigner, not_enrolled
+from keypost.client.identity import Identity, PairSigner
 from keypost.client.look_up import Records
 from keypost.client.receiving import Pump, Receiving
 from keypost.client.renewing import Renewing
@@ -66,7 +66,7 @@ class Parts:
 def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Parts:
     """Return the parts of a client; nothing connects yet."""
     identity, newer = Identity(context.store), asyncio.Event()
-    tokens = TokenSource(context.realm, lambda: _signer(identity), context.clock)
+    tokens = TokenSource(context.realm, lambda: PairSigner(identity.current), context.clock)
     targets = bundle.endpoints.ca, bundle.endpoints.directory, bundle.endpoints.delivery
     channels = tuple(open_channel(target, bundle.tls_roots_pem) for target in targets)
     ca = CaClient(channels[0], calls)
@@ -74,7 +74,9 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Part
     delivery = DeliveryClient(channels[2], calls, tokens)
     root_keys = [key.public_key_der for key in bundle.root_keys]
     trust = Trust(context, root_keys, [directory.get_realm_trust, ca.get_realm_trust])
-    records = Records(context, identity, trust, directory, lambda _username: newer.set())
+    pending_tokens = TokenSource(context.realm, lambda: PairSigner(identity.pending), context.clock)
+    pending_directory = DirectoryClient(channels[1], calls, pending_tokens)
+    records = Records(context, identity, trust, directory, pending_directory, lambda _username: newer.set())
     receiving = Receiving(context, identity, trust, records)
     return Parts(
         context=context,
@@ -93,11 +95,3 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Part
         channels=channels,
         newer=newer,
     )
-
-
-def _signer(identity: Identity) -> PairSigner:
-    # Before the first key is confirmed, the pending one asks whether it is recorded.
-    pair = identity.ring.current or identity.ring.pending
-    if pair is None:
-        raise not_enrolled()
-    return PairSigner(pair)

@@ -1,0 +1,438 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from keypost.client import NotEnrolledError
+from keypost.clock import DAY, HOUR, MINUTE
+from keypost.errors import InvalidArgumentError, RefusedError, UnreachableError
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.errors import (
+    DeviceKeyStolenError,
+    EquivocationError,
+    IdentityChangedError,
+    KeyRevokedError,
+    NoUsableDeviceError,
+    RecordExpiredError,
+    RecordRegressedError,
+    SignatureInvalidError,
+)
+from keypost.protocol.suites import STRONG
+from support.simulation import failing
+
+if TYPE_CHECKING:
+    from support.clock import ManualClock
+    from support.simulation import Services
+
+SETTLE = HOUR + 5 * MINUTE
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+async def test_enrolment_publishes_a_key_and_is_step_one(alice: Any, services: Services) -> None:
+    assert alice.numbers() == [1]
+    assert alice.client.address.username == "alice"
+    [key] = (await alice.client.devices()).keys
+    assert key.address == alice.client.address
+    assert key.expire_time == services.realm.clock() + 90 * DAY
+    assert "alice" in repr(alice.client)
+
+
+async def test_enrolling_again_for_the_same_user_changes_nothing(alice: Any, services: Services) -> None:
+    assert await alice.client.enroll("alice") == alice.client.address
+    assert len(services.requests["Enroll"]) == 1
+    with pytest.raises(InvalidArgumentError, match="already"):
+        await alice.client.enroll("carol")
+
+
+async def test_the_code_goes_to_the_ca(open_client: Any, services: Services) -> None:
+    carol = await open_client("carol")
+    with pytest.raises(RefusedError) as caught:
+        await carol.client.enroll("carol", code="WRONG")
+    assert caught.value.reason == "SIGN_IN_REFUSED"
+    await carol.client.enroll("carol", code="RIGHT")
+    assert services.requests["Enroll"][0].sign_in.one_time_code == "RIGHT"
+
+
+async def test_without_a_key_nothing_can_be_done_but_enrol(open_client: Any) -> None:
+    carol = await open_client("carol")
+    assert carol.client.address is None
+    for call in (carol.client.send("bob", "x"), carol.client.renew(), carol.client.keys("bob"), carol.inbox()):
+        with pytest.raises(NotEnrolledError):
+            await call
+
+
+async def test_an_enrolment_whose_answer_was_lost_is_asked_for_again_with_the_same_key(
+    open_client: Any, services: Services
+) -> None:
+    services.lost_answers["Enroll"] = 5
+    carol = await open_client("carol")
+    with pytest.raises(UnreachableError):
+        await carol.client.enroll("carol")
+    assert carol.client.address is None
+    address = await carol.client.enroll("carol")
+    assert len(services.requests["BeginEnrollment"]) == 1
+    assert [key.address for key in services.realm.users["carol"].keys] == [address]
+
+
+async def test_an_enrolment_interrupted_by_a_crash_is_finished_at_the_next_start(
+    open_client: Any, services: Services
+) -> None:
+    services.lost_answers["Enroll"] = 5
+    carol = await open_client("carol")
+    with pytest.raises(UnreachableError):
+        await carol.client.enroll("carol")
+    await carol.client.close()
+    again = await open_client("carol", bundle=None)
+    assert again.client.address is not None
+    assert len(services.realm.users["carol"].keys) == 1
+    assert again.numbers() == [1]
+
+
+async def test_an_enrolment_that_never_arrived_is_begun_anew_with_the_same_key(
+    open_client: Any, services: Services
+) -> None:
+    services.faults["Enroll"] = [failing(UNAVAILABLE, "SHUTTING_DOWN") for _ in range(5)]
+    carol = await open_client("carol")
+    with pytest.raises(RefusedError):
+        await carol.client.enroll("carol")
+    services.nonces.clear()
+    address = await carol.client.enroll("carol")
+    requests = [pb.KeyRequest.FromString(r.key_request.key_request) for r in services.requests["Enroll"]]
+    assert len({request.public_key_der for request in requests}) == 1
+    assert address.device_id == requests[-1].device_id
+    assert carol.client._parts.identity.current.address == address
+
+
+async def test_a_revision_that_was_taken_is_begun_anew(open_client: Any, services: Services) -> None:
+    services.faults["Enroll"] = [failing(grpc.StatusCode.ABORTED, "REVISION_TAKEN") for _ in range(2)]
+    carol = await open_client("carol")
+    await carol.client.enroll("carol")
+    assert len(services.requests["BeginEnrollment"]) == 3
+    services.faults["Renew"] = [failing(grpc.StatusCode.ABORTED, "REVISION_TAKEN") for _ in range(9)]
+    with pytest.raises(RefusedError, match="REVISION_TAKEN"):
+        await carol.client.renew()
+    assert len(services.requests["BeginRenewal"]) == 5
+    assert carol.numbers("renewal").count(1) == 1
+
+
+async def test_renewal_takes_all_eight_steps_and_messages_go_on(alice: Any, bob: Any) -> None:
+    sent = await alice.client.send("bob", "before")
+    old = alice.client._parts.identity.current.fingerprint
+    key = await alice.client.renew()
+    assert alice.numbers("renewal") == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert key.fingerprint == alice.client._parts.identity.current.fingerprint != old
+    after = await alice.client.send("bob", "after")
+    assert after.new_session
+    assert after.key_id != sent.key_id
+    assert [message.text for message in await bob.inbox()] == ["before", "after"]
+    assert alice.client._parts.identity.ring.replaced[0].fingerprint == old
+
+
+async def test_what_was_sealed_to_the_old_key_still_opens(alice: Any, bob: Any) -> None:
+    await alice.client.send("bob", "sealed to the old key")
+    await bob.client.renew()
+    assert [message.text for message in await bob.inbox()] == ["sealed to the old key"]
+
+
+async def test_the_old_key_goes_with_the_first_empty_queue_after_it_settled(
+    alice: Any, bob: Any, clock: ManualClock
+) -> None:
+    await bob.client.renew()
+    clock.advance(SETTLE - 1)
+    await bob.inbox()
+    assert len(bob.client._parts.identity.ring.replaced) == 1
+    clock.advance(1)
+    await alice.client.send("bob", "just in time")
+    assert [message.text for message in await bob.inbox()] == ["just in time"]
+    assert bob.client._parts.identity.ring.replaced == ()
+    assert "OLD_KEY_DESTROYED" in bob.reasons()
+
+
+async def test_the_old_key_stays_while_something_sealed_to_it_waits(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "early")
+    await bob.client.renew()
+    services.faults["GetKeyInfo"] = []
+    unavailable = failing(UNAVAILABLE, "CA_UNAVAILABLE")
+    await bob.client.keys("bob")
+    services.faults["GetKeyInfo"] = [unavailable] * 10
+    assert await bob.inbox() == []
+    assert bob.reasons("waiting") == ["CA_UNAVAILABLE"]
+    clock.advance(SETTLE - 1)
+    services.faults["GetKeyInfo"] = []
+    await bob.client.keys("bob")
+    clock.advance(1)
+
+    async def only_bob(context: Any) -> None:
+        if services.requests["GetKeyInfo"][-1].username != "bob":
+            await unavailable(context)
+
+    services.faults["GetKeyInfo"] = [only_bob] * 40
+    assert await bob.inbox() == []
+    assert len(bob.client._parts.identity.ring.replaced) == 1
+    services.faults["GetKeyInfo"] = []
+    assert [message.text for message in await bob.inbox()] == ["early"]
+    assert await bob.inbox() == []
+    assert bob.client._parts.identity.ring.replaced == ()
+
+
+async def test_a_renewal_whose_answer_was_lost_ends_with_the_same_key(alice: Any, services: Services) -> None:
+    services.lost_answers["Renew"] = 5
+    with pytest.raises(UnreachableError):
+        await alice.client.renew()
+    pending = alice.client._parts.identity.ring.pending.fingerprint
+    key = await alice.client.renew()
+    assert key.fingerprint == pending
+    assert alice.client._parts.identity.ring.pending is None
+    assert len(services.realm.users["alice"].keys) == 2
+
+
+async def test_a_renewal_interrupted_by_a_crash_is_finished_at_the_next_start(
+    alice: Any, bob: Any, services: Services, open_client: Any
+) -> None:
+    services.lost_answers["Renew"] = 5
+    with pytest.raises(UnreachableError):
+        await alice.client.renew()
+    await alice.client.close()
+    again = await open_client("alice", bundle=None)
+    assert again.numbers("renewal") == [8]
+    await again.client.send("bob", "hello")
+    assert [message.text for message in await bob.inbox()] == ["hello"]
+
+
+async def test_a_renewal_that_never_arrived_is_begun_anew_with_the_same_pair(alice: Any, services: Services) -> None:
+    services.faults["Renew"] = [failing(UNAVAILABLE, "SHUTTING_DOWN") for _ in range(5)]
+    with pytest.raises(RefusedError):
+        await alice.client.renew()
+    pending = alice.client._parts.identity.ring.pending.fingerprint
+    assert (await alice.client.renew()).fingerprint == pending
+
+
+@pytest.mark.usefixtures("bob")
+async def test_renewal_happens_by_itself_at_two_thirds_of_the_lifetime(alice: Any, clock: ManualClock) -> None:
+    clock.advance(60 * DAY - 1)
+    await alice.client.send("bob", "not yet")
+    assert alice.numbers("renewal") == []
+    clock.advance(1)
+    await alice.client.send("bob", "now")
+    assert alice.numbers("renewal") == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_renewal_by_itself_can_be_switched_off_and_its_failure_stops_nothing(
+    alice: Any, bob: Any, clock: ManualClock, services: Services, open_client: Any
+) -> None:
+    clock.advance(61 * DAY)
+    services.faults["Renew"] = [failing(UNAVAILABLE, "SHUTTING_DOWN") for _ in range(5)]
+    await alice.client.send("bob", "sent all the same")
+    assert "SHUTTING_DOWN" in alice.reasons("warning")
+    asked = len(services.requests["BeginRenewal"])
+    await alice.client.send("bob", "not tried again at once")
+    assert len(services.requests["BeginRenewal"]) == asked
+    await bob.client.close()
+    manual = await open_client("bob", automatic_renewal=False)
+    await manual.client.send("alice", "no")
+    assert manual.numbers("renewal") == []
+
+
+async def test_an_expired_key_can_still_be_renewed_and_does_nothing_else(
+    alice: Any, bob: Any, clock: ManualClock, open_client: Any
+) -> None:
+    await bob.client.close()
+    manual = await open_client("bob", automatic_renewal=False)
+    clock.advance(91 * DAY)
+    with pytest.raises(RefusedError, match="TOKEN_REFUSED"):
+        await manual.client.send("alice", "no")
+    with pytest.raises(NoUsableDeviceError):
+        await alice.client.send("bob", "nobody could read it")
+    assert alice.numbers("renewal") == [1, 2, 3, 4, 5, 6, 7, 8]
+    await manual.client.renew()
+    clock.advance(HOUR)
+    await alice.client.send("bob", "now")
+    assert [message.text for message in await manual.inbox()] == ["now"]
+
+
+async def test_a_successor_that_this_device_did_not_ask_for_stops_it_for_good(
+    alice: Any, services: Services, clock: ManualClock, open_client: Any
+) -> None:
+    thief = alice.client._parts.identity.current
+    services.realm.renew(thief)
+    services.faults["Renew"] = [failing(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REPLACED")]
+    with pytest.raises(DeviceKeyStolenError):
+        await alice.client.renew()
+    clock.advance(HOUR)
+    with pytest.raises((DeviceKeyStolenError, RefusedError)):
+        await alice.client.send("bob", "who am I?")
+    record = services.realm.key_info("alice")
+    with pytest.raises(DeviceKeyStolenError):
+        await alice.client._parts.records.learn("alice", record)
+    for call in (alice.client.send("bob", "x"), alice.client.renew(), alice.client.keys("bob"), alice.inbox()):
+        with pytest.raises(DeviceKeyStolenError):
+            await call
+    await alice.client.close()
+    again = await open_client("alice", bundle=None)
+    with pytest.raises(DeviceKeyStolenError):
+        await again.client.send("bob", "x")
+
+
+async def test_a_revoked_device_stops_receiving(alice: Any, bob: Any, services: Services) -> None:
+    services.realm.revoke(bob.client._parts.identity.current)
+    await bob.client._parts.records.learn("bob", services.realm.key_info("bob"))
+    with pytest.raises(KeyRevokedError):
+        await bob.inbox()
+    with pytest.raises(KeyRevokedError):
+        await bob.client.send("alice", "x")
+    with pytest.raises(NoUsableDeviceError):
+        await alice.client.send("bob", "x")
+
+
+async def test_stale_keys_are_negotiated_anew_with_the_same_id(alice: Any, bob: Any, services: Services) -> None:
+    await alice.client.send("bob", "one")
+    await bob.client.renew()
+    sent = await alice.client.send("bob", "two")
+    assert sent.new_session
+    last = services.requests["Send"][-2:]
+    assert last[0].envelope.header != last[1].envelope.header
+    assert sent.counter == 2
+    assert alice.numbers()[-6:] == [2, 3, 4, 5, 6, 7]
+    assert [message.text for message in await bob.inbox()] == ["one", "two"]
+
+
+@pytest.mark.usefixtures("bob")
+async def test_stale_keys_without_a_newer_record_are_not_asked_about_for_ever(alice: Any, services: Services) -> None:
+    await alice.client.send("bob", "one")
+    stale, real = services.realm.key_info("bob"), services.realm.key_info
+    services.realm.users["bob"].revision += 1
+    services.realm.key_info = lambda name, **_: stale if name == "bob" else real(name)  # type: ignore[method-assign]
+    with pytest.raises(RefusedError) as caught:
+        await alice.client.send("bob", "two")
+    assert caught.value.reason == "STALE_KEYS"
+    assert caught.value.retriable
+    assert len(services.requests["Send"]) == 7
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_key_that_the_directory_slips_in_blocks_sending(
+    alice: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "one")
+    realm = services.realm
+    old_root = realm.key_record("bob").keys[0]
+    realm.users["bob"].keys = ()
+    realm.users["bob"].epoch = 2
+    mallory = realm.enroll("bob")
+    clock.advance(HOUR)
+    with pytest.raises((IdentityChangedError, RecordRegressedError)):
+        await alice.client.send("bob", "for Mallory?")
+    assert mallory.fingerprint != old_root.fingerprint
+    assert alice.reasons("error")
+    with pytest.raises((IdentityChangedError, RecordRegressedError)):
+        await alice.client.send("bob", "for Mallory?")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_reset_identity_blocks_until_it_is_accepted(alice: Any, services: Services, clock: ManualClock) -> None:
+    await alice.client.send("bob", "one")
+    new = services.realm.reset("bob")
+    clock.advance(HOUR)
+    with pytest.raises(IdentityChangedError) as caught:
+        await alice.client.send("bob", "two")
+    sent = len(services.requests["Send"])
+    with pytest.raises(IdentityChangedError):
+        await alice.client.accept_identity("bob", b"\0" * 32)
+    root = bytes.fromhex(caught.value.metadata["root"])
+    assert root == new.fingerprint
+    record = await alice.client.accept_identity("bob", root)
+    assert record.epoch == 2
+    await alice.client.send("bob", "three")
+    assert len(services.requests["Send"]) == sent + 1
+    [envelope] = [d.envelope for d in services.mailboxes[new.address]]
+    assert envelope
+
+
+async def test_a_record_that_goes_back_is_refused_and_kept_as_evidence(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    old = services.realm.statement("bob")
+    await bob.client.renew()
+    await alice.client.send("bob", "one")
+    clock.advance(HOUR)
+
+    def older(username: str, info: pb.KeyInfo) -> pb.KeyInfo:
+        if username != "bob":
+            return info
+        changes = {"revision": old.revision}
+        keys = services.realm.users["bob"].keys
+        services.realm.users["bob"].keys = keys[:1]
+        try:
+            return services.realm.key_info("bob", **changes)
+        finally:
+            services.realm.users["bob"].keys = keys
+
+    services.serve_key_info = older
+    with pytest.raises(RecordRegressedError):
+        await alice.client.send("bob", "two")
+    evidence = await alice.client._parts.context.store.run(lambda store: store.records.evidence("bob"))
+    assert [row.reason for row in evidence] == ["RECORD_REGRESSED"]
+
+
+async def test_two_records_of_one_revision_are_refused(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "one")
+    services.realm.set_state(bob.client._parts.identity.current, pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_LOST)
+    clock.advance(HOUR)
+    with pytest.raises(EquivocationError):
+        await alice.client.send("bob", "two")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_an_expired_record_is_not_relied_upon(alice: Any, services: Services, clock: ManualClock) -> None:
+    held = services.realm.key_info("bob")
+    clock.advance(HOUR)
+    services.serve_key_info = lambda username, info: held if username == "bob" else info
+    with pytest.raises(RecordExpiredError):
+        await alice.client.send("bob", "one")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_record_signed_by_nobody_is_refused(alice: Any, services: Services) -> None:
+    def forged(username: str, info: pb.KeyInfo) -> pb.KeyInfo:
+        if username == "bob":
+            info.record.signature = bytes(64)
+        return info
+
+    services.serve_key_info = forged
+    with pytest.raises(SignatureInvalidError):
+        await alice.client.send("bob", "one")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_records_are_asked_for_once_while_they_are_fresh(
+    alice: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "one")
+    asked = len(services.requests["GetKeyInfo"])
+    clock.advance(HOUR - 1)
+    await alice.client.send("bob", "two")
+    assert len(services.requests["GetKeyInfo"]) == asked
+    clock.advance(1)
+    await alice.client.send("bob", "three")
+    assert len(services.requests["GetKeyInfo"]) == asked + 2
+
+
+@pytest.mark.usefixtures("bob")
+async def test_pins_survive_a_restart(alice: Any, services: Services, clock: ManualClock, open_client: Any) -> None:
+    await alice.client.send("bob", "one")
+    await alice.client.close()
+    services.realm.reset("bob")
+    clock.advance(HOUR)
+    again = await open_client("alice", bundle=None)
+    with pytest.raises(IdentityChangedError):
+        await again.client.send("bob", "two")
+
+
+async def test_the_strong_suite_is_the_default(alice: Any) -> None:
+    assert (await alice.client.devices()).keys[0].suite is STRONG
