@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.errors import EndorsementError
+from keypost.protocol.errors import EndorsementError, SignatureInvalidError
 from keypost.protocol.key_info import Key
 from keypost.protocol.key_requests import KeyRequest, read_key_request
 from keypost.protocol.renewal import (
@@ -77,6 +77,9 @@ class Renewal:
         if user is None or parent is None:
             raise errors.endorsement_refused()
         old = read_key_request(signed_request_message(parent))
+        if parent.epoch != user.epoch:
+            _verify_signature(old, request)
+            raise errors.key_replaced()
         self._verify(old, request, now)
         check_revision(request, user, user.epoch)
         await self._check_allowed(request, user, parent, now)
@@ -107,6 +110,15 @@ class Renewal:
 
     def _tell(self, step: int, now: int, **facts: str | int) -> None:
         self._observer(renewal_step(step, ACTOR, now, **facts))
+
+
+def _verify_signature(old: KeyRequest, request: KeyRequest) -> None:
+    """Verify that a key of an ended epoch signed, so that nobody but its holder learns that it has ended."""
+    endorsement_hash = step_5_hash_uploaded_public_key(old, request)
+    try:
+        old.suite.verify_endorsement(old.public_key, endorsement_hash, request.signed.endorsement)
+    except SignatureInvalidError as error:
+        raise errors.endorsement_refused() from error
 
 
 def _is_repeated(request: KeyRequest, user: User) -> bool:

@@ -154,6 +154,14 @@ async def test_a_used_code_repeats_nothing_but_its_own_enrolment(code_bench: CaB
     assert await refused(code_bench.submit_enroll(signed, proof)) == "SIGN_IN_REFUSED"
 
 
+async def test_another_code_repeats_nothing(code_bench: CaBench) -> None:
+    proof = await code_bench.add_code("alice")
+    _, signed = await code_bench.enroll_request("alice", proof, WEAK)
+    await code_bench.submit_enroll(signed, proof)
+    other = await code_bench.add_code("alice")
+    assert await refused(code_bench.submit_enroll(signed, other)) == "APPROVAL_REQUIRED"
+
+
 async def test_with_a_good_device_a_further_one_needs_approval(bench: CaBench) -> None:
     await bench.enroll("alice", suite=WEAK)
     assert await enroll_refused(bench) == "APPROVAL_REQUIRED"
@@ -181,8 +189,10 @@ async def test_a_key_of_an_ended_epoch_does_not_renew(bench: CaBench) -> None:
     old = await bench.enroll("alice", suite=WEAK)
     bench.clock.advance(KEY_LIFETIME)
     await bench.enroll("alice", suite=WEAK)
-    _, signed = await bench.renew_request(old, epoch=1)
-    assert await refused(bench.submit_renew(signed)) == "REVISION_TAKEN"
+    _, signed = await bench.renew_request(old)
+    assert await refused(bench.submit_renew(signed)) == "KEY_REPLACED"
+    signed.endorsement = bytes(len(signed.endorsement))
+    assert await refused(bench.submit_renew(signed)) == "ENDORSEMENT_REFUSED"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from keypost_services.ca.engine import open_engine
+from keypost_services.ca.engine import WRITES, open_engine
 from keypost_services.ca.migrate import SchemaOutdatedError, check_schema, expected_revision, migrate
 from keypost_services.ca.tables import metadata
 
@@ -44,6 +46,18 @@ async def test_to_migrate_again_changes_nothing(engine: AsyncEngine) -> None:
 async def test_an_empty_database_is_not_ready(engine: AsyncEngine) -> None:
     with pytest.raises(SchemaOutdatedError, match="step none"):
         await check_schema(engine)
+
+
+async def test_who_will_write_holds_the_database_from_the_start(engine: AsyncEngine, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "ca.db", timeout=0, isolation_level=None)) as other:
+        async with engine.connect() as reading:
+            await reading.exec_driver_sql("SELECT 1")
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        async with engine.execution_options(**{WRITES: True}).connect() as writing:
+            await writing.begin()
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
 
 
 async def test_what_sqlite_promises_is_switched_on(engine: AsyncEngine) -> None:

@@ -175,6 +175,16 @@ async def test_a_lost_answer_is_repeated(bench: CaBench) -> None:
     assert await bench.store.newest_sequence() == 2
 
 
+@pytest.mark.parametrize("changes", [{"parent_fingerprint": b"p" * 32}, {"device_id": "b" * 16}])
+async def test_only_the_same_renewal_is_a_repetition(bench: CaBench, changes: dict[str, Any]) -> None:
+    old = await bench.enroll("alice", suite=WEAK)
+    new, _ = await bench.renew_request(old)
+    bench.keys = lambda _suite=WEAK: new.private_key  # type: ignore[assignment]
+    await bench.renew(old)
+    _, signed = await bench.renew_request(old, ca_nonce=b"", **changes)
+    assert await refused(bench.submit_renew(signed)) == "NONCE_EXPIRED"
+
+
 async def test_a_replayed_request_brings_no_key_back(bench: CaBench) -> None:
     first = await bench.enroll("alice", suite=WEAK)
     second, signed = await bench.renew_request(first)
