@@ -17,7 +17,7 @@ from keypost_services.runtime.errors import ServiceError, method_not_admitted, r
 from keypost_services.runtime.identity import service_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from keypost.clock import Clock
     from keypost.protocol.key_info import Key
@@ -46,10 +46,10 @@ class Peer:
     authorizations: tuple[str, ...]
 
     @classmethod
-    def of(cls, context: Any) -> Peer:
-        """Return the peer of a gRPC call."""
+    def of(cls, context: Any, metadata: Sequence[tuple[str, str | bytes]]) -> Peer:
+        """Return the peer of a gRPC call with this metadata."""
         certificates = list(context.auth_context().get("x509_pem_cert", ()))
-        headers = [value for name, value in context.invocation_metadata() if name == "authorization"]
+        headers = [value for name, value in metadata if name == "authorization"]
         texts = tuple(value if isinstance(value, str) else "" for value in headers)
         return cls(context.peer(), certificates[0] if certificates else None, texts)
 

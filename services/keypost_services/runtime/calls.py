@@ -19,7 +19,7 @@ from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
 from keypost_services.runtime.refusals import ErrorCodes, Refusal, internal, refusal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -109,11 +109,12 @@ class Calls(grpc.aio.ServerInterceptor):
     async def _run(self, method: str, context: Any, invoke: Invoke, *, streaming: bool) -> bytes | None:
         task, started, outcome = asyncio.current_task(), time.perf_counter(), _Outcome()
         assert task is not None  # noqa: S101  # for the type checker: grpc.aio gives each call a task
-        structlog.contextvars.bind_contextvars(request_id=self._request_id(context))
+        metadata = context.invocation_metadata()
+        structlog.contextvars.bind_contextvars(request_id=self._request_id(metadata))
         self._under_way.add(task)
         self._metrics.under_way.labels(method).inc()
         try:
-            return await self._admit_and_invoke(method, context, invoke, streaming=streaming)
+            return await self._admit_and_invoke(method, Peer.of(context, metadata), invoke, streaming=streaming)
         except asyncio.CancelledError:
             outcome.code = "CANCELLED"
             raise
@@ -125,8 +126,7 @@ class Calls(grpc.aio.ServerInterceptor):
             self._metrics.under_way.labels(method).dec()
             self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
 
-    async def _admit_and_invoke(self, method: str, context: Any, invoke: Invoke, *, streaming: bool) -> bytes | None:
-        peer = Peer.of(context)
+    async def _admit_and_invoke(self, method: str, peer: Peer, invoke: Invoke, *, streaming: bool) -> bytes | None:
         structlog.contextvars.bind_contextvars(peer=peer.address)
         if self._draining:
             raise shutting_down()
@@ -163,8 +163,8 @@ class Calls(grpc.aio.ServerInterceptor):
         self._log.error("unforeseen", error_id=error_id, exc_info=error)
         return internal(error_id)
 
-    def _request_id(self, context: Any) -> str:
-        given = next((value for name, value in context.invocation_metadata() if name == REQUEST_ID), "")
+    def _request_id(self, metadata: Sequence[tuple[str, str | bytes]]) -> str:
+        given = next((value for name, value in metadata if name == REQUEST_ID), "")
         return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else self._ids()
 
     def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool) -> None:

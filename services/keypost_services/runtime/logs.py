@@ -89,6 +89,7 @@ def make_logger(service: str, level: str, log_format: str, stream: TextIO | None
 def route_standard_logging(log_format: str, stream: TextIO | None = None) -> None:
     """Send what libraries log to the same place in the same form: warnings and worse."""
     handler = logging.StreamHandler(stream or sys.stdout)
+    handler.addFilter(_tells_no_header)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *_shared()],
@@ -102,6 +103,11 @@ def route_standard_logging(log_format: str, stream: TextIO | None = None) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+
+
+def _tells_no_header(record: logging.LogRecord) -> bool:
+    """Drop what gRPC says of a header that is not text: it quotes it, and it may be a token."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def _shared() -> Sequence[Processor]:

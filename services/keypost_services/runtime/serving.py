@@ -26,6 +26,7 @@ from keypost_services.runtime.callers import VerifiedCallers
 from keypost_services.runtime.calls import Calls
 from keypost_services.runtime.config import ServiceSettings, variable_of
 from keypost_services.runtime.errors import StartError
+from keypost_services.runtime.grpc_server import steady_server
 from keypost_services.runtime.health import Health, HealthServicer
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, Callers
@@ -218,7 +219,7 @@ def _server(
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
     )
-    server = grpc.aio.server(interceptors=(calls,), options=options)
+    server = steady_server((calls,), options)
     for _, add_to_server, servicer in parts.services:
         add_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(runtime.health), server)

@@ -351,7 +351,7 @@ class OtherArities:
             "Count": grpc.unary_stream_rpc_method_handler(self.count, same, same),
             "ByItself": grpc.stream_stream_rpc_method_handler(self.by_itself, same, same),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("example.Other", handlers),))
+        server.add_registered_method_handlers("example.Other", handlers)
 
 
 async def test_all_arities_are_served(tmp_path: Path) -> None:

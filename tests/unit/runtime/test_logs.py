@@ -86,6 +86,7 @@ def test_libraries_log_in_the_same_form_and_as_cleanly() -> None:
     route_standard_logging("json", output)
     logging.getLogger("library").warning("got %s", TOKEN)
     logging.getLogger("library").info("unheard")
+    logging.getLogger("grpc._cython.cygrpc").error("Invalid encoding on %s", b"Bearer abc\xff")
     (line,) = [json.loads(text) for text in output.getvalue().splitlines()]
     assert line["event"] == "got [token]"
     assert line["logger"] == "library"
