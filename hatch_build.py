@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grpc_tools import protoc
+from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
@@ -31,7 +32,7 @@ def generate(protos: Path = PROTOS, output: Path = OUTPUT) -> None:
         raise RuntimeError(f"protoc ended with status {status} over {len(files)} files in {protos}")
 
 
-class StubsHook(BuildHookInterface):  # type: ignore[misc]
+class StubsHook(BuildHookInterface[BuilderConfig]):
     """Build hook that hatchling calls before it collects the files."""
 
     PLUGIN_NAME = "custom"

@@ -109,7 +109,7 @@ class SimulatedRealm:
             realm=self.realm,
             username=pair.address.username,
             device_id=pair.address.device_id,
-            suite=pair.suite.id,  # type: ignore[arg-type]  # the enum's value as an int
+            suite=pair.suite.id,
             public_key_der=pair.public_key_der,
             expire_time=self.clock() + LIFETIME,
             kind=kind,

@@ -90,7 +90,7 @@ class Extension:
         """Return the statement."""
         message = pb.Extension(
             realm=self.realm,
-            suite=self.suite.id,  # type: ignore[arg-type]  # the enum's value as an int
+            suite=self.suite.id,
             key_id=self.key_id,
             creator=self.creator.to_message(),
             session_create_time=self.session_create_time,

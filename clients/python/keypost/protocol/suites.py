@@ -35,7 +35,7 @@ class Suite(ABC):
         jwt_algorithm: The ``alg`` of the tokens that a key of this suite signs.
     """
 
-    id: ClassVar[int]
+    id: ClassVar[pb.Suite.ValueType]
     name: ClassVar[str]
     strength: ClassVar[int]
     key_bits: ClassVar[int]
@@ -153,7 +153,7 @@ class Suite(ABC):
 
 
 class _Rsa3072Aes256(Suite):
-    id = int(pb.SUITE_RSA3072_AES256)
+    id = pb.SUITE_RSA3072_AES256
     name = "RSA3072_AES256"
     strength = 2
     key_bits = 3072
@@ -188,7 +188,7 @@ class _Rsa3072Aes256(Suite):
 class _Rsa1024Aes128(Suite):
     """The source document's algorithms to the letter; its weaknesses are the source document's."""
 
-    id = int(pb.SUITE_RSA1024_AES128)
+    id = pb.SUITE_RSA1024_AES128
     name = "RSA1024_AES128"
     strength = 1
     key_bits = 1024
