@@ -64,12 +64,12 @@ async def test_a_method_whose_name_is_not_text_is_refused_and_the_service_goes_o
         async with service.public_channel() as channel:
             stub = delivery_service_pb2_grpc.DeliveryServiceStub(channel)
             assert (await stub.Send(pb.SendRequest())).stored.accept_time == 1
-        assert [line["method"] for line in service.events("call")] == ["unlisted"] * 3 + [SEND]
+    assert [line["method"] for line in service.events("call")] == ["unlisted"] * 3 + [SEND]
 
 
 async def test_headers_that_are_not_text_do_no_harm(tmp_path: Path) -> None:
     headers = literal(b"authorization", b"Bearer \xff\xfe"), literal(b"x-request-id", b"\xff")
     async with serving(tmp_path, parts={"device_keys": object()}) as service, asyncio.timeout(20):
         assert b"the token is refused" in await post(service, SEND.encode(), *headers)
-        (line,) = service.events("call")
+    (line,) = service.events("call")
     assert (line["reason"], len(line["request_id"])) == ("TOKEN_REFUSED", 16)
