@@ -255,16 +255,20 @@ class SimulatedDevice:
         """Send a message."""
         return await self.send(self.envelope(recipient, text))
 
-    def envelope(self, recipient: str, text: str = "hello", **changes: Any) -> envelope_pb2.Envelope:
+    def envelope(
+        self, recipient: str, text: str = "hello", *, changes: dict[str, Any] | None = None, **more: Any
+    ) -> envelope_pb2.Envelope:
         """Return a well-made envelope to all good devices of a user.
 
         Args:
             recipient: The user.
             text: What it says.
-            changes: ``signer`` (another pair), ``keys`` (to seal to), fields of the header (also in the extension
+            changes: As ``more``, for names in variables.
+            more: ``signer`` (another pair), ``keys`` (to seal to), fields of the header (also in the extension
                 where it has them), or with ``header_`` in front in the header alone.
         """
         realm, now = self.stack.realm, self.stack.clock()
+        changes = {**(changes or {}), **more}
         header = self._header(recipient, {k: v for k, v in changes.items() if k in Header.__dataclass_fields__})
         keys = changes.get("keys") or self.recipient_keys(recipient)
         signer: DeviceKeyPair = changes.get("signer") or self.pair
@@ -374,6 +378,13 @@ class SimulatedStream:
         await self.call.done_writing()
         while await self.next() is not None:
             pass
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when a condition holds that nothing announces; fails after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
 
 
 def refused(failure: grpc.aio.AioRpcError) -> KeypostError:

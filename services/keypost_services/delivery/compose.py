@@ -11,6 +11,7 @@ from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceSer
 from keypost.keys.v1 import key_info_pb2
 from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Calls
+from keypost_services.delivery.cancellation import heeding_cancellation
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
 from keypost_services.delivery.key_events import KeyEventWatch, event_source
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
 DIRECTORY_CALLS = Calls(attempts=3, attempt_timeout=2.0, deadline=5.0)
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 2.0
 _jitter = random.SystemRandom().random
 
 
@@ -148,7 +149,7 @@ async def _probe(runtime: Runtime[DeliverySettings], client: Redis) -> None:
     """Say in health whether the mailbox server answers and is still fit, now and then."""
     while True:
         try:
-            await check_mailbox_server(client, runtime.settings.durability)
+            await heeding_cancellation(check_mailbox_server(client, runtime.settings.durability))
         except MailboxServerRefusedError as error:
             runtime.health.set_degraded("mailboxes", str(error))
         else:

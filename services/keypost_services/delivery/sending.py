@@ -167,10 +167,11 @@ class Sending:
         """
         devices = sealed.signed_extension.extension.recipient_devices
         known = await self._mailboxes.find(_name(sealed), [device.address for device in devices])
-        if digest_of(sealed) not in known.values():
-            if len(known) == len(devices):
-                raise message_id_used()
-            return None
+        accepted, complete = digest_of(sealed) in known.values(), len(known) == len(devices)
+        if complete and not accepted:
+            raise message_id_used()
+        if complete or not accepted:
+            return devices if accepted else None
         recipient = await self._records.current(sealed.header.recipient_username)
         good = {key.address for key in recipient.good_keys(self._clock())}
         return [device for device in devices if device.address in known or device.address in good]

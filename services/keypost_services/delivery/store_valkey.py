@@ -11,6 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from keypost.clock import DAY
+from keypost_services.delivery.cancellation import heeding_cancellation
 from keypost_services.delivery.functions import FunctionLibrary, is_missing
 from keypost_services.delivery.mailboxes import (
     Acceptance,
@@ -166,15 +167,19 @@ class ValkeyMailboxes:
         """Run commands on one connection, in order; once more if the server has lost the functions."""
         try:
             async with self._turns:
-                replies = await self._pipelined_again(commands)
-                if any(map(is_missing, replies)):
-                    await self._functions.load(self._client)
-                    replies = await self._pipelined(commands)
+                replies = await heeding_cancellation(self._answers(commands))
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
         for reply in replies:
             if isinstance(reply, Exception):
                 raise _unavailable(reply) from reply
+        return replies
+
+    async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        replies = await self._pipelined_again(commands)
+        if any(map(is_missing, replies)):
+            await self._functions.load(self._client)
+            replies = await self._pipelined(commands)
         return replies
 
     async def _pipelined_again(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
