@@ -186,7 +186,7 @@ class Client:
         """Send a message to all devices of a user (steps 2 to 7), after all earlier ones to that user.
 
         When the outcome is not known (UnreachableError, a retriable RefusedError) the message stays in the outbox
-        and goes out before the next one to that user: do not send it again.
+        and goes out before the next one to that user: do not send it again. So it is when the call is cancelled.
 
         Args:
             username: The recipient.

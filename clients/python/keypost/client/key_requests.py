@@ -66,7 +66,7 @@ def fill_request(
         realm=context.realm,
         username=pair.address.username,
         device_id=pair.address.device_id,
-        suite=pair.suite.id,  # type: ignore[arg-type]  # the enum's value as an int
+        suite=pair.suite.id,
         public_key_der=pair.public_key_der,
         expire_time=context.clock() + LIFETIME,
         kind=kind,

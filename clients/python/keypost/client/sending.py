@@ -96,20 +96,16 @@ class Sending:
             recipient: The user.
             content: What to send.
             new_session: Negotiate a session for it.
-            keep: Keep it in the outbox where it is not known whether delivery has it.
+            keep: Keep it in the outbox until delivery has it, across crashes too.
 
         Raises:
             KeypostError: it was not stored, as far as is known.
         """
-        message = await self._context.store.transact(self._put_into_outbox, recipient, content.SerializeToString())
+        message = await self._context.store.transact(self._begin, recipient, content.SerializeToString(), keep=keep)
         try:
             return await self._hand_over(message, new_session=new_session)
-        except UnreachableError:
-            if not keep:
-                await self._forget(message.message_id)
-            raise
         except KeypostError as error:
-            if not keep or not getattr(error, "retriable", False):
+            if not _may_succeed_later(error):
                 await self._forget(message.message_id)
             raise
 
@@ -126,15 +122,13 @@ class Sending:
             for message in left:
                 try:
                     await self._hand_over(message, new_session=False)
-                except UnreachableError:
-                    raise
                 except KeypostError as error:
-                    if getattr(error, "retriable", False):
+                    if _may_succeed_later(error):
                         raise
                     await self._forget(message.message_id)
                     self._context.tell("error", error.reason, f"a message that waited was given up: {error}")
 
-    def _put_into_outbox(self, store: KeyStore, recipient: str, content: bytes) -> OutgoingMessage:
+    def _begin(self, store: KeyStore, recipient: str, content: bytes, *, keep: bool) -> OutgoingMessage:
         now = self._context.clock()
         conversation = conversation_of(self._identity.address.username, recipient)
         message = OutgoingMessage(
@@ -144,7 +138,8 @@ class Sending:
             create_time=now,
             content=content,
         )
-        store.outbox.add(message)
+        if keep:
+            store.outbox.add(message)
         return message
 
     async def _forget(self, message_id: bytes) -> None:
@@ -218,6 +213,10 @@ class Sending:
             ciphertext_bytes=len(sealed.envelope.ciphertext),
             rsa_operations=sum(sealed.rsa_operations.values()),
         )
+
+
+def _may_succeed_later(error: KeypostError) -> bool:
+    return isinstance(error, UnreachableError) or (isinstance(error, RefusedError) and error.retriable)
 
 
 def _sent(message: OutgoingMessage, sealed: Sealed, accept_time: int) -> Sent:

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from keypost.client.files import PART_BYTES
+from keypost.delivery.v1 import envelope_pb2 as pb
+from keypost.errors import InvalidArgumentError, RefusedError
+from keypost.keystore.errors import KeyStoreUnavailableError
+from support.simulation import failing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keypost.client import ReceivedFile
+    from support.simulation import Services
+
+
+async def read(file: ReceivedFile) -> bytes:
+    return b"".join([chunk async for chunk in file.chunks()])
+
+
+@pytest.mark.parametrize("size", [0, 1, PART_BYTES, PART_BYTES + 1, 5 * PART_BYTES + 7])
+async def test_a_file_of_any_size_arrives_whole(alice: Any, bob: Any, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(os.urandom(size))
+    progress: list[tuple[int, int]] = []
+    sent = await alice.client.send_file(
+        "bob", path, media_type="image/jpeg", progress=lambda done, total: progress.append((done, total))
+    )
+    assert sent.parts == max(1, -(-size // PART_BYTES))
+    assert progress[-1] == (size, size)
+    assert [done for done, _ in progress] == sorted(done for done, _ in progress)
+    count = 0
+    async for message in bob.client.receive(follow=False):
+        count += 1
+        assert message.file is not None
+        assert (message.file.name, message.file.size, message.file.parts) == ("photo.jpg", size, sent.parts)
+        assert (message.file.sha256, message.file.file_id) == (sent.sha256, sent.file_id)
+        assert (message.media_type, message.body, message.missed) == ("image/jpeg", b"", 0)
+        assert await read(message.file) == path.read_bytes()
+    assert count == 1
+
+
+async def test_the_bytes_of_a_file_go_when_it_is_handled(alice: Any, bob: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    await alice.client.send_file("bob", path)
+    files = [message.file async for message in bob.client.receive(follow=False)]
+    with pytest.raises(KeyStoreUnavailableError, match="gone"):
+        await read(files[0])
+
+
+async def test_messages_sent_meanwhile_come_after_the_file(
+    alice: Any, bob: Any, tmp_path: Path, services: Services
+) -> None:
+    path, begun = tmp_path / "file", asyncio.Event()
+    path.write_bytes(os.urandom(3 * PART_BYTES))
+
+    async def note(_context: Any) -> None:
+        begun.set()
+
+    services.faults["Send"] = [note]
+    async with asyncio.timeout(20):
+        file = asyncio.create_task(alice.client.send_file("bob", path))
+        await begun.wait()
+        await asyncio.gather(file, alice.client.send("bob", "after"))
+    messages = await bob.inbox()
+    assert [message.file is not None for message in messages] == [True, False]
+
+
+async def test_parts_in_any_order_make_the_file(alice: Any, bob: Any, tmp_path: Path, services: Services) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(4 * PART_BYTES))
+    await alice.client.send_file("bob", path)
+    services.mailboxes[bob.client.address].reverse()
+    async for message in bob.client.receive(follow=False):
+        assert await read(message.file) == path.read_bytes()
+
+
+async def test_a_file_whose_parts_are_not_what_was_announced_is_set_aside(alice: Any, bob: Any) -> None:
+    part = pb.FilePart(file_id=bytes(16), name="f", media_type="a/b", index=0, count=1, size=3, sha256=bytes(32))
+    part.data = b"abc"
+    await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["CONTENT_REFUSED"]
+
+
+async def test_a_part_that_contradicts_the_others_is_set_aside(alice: Any, bob: Any) -> None:
+    for size in (6, 7):
+        part = pb.FilePart(file_id=bytes(16), name="f", index=0, count=2, size=size, sha256=bytes(32), data=b"abc")
+        await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["KEY_STORE_CONFLICT"]
+
+
+async def test_a_file_that_is_refused_half_way_is_not_sent_later(
+    alice: Any, bob: Any, tmp_path: Path, services: Services
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(9 * PART_BYTES))
+    services.faults["Send"] = [failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL")]
+    with pytest.raises(RefusedError, match="MAILBOX_FULL"):
+        await alice.client.send_file("bob", path)
+    assert await alice.client._parts.context.store.run(lambda store: store.outbox.page()) == ()
+    await alice.client.send("bob", "text")
+    assert [message.text for message in await bob.inbox()] == ["text"]
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_file_that_cannot_be_read_or_changes_is_said(alice: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        await alice.client.send_file("bob", tmp_path / "none")
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(9 * PART_BYTES))
+
+    def truncate(_done: int, _total: int) -> None:
+        path.write_bytes(b"")
+
+    with pytest.raises(InvalidArgumentError, match="changed"):
+        await alice.client.send_file("bob", path, progress=truncate)
