@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -164,3 +166,33 @@ def test_a_stack_that_cannot_start_is_told_and_the_exit_code_says_so(tmp_path: P
     closing = json_lines(done.stdout)[-1]
     assert closing["ok"] is False
     assert "delivery ended with exit code 9" in closing["failure"]
+
+
+def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "keypost_services.embedded", "story", "--json"],
+        env=clean_environment({"TMPDIR": str(tmp_path)}),
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        events = [json.loads(process.stdout.readline())]
+        while events[-1]["event"] != "step":
+            events.append(json.loads(process.stdout.readline()))
+        process.send_signal(signal.SIGTERM)
+        events += json_lines(process.stdout.read())
+        assert process.wait(30) == 130
+    assert events[-1]["failure"] == "interrupted"
+    assert list(tmp_path.iterdir()) == []
+    people = [event["process"] for event in events if event["event"] == "presence"]
+    for pid in (*people, *(service["process"] for service in events[0]["services"])):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_people_see_the_same_story(tmp_path: Path) -> None:
+    done = run_story(tmp_path)
+    shown = done.stdout.decode()
+    assert done.returncode == 0
+    for words in ("Alice and Bob enrol", "CA key info renewal", "0 RSA operations to send", "All 19 checks hold"):
+        assert words in shown
+    assert "\x1b[" not in shown, "plain when piped"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -36,6 +37,8 @@ def perform_story(suite: str, *, as_json: bool) -> int:
         The exit code: 0 if every check holds, 1 if not, 130 if interrupted.
     """
     begun = time.monotonic()
+    if not as_json:
+        print("starting Valkey and the three services …", file=sys.stderr)  # noqa: T201  # it takes two seconds
     teller: Teller = JsonTeller() if as_json else HumanTeller()
     folder = Path(tempfile.mkdtemp(prefix="keypost-"))
     stack = Stack(Layout(folder, weak_suite="1024" in suite))
@@ -48,7 +51,7 @@ def perform_story(suite: str, *, as_json: bool) -> int:
         failure = "interrupted"
     teller.close()
     closing = summary(notebook, failure) | {"seconds": round(time.monotonic() - begun, 3)}
-    if closing["ok"]:
+    if closing["ok"] or failure == "interrupted":
         shutil.rmtree(folder)
     else:
         closing["folder"] = str(folder)

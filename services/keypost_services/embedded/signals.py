@@ -15,7 +15,7 @@ NAMES = ("SIGTERM", "SIGHUP")
 
 @contextmanager
 def stop_signals_interrupt() -> Iterator[None]:
-    """Raise ``KeyboardInterrupt`` in the main thread on SIGTERM and SIGHUP too, as long as the context lasts."""
+    """Treat SIGTERM and SIGHUP as Ctrl-C, as long as the context lasts."""
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
     before = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
@@ -39,4 +39,5 @@ def stop_signals_ignored() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del number, frame
-    raise KeyboardInterrupt
+    # Not KeyboardInterrupt itself: an event loop has its own way with SIGINT, and ends its tasks in good order.
+    signal.raise_signal(signal.SIGINT)
