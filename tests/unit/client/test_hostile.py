@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,7 +13,10 @@ from keypost.clock import DAY, HOUR, MINUTE
 from keypost.delivery.v1 import delivery_service_pb2 as delivery_pb
 from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.errors import RefusedError, UnreachableError
+from keypost.keys.v1 import key_info_pb2
 from keypost.keystore.values import OutgoingMessage
+from keypost.protocol.key_info import Key
+from keypost.protocol.key_requests import read_key_request
 from support.simulation import failing
 
 if TYPE_CHECKING:
@@ -205,6 +209,19 @@ async def test_one_counter_for_two_messages_is_a_suspected_clone(alice: Any, bob
     await sending._hand_over(second, new_session=False)
     assert [message.text for message in await bob.inbox()] == ["one", "two"]
     assert bob.reasons("warning") == ["CLONE_SUSPECTED"]
+
+
+async def test_a_device_that_only_the_sender_sees_is_told(alice: Any, bob: Any, services: Services) -> None:
+    ghost = services.realm.new_pair(services.realm.new_address("bob"))
+    signed = services.realm.signed_request(ghost, key_info_pb2.KEY_REQUEST_KIND_ENROLL)
+    record = await alice.client.keys("bob")
+    key = Key(read_key_request(signed), key_info_pb2.KEY_STATE_GOOD, services.realm.clock())
+    alice.client._parts.records._remember(replace(record, keys=(*record.keys, key)))
+    good = services.good("bob") | {ghost.address.device_id: ghost.fingerprint}
+    services.good = lambda username: good  # type: ignore[method-assign]  # noqa: ARG005
+    await alice.client.send("bob", "for two devices")
+    assert [message.text for message in await bob.inbox()] == ["for two devices"]
+    assert bob.reasons("warning") == ["DEVICES_DIFFER"]
 
 
 async def test_a_message_waits_while_the_directory_is_away(alice: Any, bob: Any, services: Services) -> None:

@@ -131,6 +131,33 @@ async def test_without_services_a_new_profile_cannot_begin_but_an_old_one_opens(
     assert again.reasons("warning") == ["CA_UNAVAILABLE"]
 
 
+async def test_what_is_older_than_the_age_limit_is_erased(alice: Any, bob: Any, clock: ManualClock) -> None:
+    await alice.client.send("bob", "one")
+    [message] = await bob.inbox()
+    store = bob.client._parts.context.store
+    assert await store.run(lambda opened: opened.counters.is_received(message.sender, message.message_id.bytes))
+    clock.advance(bob.client._parts.trust.held.constants.age_limit + 1)
+    await bob.inbox()
+    assert not await store.run(lambda opened: opened.counters.is_received(message.sender, message.message_id.bytes))
+    assert await store.run(lambda opened: opened.sessions.newest(("alice", "bob"))) == ()
+
+
+async def test_trust_that_cannot_be_refreshed_is_not_asked_for_with_every_message(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    clock.advance(HOUR)
+    services.faults["GetRealmTrust"] = [NOT_NOW] * 100
+    await alice.client.send("bob", "one")
+    asked = len(services.requests["GetRealmTrust"])
+    await alice.client.send("bob", "two")
+    assert len(services.requests["GetRealmTrust"]) == asked
+    clock.advance(60_000)
+    await alice.client.send("bob", "three")
+    assert len(services.requests["GetRealmTrust"]) > asked
+    services.faults["GetRealmTrust"] = []
+    assert len(await bob.inbox()) == 3
+
+
 async def test_a_new_record_key_is_learnt_when_a_record_names_it(
     alice: Any, bob: Any, services: Services, clock: ManualClock
 ) -> None:
@@ -139,6 +166,7 @@ async def test_a_new_record_key_is_learnt_when_a_record_names_it(
     services.trust = services.realm.signed_trust(sequence=2)
     clock.advance(HOUR - 1)
     alice.client._parts.trust._asked_time = clock()
+    alice.client._parts.trust._next_time = clock() + HOUR
     clock.advance(1)
     with pytest.raises(UnknownRecordKeyError):
         await alice.client.send("bob", "asked a moment ago")

@@ -134,6 +134,13 @@ class Client:
         warn_if_weak(parts.context, parts.context.minimum_suite)
         await parts.enrolling.resume()
         await parts.renewing.resume()
+        await self._prune()
+
+    async def _prune(self) -> None:
+        """Erase what is older than the age limit: nothing that old is opened any more."""
+        parts = self._parts
+        before = parts.context.clock() - parts.trust.held.constants.age_limit
+        await parts.context.store.run(lambda store: store.prune(before))
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,6 +272,7 @@ class Client:
         if self._tasks:
             raise InvalidArgumentError("this client is receiving already: end the other iteration", field="receive")
         _ = self._parts.identity.current
+        await self._prune()
         pump = self._parts.pump(follow=follow)
         self._tasks = {asyncio.create_task(pump.run()), asyncio.create_task(self._keep_house(pump))}
         try:
@@ -294,7 +302,7 @@ class Client:
             return await self._parts.renewing.renew()
 
     async def keys(self, username: str) -> KeyRecord:
-        """Return the verified record of a user's keys.
+        """Return the verified record of a user's keys, as the directory shows it now.
 
         Raises:
             ProtocolError: the record breaks a rule.
@@ -302,7 +310,7 @@ class Client:
             UnreachableError: no answer.
         """
         async with self._working():
-            return await self._parts.records.get(username)
+            return await self._parts.records.get(username, refresh=True)
 
     async def devices(self) -> KeyRecord:
         """Return the verified record of the own user's keys; raises as ``keys``, and NotEnrolledError."""

@@ -283,8 +283,10 @@ def _compare_devices(opening: Opening, sealed: SealedEnvelope, outcome: Outcome)
     own, extension = opening.own_record, sealed.signed_extension.extension
     if own is None or own.revision != extension.recipient_revision:
         return
-    mine = {DeviceKey.of(key) for key in own.keys if key.is_good}
-    if not set(extension.recipient_devices) <= mine:
-        outcome.warnings.append(
-            ("DEVICES_DIFFER", f"{extension.signer.address} seals to a device that is not in this user's own record")
+    mine = {DeviceKey.of(key) for key in own.good_keys(extension.sign_time)}
+    if set(extension.recipient_devices) != mine:
+        sentence = (
+            f"{extension.signer.address} does not seal to the devices that are in this user's own record: the "
+            "directory may show others a device that is not this user's, or hide one"
         )
+        outcome.warnings.append(("DEVICES_DIFFER", sentence))

@@ -35,7 +35,8 @@ class Trust:
         self._root_keys = root_keys
         self._sources = sources
         self._held: RealmTrust | None = None
-        self._asked_time: int | None = None
+        self._asked_time = 0
+        self._next_time = 0
         self._lock = asyncio.Lock()
 
     @property
@@ -54,18 +55,14 @@ class Trust:
         async with self._lock:
             await self._load()
             held, now = self._held, self._context.clock()
-            stale = self._asked_time is None or held is None
-            if not stale and held is not None and self._asked_time is not None:
-                stale = now >= self._asked_time + held.constants.record_lifetime or now >= held.until_time
-            if stale:
+            if held is None or not self._asked_time <= now < self._next_time or now >= held.until_time:
                 await self._fetch()
             return self.held
 
     async def refresh(self) -> None:
         """Fetch the statement anew: a record names a record key that is not known. At most once a minute."""
         async with self._lock:
-            asked, now = self._asked_time, self._context.clock()
-            if asked is None or not asked <= now < asked + REFRESH_AT_MOST_EVERY:
+            if not self._asked_time <= self._context.clock() < self._asked_time + REFRESH_AT_MOST_EVERY:
                 await self._fetch()
 
     async def _load(self) -> None:
@@ -85,6 +82,9 @@ class Trust:
         return read_realm_trust(message, realm=self._context.realm, root_keys=root_keys, now=now, previous=self._held)
 
     async def _fetch(self) -> None:
+        self._asked_time = self._context.clock()
+        # A failure is not repeated with every message.
+        self._next_time = self._asked_time + REFRESH_AT_MOST_EVERY
         try:
             signed = await self._ask()
             trust = self._read(signed.SerializeToString(), trusted=False)
@@ -93,7 +93,7 @@ class Trust:
                 raise
             self._context.tell("warning", error.reason, f"the realm's trust was not refreshed: {error}")
             return
-        self._asked_time = self._context.clock()
+        self._next_time = self._asked_time + trust.constants.record_lifetime
         if self._held is not None and trust.sequence == self._held.sequence:
             return
         self._held = trust
