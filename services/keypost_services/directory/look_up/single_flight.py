@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class SingleFlight(Generic[K, Q, A]):
     def __init__(self, fetch: Callable[[Mapping[K, Q]], Awaitable[Mapping[K, A]]]) -> None:
         self._fetch = fetch
         self._under_way: dict[K, asyncio.Future[A]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Mapping[K, A]]] = set()
 
     async def ask(self, questions: Mapping[K, Q]) -> tuple[dict[K, A], set[K]]:
         """Return the answers, and the keys of those that were under way before (so may be older than this call).
@@ -51,26 +52,24 @@ class SingleFlight(Generic[K, Q, A]):
         loop = asyncio.get_running_loop()
         futures: dict[K, asyncio.Future[A]] = {key: loop.create_future() for key in questions}
         self._under_way |= futures
-        task = loop.create_task(self._run(questions, futures))
+        task = loop.create_task(self._run(questions))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        # A callback, because a task that is cancelled before its first step runs no line of its own.
+        task.add_done_callback(functools.partial(self._settle, futures))
 
-    async def _run(self, questions: Mapping[K, Q], futures: Mapping[K, asyncio.Future[A]]) -> None:
-        try:
-            answers = await self._fetch(questions)
-            for key, future in futures.items():
-                future.set_result(answers[key])
-        except Exception as error:  # noqa: BLE001  # handed to all who wait
-            _fail(futures, error)
-        finally:
-            for key, future in futures.items():
-                del self._under_way[key]
+    async def _run(self, questions: Mapping[K, Q]) -> Mapping[K, A]:
+        answers = await self._fetch(questions)
+        return {key: answers[key] for key in questions}
+
+    def _settle(self, futures: Mapping[K, asyncio.Future[A]], task: asyncio.Task[Mapping[K, A]]) -> None:
+        self._tasks.discard(task)
+        for key, future in futures.items():
+            del self._under_way[key]
+            if task.cancelled():
                 future.cancel()
-
-
-def _fail(futures: Mapping[K, asyncio.Future[A]], error: Exception) -> None:
-    for future in futures.values():
-        if not future.done():
-            future.set_exception(error)
-            # Nobody may be left to ask for it.
-            future.exception()
+            elif error := task.exception():
+                future.set_exception(error)
+                # Nobody may be left to ask for it.
+                future.exception()
+            else:
+                future.set_result(task.result()[key])
