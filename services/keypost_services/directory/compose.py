@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 DIRECTORY_SERVICE = "keypost.directory.v1.DirectoryService"
 KEY_EVENT_SERVICE = "keypost.directory.v1.KeyEventService"
-LEAST_TRUST_INTERVAL_MS = 5_000
+LEAST_TRUST_INTERVAL_MS = 1_000
 _MEGABYTE = 1_048_576
 
 
@@ -92,6 +92,7 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
         ca,
         clock,
         log,
+        metrics,
         realm=settings.realm,
         root_keys=root_keys,
         least_interval_ms=LEAST_TRUST_INTERVAL_MS,

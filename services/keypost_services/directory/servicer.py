@@ -96,17 +96,18 @@ class KeyEventServicer(KeyEventServiceServicer):
     ) -> AsyncIterator[pb.WatchKeyEventsResponse]:
         del context
         with self._counted():
-            self._check_standing()
+            # Before any wait: what begins anew meanwhile is not what this watch began with.
             generation = self._hub.generation
+            self._check_standing()
             sequence = await self._begin(request)
             while True:
                 events = self._after(sequence, generation)
+                self._check_standing()
                 sequence += len(events)
                 yield pb.WatchKeyEventsResponse(events=events, newest_sequence=self._hub.newest)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._heartbeat_seconds):
                         await self._hub.wait_beyond(sequence, generation)
-                self._check_standing()
 
     async def _begin(self, request: pb.WatchKeyEventsRequest) -> int:
         if not request.HasField("after_sequence"):

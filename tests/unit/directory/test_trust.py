@@ -9,7 +9,7 @@ from keypost.clock import DAY
 from keypost_services.directory.look_up.ports import SourceAwayError
 from keypost_services.directory.look_up.trust import TrustKeeper
 from support.clock import ManualClock
-from support.directory import Ears, silent_log
+from support.directory import Ears, new_metrics, silent_log
 from support.realm import REALM, SimulatedRealm, seeded_signer
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Bench:
             self.source,
             self.clock,
             silent_log(),
+            new_metrics(),
             realm=REALM,
             root_keys=[self.realm.root.public_key_der],
             least_interval_ms=1_000,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keypost.clock import Clock
     from keypost.protocol.realm_trust import RealmTrust
     from keypost_services.directory.look_up.ports import TrustSource
+    from keypost_services.directory.metrics import Metrics
 
 RETRY_MS = 1_000
 _THE_STATEMENT = "realm-trust"
@@ -31,6 +32,7 @@ class TrustKeeper:
         source: Where statements come from.
         clock: Unix milliseconds.
         log: Where refusals are logged.
+        metrics: Where the sequence is shown.
         realm: The realm that statements must be of.
         root_keys: The bundle's root keys (SubjectPublicKeyInfo, DER).
         least_interval_ms: Asked for more often than this, the CA is not asked again.
@@ -42,6 +44,7 @@ class TrustKeeper:
         source: TrustSource,
         clock: Clock,
         log: FilteringBoundLogger,
+        metrics: Metrics,
         *,
         realm: str,
         root_keys: Sequence[bytes],
@@ -51,6 +54,7 @@ class TrustKeeper:
         self._source = source
         self._clock = clock
         self._log = log
+        self._metrics = metrics
         self._realm = realm
         self._root_keys = tuple(root_keys)
         self._least_interval_ms = least_interval_ms
@@ -120,6 +124,7 @@ class TrustKeeper:
         if self._trust is None or trust.sequence != self._trust.sequence:
             self._log.info("realm trust", sequence=trust.sequence, until_time=trust.until_time)
         self._trust = trust
+        self._metrics.trust_sequence.set(trust.sequence)
         self._known.set()
 
     def _note(self, why: str) -> None:
