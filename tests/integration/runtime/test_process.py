@@ -71,7 +71,8 @@ def environment(folder: Path, **changes: str) -> dict[str, str]:
         **changes,
     }
     own = {f"KEYPOST_EXAMPLE_{name}": value for name, value in settings.items()}
-    return {**os.environ, "PYTHONPATH": str(TESTS), **own}
+    path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **own}
 
 
 @contextlib.asynccontextmanager
