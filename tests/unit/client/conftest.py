@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -34,6 +35,21 @@ class Person:
     client: Client
     steps: list[Step] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def see(self, step: Step) -> None:
+        self.steps.append(step)
+        self.changed.set()
+
+    def hear(self, event: Event) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for steps and events until ``condition`` holds."""
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
 
     def numbers(self, kind: str = "negotiation") -> list[int]:
         return [step.step for step in self.steps if step.list == kind]
@@ -82,8 +98,8 @@ async def open_client(
             defaults: dict[str, Any] = {
                 "unlock": CHEAP,
                 "bundle": services.bundle(tls),
-                "observer": person.steps.append,
-                "on_event": person.events.append,
+                "observer": person.see,
+                "on_event": person.hear,
                 "clock": clock,
                 "calls": Calls(backoff=Backoff(first=0.001, longest=0.01)),
                 "generate": generate,

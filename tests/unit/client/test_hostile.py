@@ -253,8 +253,7 @@ async def test_a_message_that_waits_is_opened_as_soon_as_a_newer_record_is_known
 
     async with asyncio.timeout(20):
         task = asyncio.create_task(receive())
-        while "RECORD_BEHIND" not in bob.reasons("waiting"):
-            await asyncio.wait([task], timeout=0.01)
+        await bob.until(lambda: "RECORD_BEHIND" in bob.reasons("waiting"))
         services.serve_key_info = lambda _name, info: info
         await bob.client._parts.records.get("alice", refresh=True)
         await task

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -219,6 +220,34 @@ async def test_renewal_happens_by_itself_at_two_thirds_of_the_lifetime(alice: An
     clock.advance(1)
     await alice.client.send("bob", "now")
     assert alice.numbers("renewal") == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_renewal_happens_by_itself_while_receiving(alice: Any, bob: Any, clock: ManualClock) -> None:
+    await alice.client.send("bob", "one")
+    async with asyncio.timeout(20):
+        async for message in bob.client.receive():
+            if message.text == "two":
+                break
+            clock.advance(60 * DAY)
+            bob.client._parts.newer.set()
+            await bob.until(lambda: 8 in bob.numbers("renewal"))
+            clock.advance(HOUR)
+            await alice.client.send("bob", "two")
+    assert bob.numbers("renewal") == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_what_fails_while_receiving_is_told_and_tried_again(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "one")
+    async with asyncio.timeout(20):
+        iterator = bob.client.receive()
+        await anext(iterator)
+        services.faults["Renew"] = [failing(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REPLACED")]
+        clock.advance(60 * DAY)
+        bob.client._parts.newer.set()
+        await bob.until(lambda: "DEVICE_KEY_STOLEN" in bob.reasons("warning"))
+        await iterator.aclose()
 
 
 async def test_renewal_by_itself_can_be_switched_off_and_its_failure_stops_nothing(

@@ -30,16 +30,16 @@ class HandingOut:
 
     async def messages(self, pump: Pump, *, follow: bool) -> AsyncIterator[Received]:
         """Yield what is in the inbox and what comes in; see Client.receive."""
+        done: Received | None = None
         after = 0
         while True:
             caught_up, failure = pump.caught_up, pump.failure
             pump.changed.clear()
-            row = await self._store.run(lambda store, start: store.inbox.next_unhandled(start), after)
+            row = await self._store.transact(_advance, done, after)
+            done = None
             if row is not None:
-                message = self._received(row)
-                yield message
-                await self.set_handled(message)
-                after = row.sequence
+                done, after = self._received(row), row.sequence
+                yield done
             elif failure is not None:
                 raise failure
             elif caught_up and not follow:
@@ -49,13 +49,7 @@ class HandingOut:
 
     async def set_handled(self, message: Received) -> None:
         """Note that the application is done with a message; a file's bytes go."""
-
-        def handled(store: KeyStore) -> None:
-            store.inbox.set_handled(message.sequence)
-            if message.file is not None:
-                store.files.remove(message.sender, message.file.file_id)
-
-        await self._store.transact(handled)
+        await self._store.transact(_set_handled, message)
 
     def _received(self, row: InboxMessage) -> Received:
         content = pb.Content.FromString(row.content)
@@ -94,3 +88,16 @@ class HandingOut:
             yield data
         if size != pb.Content.FromString(row.content).file_part.size:
             raise KeyStoreUnavailableError("the bytes of this file are gone: it counts as handled")
+
+
+def _advance(store: KeyStore, done: Received | None, after: int) -> InboxMessage | None:
+    # One transaction a message, not two: each waits for the disk.
+    if done is not None:
+        _set_handled(store, done)
+    return store.inbox.next_unhandled(after)
+
+
+def _set_handled(store: KeyStore, message: Received) -> None:
+    store.inbox.set_handled(message.sequence)
+    if message.file is not None:
+        store.files.remove(message.sender, message.file.file_id)
