@@ -77,6 +77,8 @@ class Records:
         self._clock = clock
         self._metrics = metrics
         self._users: LRUCache[str, _Held] = LRUCache(most_users)
+        # Who is asked for the first time stands apart: names that do not exist must not push others out.
+        self._new: dict[str, _Held] = {}
 
     async def current(self, username: str) -> KeyRecord:
         """Return the record of a user, fresh as far as is known here.
@@ -92,25 +94,26 @@ class Records:
         Raises:
             ServiceError: USER_NOT_FOUND; DIRECTORY_UNAVAILABLE.
         """
-        held = self._users.get(username) or _Held()
+        held = self._find(username) or self._new.setdefault(username, _Held())
         if (record := self._fresh(held)) is not None and (
             record.revision >= revision or self._clock() < held.unconfirmed_until
         ):
             return record
-        self._users[username] = held
         return await self._ask_once(username, held, max(revision, held.floor))
 
     def changed(self, username: str, revision: int) -> None:
         """Take note that a user's record has changed: from now on nothing below ``revision`` counts."""
-        held = self._users.get(username)
-        if held is not None:
+        if (held := self._find(username)) is not None:
             held.floor = max(held.floor, revision)
 
     def forget_all(self) -> None:
         """Take note that any record may have changed."""
-        for held in self._users.values():
+        for held in (*self._users.values(), *self._new.values()):
             held.usable = False
             held.questions = {}
+
+    def _find(self, username: str) -> _Held | None:
+        return self._users.get(username) or self._new.get(username)
 
     def _fresh(self, held: _Held) -> KeyRecord | None:
         record = held.record
@@ -123,8 +126,18 @@ class Records:
         question = held.questions.get(revision)
         if question is None:
             question = held.questions[revision] = asyncio.create_task(self._ask(username, held, revision))
-            question.add_done_callback(lambda done: _answered(held, revision, done))
+            question.add_done_callback(lambda done: self._answered(username, held, revision, done))
         return await asyncio.shield(question)
+
+    def _answered(self, username: str, held: _Held, revision: int, question: asyncio.Task[KeyRecord]) -> None:
+        if held.questions.get(revision) is question:
+            del held.questions[revision]
+        if self._new.get(username) is held and (held.record or not held.questions):
+            del self._new[username]
+        if held.record is not None:
+            self._users[username] = held
+        if not question.cancelled():
+            question.exception()  # whoever waited has it
 
     async def _ask(self, username: str, held: _Held, revision: int) -> KeyRecord:
         for _ in range(ATTEMPTS):
@@ -148,8 +161,6 @@ class Records:
                 record = check_successor(held.record, record, (await self._trust.current()).constants)
         except KeypostError as error:
             self._metrics.look_up(error.reason)
-            if held.record is None:
-                self._users.pop(username, None)  # names that do not exist must not push others out
             raise user_not_found(username) if error.reason == NOT_FOUND else directory_unavailable() from error
         self._metrics.look_up("OK")
         return record
@@ -161,13 +172,6 @@ class Records:
         except UnknownRecordKeyError:
             trust = await self._trust.newer()
             return read_key_info(key_info, trust=trust, username=username, now=self._clock())
-
-
-def _answered(held: _Held, revision: int, question: asyncio.Task[KeyRecord]) -> None:
-    if held.questions.get(revision) is question:
-        del held.questions[revision]
-    if not question.cancelled():
-        question.exception()  # whoever waited has it
 
 
 class CallerKeys:

@@ -199,11 +199,8 @@ def _check_not_ahead(record: KeyRecord, claimed: int) -> None:
 
 def _check_signer(caller: Key, record: KeyRecord, now: int) -> None:
     """Refuse a key that has ended since its token was verified."""
-    key = record.find(caller.fingerprint)
-    if key is None:
-        raise token_refused("UNKNOWN_KEY")
     try:
-        check_can_act(key, record, now)
+        check_can_act(record.get(caller.fingerprint), record, now)
     except ProtocolError as error:
         raise token_refused(error.reason) from error
 

@@ -137,6 +137,14 @@ async def test_the_extension_is_signed_by_the_caller_s_key(world: World) -> None
     assert (await renewed.send_text("bob")).HasField("stored")
 
 
+async def test_a_key_that_has_ended_since_its_token_was_verified_sends_nothing(world: World) -> None:
+    await world.alice.send_text("bob")  # the caller is remembered
+    world.stack.realm.renew(world.alice_pair)  # and no event arrives
+    error = await refusal(world.alice, world.alice.envelope("bob", sender_revision=2))
+    assert code_and_reason(error) == ("UNAUTHENTICATED", "TOKEN_REFUSED")
+    assert await world.mailbox(world.bob_pair) == ["hello"]
+
+
 async def test_the_same_bytes_again_are_answered_as_stored(world: World) -> None:
     envelope = world.alice.envelope("bob")
     first = await world.alice.send(envelope)
