@@ -1,3 +1,4 @@
+import base64
 import json
 from typing import Any
 
@@ -93,3 +94,9 @@ def test_another_algorithm_is_refused(realm: SimulatedRealm) -> None:
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(TokenRefusedError):
         peek_token(token)
+
+
+def test_deeply_nested_claims_are_no_token() -> None:
+    payload = base64.urlsafe_b64encode(b"[" * 2500).decode().rstrip("=")
+    with pytest.raises(TokenRefusedError):
+        peek_token(f"eyJhbGciOiJQUzI1NiIsImtpZCI6IjAwIn0.{payload}.")

@@ -81,7 +81,7 @@ def peek_token(token: str) -> TokenClaim:
         if not isinstance(kid, str) or len(kid) != FINGERPRINT_HEX or not isinstance(sub, str):
             raise TokenRefusedError("MALFORMED")
         return TokenClaim(Address.parse(sub), bytes.fromhex(kid))
-    except (PyJWTError, KeyError, TypeError, ValueError) as error:
+    except (PyJWTError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TokenRefusedError("MALFORMED") from error
 
 
