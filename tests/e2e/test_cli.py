@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,3 +141,16 @@ def test_an_error_is_one_object_for_machines(people: tuple[User, User]) -> None:
     (error,) = json_lines(done.stdout)
     assert (error["event"], error["reason"]) == ("error", "USER_NOT_FOUND")
     assert done.returncode == 4
+
+
+def test_services_that_are_not_there_are_told(stack: Stack, tmp_path: Path) -> None:
+    bundle = json.loads(stack.layout.bundle.read_text())
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    bundle["endpoints"] = dict.fromkeys(bundle["endpoints"], address)
+    (tmp_path / "bundle.json").write_text(json.dumps(bundle))
+    elsewhere = ("--bundle", str(tmp_path / "bundle.json"))
+    code, sentence = failed(stack, tmp_path / "p", "enroll", "somebody", options=elsewhere)
+    assert code == 3
+    assert "UNREACHABLE" in sentence

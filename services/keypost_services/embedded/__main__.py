@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import Annotated
 
 import typer
 
 from keypost_services.embedded.perform import perform_story
-from keypost_services.embedded.up import serve
+from keypost_services.embedded.up import default_folder, serve
 
 app = typer.Typer(
     name="keypost-embedded",
@@ -43,12 +43,13 @@ def up(
     *,
     json: Json = False,
     suite: Suite = SuiteName.RSA3072_AES256,
-    data: Annotated[Path, typer.Option(file_okay=False, help="Where everything lies; kept when it stops.")] = Path(
-        ".keypost"
-    ),
+    data: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Where everything lies; kept when it stops. [default: .keypost]"),
+    ] = None,
 ) -> None:
     """Start the stack, say what to type in another terminal, and go on until Ctrl-C."""
-    raise typer.Exit(serve(data, suite.value, as_json=json))
+    raise typer.Exit(serve(data or default_folder(suite.value), suite.value, as_json=json))
 
 
 def main() -> int:

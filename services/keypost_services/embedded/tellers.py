@@ -165,7 +165,12 @@ class HumanTeller:
                 self._console.print(f"  sent {size_of(event['done'])}")
             return
         if self._progress is None:
-            bar = (TextColumn("  sending"), BarColumn(bar_width=40), DownloadColumn(), TransferSpeedColumn())
+            bar = (
+                TextColumn("  sending"),
+                BarColumn(bar_width=40),
+                DownloadColumn(binary_units=True),
+                TransferSpeedColumn(),
+            )
             self._progress = Progress(*bar, console=self._console)
             self._bar = self._progress.add_task("", total=event["total"])
             self._progress.start()

@@ -141,8 +141,8 @@ class HumanOutput:
         if not self._err.is_terminal:
             return
         if self._progress is None:
-            bar = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._progress = Progress(*bar, console=self._err)
+            size, speed = DownloadColumn(binary_units=True), TransferSpeedColumn()
+            self._progress = Progress(TextColumn("{task.description}"), BarColumn(), size, speed, console=self._err)
             self._progress.start()
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(harmless(name), total=total)
