@@ -40,6 +40,7 @@ def negotiation_file() -> VectorFile:
         _validity(maker)
         maker.share("", "alice", "bob")
     _own_devices(file)
+    _two_suites(file)
     return file
 
 
@@ -191,3 +192,24 @@ def _own_devices(file: VectorFile) -> None:
     maker.file.fails(
         "OWN_MESSAGE", "a message from the receiving device", **maker.input(envelope, talk.alice, what=", two devices")
     )
+
+
+def _two_suites(file: VectorFile) -> None:
+    """Sealing follows the recipient's key, everything else the session creator's."""
+    for suite, bobs in ((STRONG, WEAK), (WEAK, STRONG)):
+        talk = Talk(suite, bobs_suite=bobs)
+        maker = Maker(file, talk)
+        maker.share(f", to {bobs.name}", "alice")
+        draft = maker.draft()
+        envelope = draft.envelope()
+        values = maker.input(envelope, talk.bob, what=f", to {bobs.name}") | {"minimum_suite": WEAK.name}
+        name = f"{suite.name}: a session key sealed to a key of {bobs.name}"
+        file.good(name, **values, steps=_steps(draft, envelope, talk.bob))
+        refused = values | {"minimum_suite": STRONG.name}
+        if suite is WEAK:
+            file.fails("SUITE_REFUSED", f"{name}, below the minimum", **refused)
+        answer = maker.draft(sender=talk.bob, recipient="alice")
+        maker.share(f", to {bobs.name}", "bob")
+        values = maker.input(answer.envelope(), talk.alice, "bob", what=f", to {bobs.name}")
+        name = f"{suite.name}: an answer by a key of {bobs.name}"
+        file.fails("SUITE_REFUSED", name, **(values | {"minimum_suite": WEAK.name}))

@@ -42,14 +42,15 @@ def name_of(fingerprint: bytes) -> str:
 
 @dataclass
 class Talk:
-    """Alice, Bob and Carol in one realm, in one suite."""
+    """Alice, Bob and Carol in one realm, in one suite, unless Bob has another."""
 
     suite: Suite
     realm: SimulatedRealm = field(default_factory=SimulatedRealm)
+    bobs_suite: Suite | None = None
 
     def __post_init__(self) -> None:
         self.alice = self.realm.enroll("alice", self.suite)
-        self.bob = self.realm.enroll("bob", self.suite)
+        self.bob = self.realm.enroll("bob", self.bobs_suite or self.suite)
         self.carol = self.realm.enroll("carol", self.suite)
 
     def keys(self, username: str) -> tuple[Key, ...]:
