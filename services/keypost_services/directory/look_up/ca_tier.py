@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from keypost.errors import KeypostError
@@ -63,7 +64,12 @@ class CaTier:
             answers = await self._fetch(usernames)
         except SourceAwayError:
             return dict.fromkeys(usernames, Failure.UNAVAILABLE)
-        return {name: await self._outcome(name, answers.get(name), floors[name]) for name in usernames}
+        outcomes: dict[str, Outcome | None] = {}
+        for username in usernames:
+            outcomes[username] = await self._outcome(username, answers.get(username), floors[username])
+            # A batch of a hundred must not hold up everybody else.
+            await asyncio.sleep(0)
+        return outcomes
 
     async def _fetch(self, usernames: Sequence[str]) -> Mapping[str, key_info_pb2.KeyInfo]:
         if not self._breaker.admit():
