@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,46 @@ async def test_rubbish_is_set_aside_raw(bob: Any, services: Services) -> None:
     [row] = await bob.client._parts.context.store.run(lambda store: store.set_aside.page())
     assert row.envelope == b"\xff\xff\xff"
     assert services.mailboxes[bob.client.address] == []
+
+
+async def test_no_bytes_whatever_block_the_mailbox(alice: Any, bob: Any, services: Services) -> None:
+    await alice.client.send("bob", "mangled")
+    [delivery] = services.mailboxes[bob.client.address]
+    dice = random.Random(1)
+    for _ in range(150):
+        mangled = bytearray(delivery.envelope)
+        for _ in range(dice.randint(1, 3)):
+            mangled[dice.randrange(len(mangled))] = dice.randrange(256)
+        await services.put(bob.client.address, bytes(mangled[: dice.choice([len(mangled), dice.randrange(1, 900)])]))
+    messages = await bob.inbox()
+    assert [message.text for message in messages] == ["mangled"]
+    assert services.mailboxes[bob.client.address] == []
+
+
+async def test_an_unforeseen_failure_sets_the_message_aside_and_shows_nothing_of_it(
+    alice: Any, bob: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("something from the message")
+
+    await alice.client.send("bob", "one")
+    with monkeypatch.context() as patch:
+        patch.setattr("keypost.protocol.negotiation.step_14_decrypt_message", fail)
+        assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["INTERNAL"]
+    assert "something" not in repr(bob.events)
+    assert await bob.client.retry_set_aside() == 1
+    assert [message.text for message in await bob.inbox()] == ["one"]
+    assert await bob.client.retry_set_aside() == 0
+
+
+async def test_what_stays_wrong_stays_set_aside(alice: Any, bob: Any, services: Services) -> None:
+    await alice.client.send("bob", "altered")
+    services.deliver = tampering(ciphertext)
+    await bob.inbox()
+    assert await bob.client.retry_set_aside() == 0
+    rows = await bob.client._parts.context.store.run(lambda store: store.set_aside.page())
+    assert [row.reason for row in rows] == ["DECRYPTION_FAILED"]
 
 
 async def test_messages_that_are_held_back_are_counted(alice: Any, bob: Any, services: Services) -> None:

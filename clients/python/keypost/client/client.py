@@ -286,6 +286,18 @@ class Client:
         async with self._working():
             await self._parts.handing_out.set_handled(message)
 
+    async def retry_set_aside(self) -> int:
+        """Try again to open what was set aside, such as after the minimum suite was changed.
+
+        Returns:
+            How many messages it gave; ``receive`` hands them out.
+
+        Raises:
+            KeypostError: nobody could be asked.
+        """
+        async with self._working():
+            return await self._parts.retiring.retry_set_aside()
+
     async def renew(self) -> Key:
         """Replace this device's key by a new one (the eight steps); the old one is kept as long as it may be needed.
 

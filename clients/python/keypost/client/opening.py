@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keypost.client.context import short
 from keypost.client.storing import to_session, to_stored_session, to_stored_statement
 from keypost.errors import KeypostError, RefusedError, UnreachableError
-from keypost.keystore.errors import KeyStoreFullError
+from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.keystore.values import InboxMessage, StoredFile, WaitingEnvelope
 from keypost.protocol import negotiation as steps
 from keypost.protocol.errors import ContentRefusedError, NotForThisDeviceError, ProtocolError
@@ -124,17 +124,26 @@ def attempt(store: KeyStore, opening: Opening) -> Outcome:
         outcome.fate = Fate.REPLAYED
         return outcome
     try:
-        if opening.failure is not None:
-            raise opening.failure
         # What fails in here leaves nothing behind: no session, no mark, no counter.
         with store.transaction():
             _open_and_keep(store, opening, log, outcome)
-    except KeypostError as error:
-        outcome.fate = Fate.WAITS if _is_matter_of_time(error) else Fate.SET_ASIDE
-        outcome.error, outcome.warnings = error, []
+    except KeyStoreUnavailableError:
+        # The disk's failure, not the message's.
+        raise
+    except Exception as error:  # noqa: BLE001  # nothing in a message may block the mailbox
+        known = as_keypost_error(error)
+        outcome.fate = Fate.WAITS if _is_matter_of_time(known) else Fate.SET_ASIDE
+        outcome.error, outcome.warnings = known, []
     else:
         outcome.steps = log.steps
     return outcome
+
+
+def as_keypost_error(error: Exception) -> KeypostError:
+    """Return the error itself, or for one that nobody foresaw an error that shows nothing of the message."""
+    if isinstance(error, KeypostError):
+        return error
+    return KeypostError(f"an unforeseen {type(error).__name__}: please report it; the message is kept as it came")
 
 
 def _is_matter_of_time(error: KeypostError) -> bool:
@@ -164,6 +173,8 @@ def _sealed_to(opening: Opening) -> bytes:
 
 
 def _open_and_keep(store: KeyStore, opening: Opening, log: _Log, outcome: Outcome) -> None:
+    if opening.failure is not None:
+        raise opening.failure
     sealed, record = opening.sealed, opening.sender_record
     if sealed is None or record is None:
         raise AssertionError

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.client.look_up import RecordBehindError
-from keypost.client.opening import Fate, Opening, Outcome, settle
+from keypost.client.opening import Fate, Opening, Outcome, as_keypost_error, settle
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import KeypostError, RefusedError, UnreachableError
+from keypost.keystore.errors import KeyStoreUnavailableError
 from keypost.protocol.encoding import parse
 from keypost.protocol.envelope import check_addressed, read_envelope
 from keypost.protocol.errors import ProtocolError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from keypost.delivery.v1 import delivery_service_pb2
     from keypost.keystore.port import KeyStore
     from keypost.protocol.envelope import SealedEnvelope
+    from keypost.protocol.key_info import KeyRecord
     from keypost.transport.delivery_client import DeliveryClient, ReceiveStream
     from keypost.transport.retries import Backoff
 
@@ -76,12 +78,11 @@ class Receiving:
             sender = await self._records.get(
                 header.sender.username, min_revision=header.sender_revision, refresh=refresh
             )
-            if sender.revision < header.sender_revision:
-                raise RecordBehindError(
-                    f"revision {header.sender_revision} of {sender.username} is not known yet", username=sender.username
-                )
-        except KeypostError as error:
-            failure = error
+            _check_not_behind(sender, header.sender_revision)
+        except KeyStoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  # nothing in a message may block the mailbox
+            failure = as_keypost_error(error)
         return Opening(
             raw=arrival.raw,
             sealed=sealed,
@@ -115,6 +116,11 @@ class Receiving:
         mine = {pair.fingerprint for pair in self._identity.ring.all()}
         check_addressed(sealed, self._context.realm, self._identity.address, mine)
         return sealed
+
+
+def _check_not_behind(record: KeyRecord, revision: int) -> None:
+    if record.revision < revision:
+        raise RecordBehindError(f"revision {revision} of {record.username} is not known yet", username=record.username)
 
 
 def _settle_all(store: KeyStore, openings: Sequence[Opening]) -> list[Outcome]:

@@ -123,6 +123,21 @@ class Retiring:
                     await self._retry(row, refreshed)
                 after = page[-1].sequence
 
+    async def retry_set_aside(self) -> int:
+        """Try again what was set aside, and return how many messages it gave."""
+        async with self._lock:
+            opened, after = 0, 0
+            while page := await self._context.store.run(lambda store, start: store.set_aside.page(start), after):
+                for row in page:
+                    arrival = Arrival(row.envelope, row.accept_time, row.receive_time)
+                    opening = await self._receiving.prepare(arrival)
+                    outcome = await self._context.store.transact(_bring_back, opening, row)
+                    if outcome.fate is Fate.KEPT:
+                        self._receiving.tell(outcome)
+                        opened += 1
+                after = page[-1].sequence
+            return opened
+
     async def _retry(self, row: WaitingEnvelope, refreshed: set[str]) -> None:
         arrival = Arrival(row.envelope, row.accept_time, row.receive_time)
         opening = await self._receiving.prepare(arrival, refresh=row.username not in refreshed)
@@ -140,6 +155,13 @@ def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Ou
         store.set_aside.add(to_row(opening, outcome))
     if outcome.fate is not Fate.WAITS:
         store.waiting.remove(row.sequence)
+    return outcome
+
+
+def _bring_back(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:
+    outcome = attempt(store, opening)
+    if outcome.fate is not Fate.SET_ASIDE and outcome.fate is not Fate.WAITS:
+        store.set_aside.remove(row.sequence)
     return outcome
 
 
