@@ -157,6 +157,7 @@ async def test_a_replay_is_dropped(alice: Any, bob: Any, services: Services, ope
     await services.put(again.client.address, delivery.envelope)
     assert await again.inbox() == []
     assert services.mailboxes[again.client.address] == []
+    assert bob.events == again.events == []
 
 
 async def test_a_message_for_somebody_else_is_not_opened(

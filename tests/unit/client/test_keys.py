@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,12 +16,14 @@ from keypost.protocol.errors import (
     EquivocationError,
     IdentityChangedError,
     KeyRevokedError,
+    KeyUnknownError,
     NoUsableDeviceError,
     RecordExpiredError,
     RecordRegressedError,
     SignatureInvalidError,
+    SuiteRefusedError,
 )
-from keypost.protocol.suites import STRONG
+from keypost.protocol.suites import STRONG, WEAK
 from support.simulation import failing
 
 if TYPE_CHECKING:
@@ -104,6 +107,54 @@ async def test_an_enrolment_that_never_arrived_is_begun_anew_with_the_same_key(
     assert len({request.public_key_der for request in requests}) == 1
     assert address.device_id == requests[-1].device_id
     assert carol.client._parts.identity.current.address == address
+
+
+async def test_an_enrolment_that_never_arrived_goes_on_after_a_crash(open_client: Any, services: Services) -> None:
+    services.faults["Enroll"] = [failing(UNAVAILABLE, "SHUTTING_DOWN") for _ in range(5)]
+    carol = await open_client("carol")
+    with pytest.raises(RefusedError):
+        await carol.client.enroll("carol")
+    await carol.client.close()
+    again = await open_client("carol", bundle=None)
+    assert again.client.address is None
+    await again.client.enroll("carol")
+    assert len(services.realm.users["carol"].keys) == 1
+
+
+async def test_another_username_gets_another_key(open_client: Any, services: Services) -> None:
+    services.faults["Enroll"] = [failing(grpc.StatusCode.PERMISSION_DENIED, "SIGN_IN_REFUSED")]
+    carol = await open_client("carol")
+    with pytest.raises(RefusedError):
+        await carol.client.enroll("carol")
+    await carol.client.enroll("caroline")
+    keys = [pb.KeyRequest.FromString(r.key_request.key_request).public_key_der for r in services.requests["Enroll"]]
+    assert len(set(keys)) == 2
+
+
+async def test_an_answer_that_does_not_show_the_key_as_good_is_not_believed(
+    open_client: Any, services: Services
+) -> None:
+    real = services.realm.record
+
+    def revoked(signed: pb.SignedKeyRequest) -> Any:
+        key = real(signed)
+        services.realm.set_state(key, pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_LOST)  # type: ignore[arg-type]
+        return key
+
+    services.realm.record = revoked  # type: ignore[method-assign]
+    carol = await open_client("carol")
+    with pytest.raises(KeyUnknownError):
+        await carol.client.enroll("carol")
+    assert carol.client.address is None
+
+
+async def test_a_suite_that_the_realm_does_not_allow_is_not_asked_for(open_client: Any, services: Services) -> None:
+    services.realm.constants = replace(services.realm.constants, allowed_suites=(STRONG.id,))
+    services.trust = services.realm.signed_trust(sequence=2)
+    carol = await open_client("carol", minimum_suite=WEAK)
+    with pytest.raises(SuiteRefusedError, match="not allowed"):
+        await carol.client.enroll("carol", suite=WEAK)
+    assert services.requests["BeginEnrollment"] == []
 
 
 async def test_a_revision_that_was_taken_is_begun_anew(open_client: Any, services: Services) -> None:

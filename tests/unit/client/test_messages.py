@@ -150,6 +150,25 @@ async def test_messages_sent_at_once_keep_their_order(alice: Any, bob: Any) -> N
     assert [message.missed for message in messages] == [0] * 8
 
 
+async def test_a_message_that_is_held_up_is_not_overtaken(alice: Any, bob: Any, services: Services) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_context: Any) -> None:
+        begun.set()
+        await go_on.wait()
+
+    services.faults["Send"] = [slow]
+    async with asyncio.timeout(20):
+        first = asyncio.create_task(alice.client.send("bob", "first"))
+        await begun.wait()
+        second = asyncio.create_task(alice.client.send("bob", "second"))
+        overtaken, _ = await asyncio.wait([second], timeout=0.2)
+        assert not overtaken
+        go_on.set()
+        await asyncio.gather(first, second)
+    assert [message.text for message in await bob.inbox()] == ["first", "second"]
+
+
 async def test_an_unknown_recipient_is_said_and_leaves_no_gap(alice: Any, bob: Any) -> None:
     with pytest.raises(RefusedError) as caught:
         await alice.client.send("nobody", "hello")

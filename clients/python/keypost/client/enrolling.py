@@ -65,7 +65,7 @@ class Enrolling:
                 f"this profile is {ring.address} already: use another profile for {username}", field="username"
             )
         sign_in = ca_service_pb2.SignIn(one_time_code=code) if code else _open_sign_in()
-        pair = await self._resumable(username, suite)
+        pair = self._resumable(username, suite)
         if pair is not None and (address := await self._repeat(pair, sign_in)) is not None:
             return address
         return await self._begin(username, sign_in, suite, pair)
@@ -89,7 +89,7 @@ class Enrolling:
             raise SuiteRefusedError(f"{suite.name} is not allowed in {trust.realm}")
         warn_if_weak(self._context, suite)
 
-    async def _resumable(self, username: str, suite: Suite) -> DeviceKeyPair | None:
+    def _resumable(self, username: str, suite: Suite) -> DeviceKeyPair | None:
         pending = self._identity.ring.pending
         if pending is not None and (pending.address.username, pending.suite) == (username, suite):
             return pending

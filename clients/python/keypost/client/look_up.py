@@ -22,7 +22,7 @@ from keypost.protocol.errors import (
     UnknownRecordKeyError,
 )
 from keypost.protocol.identifiers import check_username
-from keypost.protocol.key_info import KeyRecord, _record
+from keypost.protocol.key_info import KeyRecord, restore_key_info
 from keypost.protocol.negotiation import step_2_obtain_recipient_key_info
 
 if TYPE_CHECKING:
@@ -244,8 +244,7 @@ class Records:
 
 def _restore(stored: StoredRecord) -> KeyRecord:
     """Return a record from the store: it was verified when it came in, and the store is sealed."""
-    key_info = parse(pb.KeyInfo, stored.key_info, "KeyInfo")
-    return _record(parse(pb.UserKeys, key_info.record.user_keys, "UserKeys"), key_info)
+    return restore_key_info(parse(pb.KeyInfo, stored.key_info, "KeyInfo"))
 
 
 def _note_stolen(store: KeyStore, fingerprint: bytes) -> None:
