@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "keypost_services.embedded", "up", "--json", "--data", str(folder / "data")],
+        [sys.executable, "-m", "keypost_services.embedded", "up", "--data", str(folder / "data"), *options],
         env=clean_environment({}),
         stdout=subprocess.PIPE,
     )
@@ -44,7 +44,7 @@ def assert_gone(facts: dict[str, Any]) -> None:
 
 
 def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
+    with start(tmp_path, "--json") as process:
         facts = first_line(process)
         enroll_alice, enroll_bob, send, receive = facts["commands"]
         assert "You are alice/" in type_in(enroll_alice)
@@ -53,7 +53,7 @@ def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> 
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert_gone(facts)
-    with start(tmp_path) as again:
+    with start(tmp_path, "--json") as again:
         facts = first_line(again)
         assert "Hello Bob" in type_in(receive)
         again.send_signal(signal.SIGTERM)
@@ -61,10 +61,16 @@ def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> 
     assert_gone(facts)
 
 
-def test_a_service_that_dies_ends_it_with_the_tail_of_its_log(tmp_path: Path) -> None:
+def test_a_service_that_dies_ends_it(tmp_path: Path) -> None:
     with start(tmp_path) as process:
-        facts = first_line(process)
-        pid = next(service["process"] for service in facts["services"] if service["name"] == "directory")
-        os.kill(pid, signal.SIGKILL)
+        assert process.stdout is not None
+        shown: list[str] = []
+        while not shown or "Ctrl-C" not in shown[-1]:
+            shown.append(process.stdout.readline().decode())
+        pids = {line.split()[0]: int(line.split()[2]) for line in shown if " process " in line}
+        assert set(pids) == {"valkey", "ca", "directory", "delivery"}
+        os.kill(pids["directory"], signal.SIGKILL)
         assert process.wait(30) == 1
-    assert_gone(facts)
+    for pid in pids.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
