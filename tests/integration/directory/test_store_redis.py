@@ -86,8 +86,10 @@ def of_another_user(realm: SimulatedRealm) -> key_info_pb2.KeyInfo:
 
 
 def expired(realm: SimulatedRealm) -> key_info_pb2.KeyInfo:
-    now = realm.clock()
-    return realm.key_info("alice", this_update=now - HOUR, next_update=now)
+    key_info = realm.key_info("alice")
+    assert isinstance(realm.clock, ManualClock)
+    realm.clock.advance(HOUR)
+    return key_info
 
 
 def of_an_unknown_record_key(realm: SimulatedRealm) -> key_info_pb2.KeyInfo:
@@ -111,7 +113,8 @@ async def test_a_record_that_does_not_verify_is_dropped_and_counted(
     bench: Bench, make: Callable[[SimulatedRealm], key_info_pb2.KeyInfo], reason: str
 ) -> None:
     bench.realm.enroll("alice")
-    await bench.redis.set(ALICE, b"%020d%020d" % (1, bench.clock()) + make(bench.realm).SerializeToString())
+    prefix = b"%020d%020d" % (1, bench.clock())
+    await bench.redis.set(ALICE, prefix + make(bench.realm).SerializeToString())
     assert await bench.store.get_many(["alice"]) == {}
     assert bench.refused(reason) == 1
     assert await bench.redis.get(ALICE) is None
@@ -125,6 +128,13 @@ async def test_garbage_is_dropped_and_does_not_keep_the_place(bench: Bench, garb
     bench.realm.enroll("alice")
     await bench.redis.set(ALICE, garbage)
     assert await bench.store.get_many(["alice"]) == {}
+    await bench.store.put_many([bench.realm.key_record("alice")])
+    assert list(await bench.store.get_many(["alice"])) == ["alice"]
+
+
+async def test_what_is_no_prefix_does_not_keep_the_place_even_unread(bench: Bench) -> None:
+    bench.realm.enroll("alice")
+    await bench.redis.set(ALICE, b"\xff" * 1_000)
     await bench.store.put_many([bench.realm.key_record("alice")])
     assert list(await bench.store.get_many(["alice"])) == ["alice"]
 

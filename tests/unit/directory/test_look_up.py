@@ -182,6 +182,19 @@ async def test_absence_that_an_event_overtook_is_not_remembered(bench: Bench) ->
     assert await asking == 1
 
 
+async def test_absence_is_not_remembered_of_a_user_whose_event_came_at_the_last_moment(bench: Bench) -> None:
+    put_many = bench.shared.put_many
+
+    async def put_many_while_an_event_comes(records: Any) -> None:
+        await put_many(records)
+        await bench.look_up.drop_many({"alice": 1})
+
+    bench.shared.put_many = put_many_while_an_event_comes  # type: ignore[method-assign]
+    assert await bench.find("alice") is Failure.NOT_FOUND
+    bench.realm.enroll("alice")
+    assert await bench.find("alice") == 1
+
+
 async def test_an_event_drops_what_is_held(bench: Bench) -> None:
     pair = bench.realm.enroll("alice")
     await bench.find("alice")

@@ -211,10 +211,14 @@ async def test_a_gap_drops_everything_and_begins_anew() -> None:
     async with bench.watching():
         await bench.source.watches.get()
         bench.source.send(7)
+        await bench.watcher.wait_until_standing()
+        generation = bench.hub.generation
         bench.source.send(9, (9, "alice", 2))
         assert await bench.source.watches.get() is None
         assert bench.done[-2:] == ["callers", "drop all"]
         assert not bench.standing.is_standing()
+        # Those who watch are told at once, not when the watch stands again.
+        assert bench.hub.generation == generation + 1
         bench.clock.advance(MINUTE)
         bench.source.send(9)
         await bench.watcher.wait_until_standing()

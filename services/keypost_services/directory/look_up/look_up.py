@@ -81,14 +81,12 @@ class LookUp:
         """
         for username in floors:
             self._absent.pop(username, None)
-            self._unconfirmed.pop(username, None)
         await self._process.drop_many(floors)
         await self._store.drop_many(floors)
 
     async def drop_all(self) -> None:
         """Forget everything: in this process at once, then in the shared tier."""
         self._absent.clear()
-        self._unconfirmed.clear()
         await self._process.drop_all()
         await self._store.drop_all()
 
