@@ -125,9 +125,10 @@ async def test_the_caller_is_the_sender(world: World) -> None:
 
 
 async def test_another_device_of_the_same_user_is_not_the_sender(world: World) -> None:
+    envelope = world.alice.envelope("bob")
+    await world.alice.send(envelope)  # nor does he learn that it is stored
     tablet = await world.device(world.stack.realm.approve(world.alice_pair))
-    error = await refusal(tablet, world.alice.envelope("bob"))
-    assert error.reason == "SENDER_IS_NOT_CALLER"
+    assert (await refusal(tablet, envelope)).reason == "SENDER_IS_NOT_CALLER"
 
 
 async def test_the_extension_is_signed_by_the_caller_s_key(world: World) -> None:

@@ -109,14 +109,24 @@ async def test_replicated_refuses_without_a_replica_and_accepts_with_one(tmp_pat
             name = new_name()
             with pytest.raises(MailboxesUnavailableError, match="replica"):
                 await alone.mailboxes.append(posting(b"x", name=name))
-            with pytest.raises(MailboxesUnavailableError, match="replica"):  # a repetition promises no less
-                await alone.mailboxes.append(posting(b"x", name=name))
-        with running_valkey(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}", **options):
+        with running_valkey(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}", **options) as replica:
             async with open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=8_000) as pair:
                 answer = await pair.mailboxes.append(posting(b"x", name=name))
                 assert answer[BOB].outcome is Outcome.DUPLICATE
                 answer = await pair.mailboxes.append(posting(b"y", BOB, BOB_TABLET))
                 assert {acceptance.outcome for acceptance in answer.values()} == {Outcome.APPENDED}
+            async with (
+                open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=1_500) as one,
+                open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=1_500) as other,
+            ):
+                for opened in (one, other):
+                    await opened.mailboxes.append(posting(b"in step"))
+                replica.freeze()
+                name = new_name()
+                for opened in (one, other):  # a repetition promises no less, over a connection that wrote nothing
+                    with pytest.raises(MailboxesUnavailableError, match="replica"):
+                        await opened.mailboxes.append(posting(b"z", name=name))
+                replica.thaw()
 
 
 async def test_a_server_that_hangs_is_unavailable(tmp_path: Path) -> None:
