@@ -66,8 +66,12 @@ class Policy:
             raise errors.record_full(first_end + self.constants.retention - now)
 
     def in_record(self, key: RecordedKey, now: int) -> bool:
-        """Whether a key stands in the record: good, or ended within the retention."""
-        return is_good(key) or now < key.state_time + self.constants.retention
+        """Whether a key stands in the record: good, ended within the retention, or compromised.
+
+        What a compromised key vouched for stays void, which its absence would hide.
+        """
+        ended = now >= key.state_time + self.constants.retention
+        return is_good(key) or not ended or key.reason == pb.REVOCATION_REASON_COMPROMISED
 
 
 def is_good(key: RecordedKey) -> bool:

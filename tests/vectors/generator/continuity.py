@@ -140,7 +140,9 @@ def _states_gone_back(file: VectorFile) -> None:
         h.realm.set_state(h.root, state, reason)
         h.see()
         h.change()
-        h.realm.set_state(h.root, then, then_reason, since=h.clock() + later)
+        ended = h.clock() + later
+        h.clock.advance(later)
+        h.realm.set_state(h.root, then, then_reason, since=ended)
         file.fails("RECORD_REGRESSED", name, **h.see().pair("successor"))
 
 

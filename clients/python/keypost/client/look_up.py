@@ -45,6 +45,12 @@ class RecordBehindError(NotYetError):
     reason = "RECORD_BEHIND"
 
 
+class RecordUnusableError(NotYetError):
+    """The directory's answer breaks a rule; a later one may be right."""
+
+    reason = "RECORD_UNUSABLE"
+
+
 class Records:
     """Knows the users' records.
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keypost.client.look_up import RecordBehindError
+from keypost.client.look_up import RecordBehindError, RecordUnusableError
 from keypost.client.opening import Fate, Opening, Outcome, as_keypost_error, settle
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import KeypostError, RefusedError, UnreachableError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from keypost.client.trusting import Trust
     from keypost.delivery.v1 import delivery_service_pb2
     from keypost.keystore.port import KeyStore
-    from keypost.protocol.envelope import SealedEnvelope
+    from keypost.protocol.envelope import Header, SealedEnvelope
     from keypost.protocol.key_info import KeyRecord
     from keypost.transport.delivery_client import DeliveryClient, ReceiveStream
     from keypost.transport.retries import Backoff
@@ -73,12 +73,8 @@ class Receiving:
         sealed, own, sender, failure = None, None, None, None
         try:
             sealed = self._read(arrival.raw)
-            header = sealed.header
-            own = await self._records.get(header.recipient_username, min_revision=header.recipient_revision)
-            sender = await self._records.get(
-                header.sender.username, min_revision=header.sender_revision, refresh=refresh
-            )
-            _check_not_behind(sender, header.sender_revision)
+            own, sender = await self._look_up(sealed.header, refresh=refresh)
+            _check_not_behind(sender, sealed.header.sender_revision)
         except KeyStoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001  # nothing in a message may block the mailbox
@@ -97,6 +93,19 @@ class Receiving:
             now=self._context.clock(),
             failure=failure,
         )
+
+    async def _look_up(self, header: Header, *, refresh: bool) -> tuple[KeyRecord, KeyRecord]:
+        """Return the recipient's and the sender's record; whatever is wrong with an answer, another may be right."""
+        try:
+            own = await self._records.get(header.recipient_username, min_revision=header.recipient_revision)
+            sender = await self._records.get(
+                header.sender.username, min_revision=header.sender_revision, refresh=refresh
+            )
+        except ProtocolError as error:
+            if error.not_yet:
+                raise
+            raise RecordUnusableError(f"the directory's answer cannot be used: {error}", cause=error.reason) from error
+        return own, sender
 
     def tell(self, outcome: Outcome) -> None:
         """Show the steps, and tell what the application should know."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from keypost.protocol.errors import (
     EquivocationError,
+    ForkDetectedError,
     GhostDeviceError,
     IdentityChangedError,
     RecordRegressedError,
+    TreeBrokenError,
 )
 from keypost.protocol.key_info import GOOD, REVOKED, SUPERSEDED, Key, KeyRecord
 from keypost.protocol.suites import STRONG, Suite
@@ -32,6 +34,7 @@ def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constant
         RecordRegressedError: a revision, an epoch, or an entry went back, or an entry vanished within the retention.
         EquivocationError: two different records of one revision.
         GhostDeviceError: a key claims to have been there all along.
+        TreeBrokenError: a key entered by the word of one that had ended before.
     """
     if current.revision < previous.revision or current.epoch < previous.epoch:
         raise _regressed(current, f"revision {current.revision} comes after {previous.revision} was seen")
@@ -41,13 +44,23 @@ def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constant
     for key in previous.keys:
         _check_entry(key, current, constants)
     for key in current.keys:
-        if previous.find(key.fingerprint) is None and key.request.revision <= previous.revision:
-            raise GhostDeviceError(
-                f"device {key.address} claims to have entered at revision {key.request.revision}, but was not there",
-                username=current.username,
-                fingerprint=key.fingerprint.hex(),
-            )
+        if previous.find(key.fingerprint) is None:
+            _check_new_entry(key, previous)
     return current
+
+
+def _check_new_entry(key: Key, previous: KeyRecord) -> None:
+    if key.request.revision <= previous.revision:
+        raise GhostDeviceError(
+            f"device {key.address} claims to have entered at revision {key.request.revision}, but was not there",
+            username=previous.username,
+            fingerprint=key.fingerprint.hex(),
+        )
+    parent = previous.find(key.request.parent_fingerprint)
+    if parent is not None and not parent.is_good:
+        raise TreeBrokenError(
+            f"device {key.address} was vouched for by a key that had ended before", username=previous.username
+        )
 
 
 def _check_same(previous: KeyRecord, current: KeyRecord) -> None:
@@ -72,7 +85,9 @@ def _check_entry(before: Key, current: KeyRecord, constants: Constants) -> None:
         return
     if PROGRESS[after.state] < PROGRESS[before.state]:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} went back to an earlier state")
-    if (after.state == before.state or not before.is_good) and after.state_time > before.state_time:
+    if after.is_good and after.state_time != before.state_time:
+        raise _regressed(current, f"key {before.fingerprint.hex()[:8]} entered at another time than it had")
+    if not before.is_good and after.state_time > before.state_time:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} ended later than it had")
     if after.state == before.state and after.reason != before.reason:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} was revoked for another reason")
@@ -91,25 +106,40 @@ class Pins:
         epoch: The epoch that was accepted.
         root: Fingerprint of the root of the tree that was accepted.
         members: Parent fingerprint by fingerprint, of all keys ever seen in that tree.
+        successors: The key that replaced a key, by the fingerprint of the replaced one.
     """
 
     username: str
     epoch: int
     root: bytes
     members: Mapping[bytes, bytes]
+    successors: Mapping[bytes, bytes]
 
     def to_bytes(self) -> bytes:
         """Return the pins for the local key store."""
-        members = {own.hex(): parent.hex() for own, parent in sorted(self.members.items())}
-        value = {"username": self.username, "epoch": self.epoch, "root": self.root.hex(), "members": members}
+        value = {
+            "username": self.username,
+            "epoch": self.epoch,
+            "root": self.root.hex(),
+            "members": _to_hex(self.members),
+            "successors": _to_hex(self.successors),
+        }
         return json.dumps(value, sort_keys=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Pins:
         """Return the pins that :meth:`to_bytes` wrote."""
         value = json.loads(data)
-        members = {bytes.fromhex(own): bytes.fromhex(parent) for own, parent in value["members"].items()}
-        return cls(value["username"], value["epoch"], bytes.fromhex(value["root"]), members)
+        members, successors = _from_hex(value["members"]), _from_hex(value["successors"])
+        return cls(value["username"], value["epoch"], bytes.fromhex(value["root"]), members, successors)
+
+
+def _to_hex(fingerprints: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.hex(): value.hex() for key, value in fingerprints.items()}
+
+
+def _from_hex(fingerprints: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {bytes.fromhex(key): bytes.fromhex(value) for key, value in fingerprints.items()}
 
 
 def pin(record: KeyRecord, minimum: Suite = STRONG) -> Pins:
@@ -120,7 +150,7 @@ def pin(record: KeyRecord, minimum: Suite = STRONG) -> Pins:
         TreeBrokenError: the keys that reach ``minimum`` do not form one tree.
     """
     tree = record.tree(minimum)
-    return Pins(record.username, record.epoch, tree.root, tree.members)
+    return Pins(record.username, record.epoch, tree.root, tree.members, tree.successors)
 
 
 def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) -> Pins:
@@ -133,6 +163,7 @@ def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) ->
 
     Raises:
         IdentityChangedError: another epoch or another root; ``metadata["root"]`` is the fingerprint (hex) to accept.
+        ForkDetectedError: a key has another successor than the one remembered.
         SuiteRefusedError, TreeBrokenError: as :func:`pin`.
     """
     fresh = pin(record, minimum)
@@ -144,4 +175,8 @@ def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) ->
             username=record.username,
             root=fresh.root.hex(),
         )
-    return Pins(pins.username, pins.epoch, pins.root, {**pins.members, **fresh.members})
+    for replaced, successor in fresh.successors.items():
+        if pins.successors.get(replaced, successor) != successor:
+            raise ForkDetectedError(f"key {replaced.hex()[:8]} has two successors", username=record.username)
+    members, successors = {**pins.members, **fresh.members}, {**pins.successors, **fresh.successors}
+    return Pins(pins.username, pins.epoch, pins.root, members, successors)

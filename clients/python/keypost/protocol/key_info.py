@@ -23,6 +23,8 @@ from keypost.protocol.suites import WEAK, Suite
 from keypost.protocol.tree import Tree, grow_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     from keypost.protocol.identifiers import Address
@@ -145,18 +147,27 @@ class KeyRecord:
 
     def tree(self, minimum: Suite = WEAK) -> Tree:
         """Return the tree of the epoch's keys; raises as :func:`keypost.protocol.tree.grow_tree`."""
-        return grow_tree(self.epoch, [*self.history, *(key.request for key in self.keys)], minimum)
+        return grow_tree(self.epoch, self._requests.values(), minimum)
 
     @cached_property
     def _void(self) -> frozenset[bytes]:
         void: set[bytes] = set()
         compromised = {key.fingerprint: key.state_time for key in self.keys if key.is_compromised}
-        for key in self.keys:
-            parent = key.request.parent_fingerprint
-            # When a key entered is known only while it is good; later times err towards void.
-            if parent in void or (parent in compromised and key.state_time > compromised[parent]):
-                void.add(key.fingerprint)
+        for request in sorted(self._requests.values(), key=lambda request: request.revision):
+            parent, key = request.parent_fingerprint, self.find(request.fingerprint)
+            # When a key entered is known only while it is good; not knowing errs towards void.
+            if parent in void or (parent in compromised and (key is None or key.state_time > compromised[parent])):
+                void.add(request.fingerprint)
         return frozenset(void)
+
+    @cached_property
+    def _requests(self) -> Mapping[bytes, KeyRequest]:
+        requests = [*self.history, *(key.request for key in self.keys)]
+        return {request.fingerprint: request for request in requests}
+
+    def parent_of(self, request: KeyRequest) -> KeyRequest | None:
+        """Return the request of the key that vouches for ``request``, if the record or its history has it."""
+        return self._requests.get(request.parent_fingerprint)
 
     def check_fresh(self, now: int) -> None:
         """Raise unless the record may be relied upon at ``now``.
@@ -221,6 +232,15 @@ def read_key_info(key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now
     return record
 
 
+def restore_key_info(key_info: pb.KeyInfo) -> KeyRecord:
+    """Return the record of key info that was verified before and kept where nobody else writes.
+
+    Raises:
+        MalformedStatementError: it does not parse.
+    """
+    return _record(parse(pb.UserKeys, key_info.record.user_keys, "UserKeys"), key_info)
+
+
 def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
     if not statement.entries or len(statement.entries) + len(key_info.history) > MOST_ENTRIES:
         raise MalformedStatementError(f"a record has 1 to {MOST_ENTRIES} entries")
@@ -231,7 +251,7 @@ def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
         revision=statement.revision,
         this_update=statement.this_update,
         next_update=statement.next_update,
-        keys=tuple(_key(entry) for entry in statement.entries),
+        keys=tuple(_key(entry, statement.this_update) for entry in statement.entries),
         history=tuple(read_key_request(request) for request in key_info.history),
         key_info=key_info,
     )
@@ -240,9 +260,9 @@ def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
     return record
 
 
-def _key(entry: pb.KeyEntry) -> Key:
-    if entry.state not in STATES or entry.state_time < 1:
-        raise MalformedStatementError("an entry has no known state, or no time")
+def _key(entry: pb.KeyEntry, this_update: int) -> Key:
+    if entry.state not in STATES or not 1 <= entry.state_time <= this_update:
+        raise MalformedStatementError("an entry has no known state, or a time later than its record")
     if (entry.state == REVOKED) == (entry.reason == pb.REVOCATION_REASON_UNSPECIFIED):
         raise MalformedStatementError("revoked entries have a reason, and no others")
     return Key(read_key_request(entry.request), entry.state, entry.state_time, entry.reason)
@@ -276,12 +296,22 @@ def _check_states(record: KeyRecord) -> None:
 
 def _check_parents_in_time(record: KeyRecord, renewal_window: int) -> None:
     for child in record.keys:
-        parent = record.find(child.request.parent_fingerprint)
-        # When a child entered is known only from its own good state, or from the end of the parent that it replaced.
-        if parent is None:
+        parent, entered = record.parent_of(child.request), _enter_time(record, child)
+        if parent is None or entered is None:
             continue
-        if child.request.kind == pb.KEY_REQUEST_KIND_RENEW:
-            if parent.state == SUPERSEDED and parent.state_time >= parent.expire_time + renewal_window:
-                raise EndorsementError("a key was renewed after its renewal window")
-        elif child.is_good and child.state_time >= parent.expire_time:
-            raise EndorsementError("a key vouched for another after it had expired")
+        grace = renewal_window if child.request.kind == pb.KEY_REQUEST_KIND_RENEW else 0
+        if entered >= parent.expire_time + grace:
+            raise EndorsementError("a key vouched for another after it had expired, or after its renewal window")
+        ended = record.find(parent.fingerprint)
+        # What a compromised key vouched for is void from a time of its own: see KeyRecord.is_void.
+        if ended and ended.state == REVOKED and not ended.is_compromised and entered > ended.state_time:
+            raise EndorsementError("a key vouched for another after it had been revoked")
+
+
+def _enter_time(record: KeyRecord, child: Key) -> int | None:
+    """Return when a key entered, as far as its own good state or the end of the key that it replaced tells."""
+    if child.is_good:
+        return child.state_time
+    parent = record.find(child.request.parent_fingerprint)
+    renewed = child.request.kind == pb.KEY_REQUEST_KIND_RENEW
+    return parent.state_time if renewed and parent and parent.state == SUPERSEDED else None

@@ -170,7 +170,8 @@ def step_9_check_sender_key(
         retired: See :func:`keypost.protocol.validity.check_can_open`.
 
     Raises:
-        KeyUnknownError: the record does not name the key, or names it for another device.
+        KeyUnknownError: the record does not name the key.
+        NotForThisDeviceError: the record names it for another device.
         SuiteRefusedError: the key is not of the session's suite.
         ProtocolError: as :func:`keypost.protocol.validity.check_can_open`.
     """
@@ -188,11 +189,12 @@ def step_10_extract_sealed_key(sealed: SealedEnvelope, key_pair: DeviceKeyPair) 
     """Return the session key as sealed to ``key_pair``; signature and statement stand in ``sealed.signed_extension``.
 
     Raises:
-        NotForThisDeviceError: there is none for this key.
+        NotForThisDeviceError: there is none for this key, or the statement does not list the key.
     """
-    for sealed_key in sealed.sealed_keys:
-        if sealed_key.fingerprint == key_pair.fingerprint:
-            return sealed_key.sealed_key
+    if DeviceKey.of(key_pair) in sealed.signed_extension.extension.recipient_devices:
+        for sealed_key in sealed.sealed_keys:
+            if sealed_key.fingerprint == key_pair.fingerprint:
+                return sealed_key.sealed_key
     raise NotForThisDeviceError("the message has no session key sealed to this device's key")
 
 

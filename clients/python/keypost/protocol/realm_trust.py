@@ -150,6 +150,10 @@ def read_realm_trust(
         MalformedStatementError: the statement does not parse.
         SignatureInvalidError: the signature is wrong.
     """
+    if previous and signed.realm_trust == previous.signed.realm_trust and realm == previous.realm:
+        # It was verified when it came first; since then its root may have handed over to another.
+        previous.check_current(now)
+        return previous
     trusted = previous.root_keys if previous else root_keys
     root = next((key for key in trusted if fingerprint(key) == signed.root_key_fingerprint), None)
     if root is None:
@@ -159,14 +163,9 @@ def read_realm_trust(
     if trust.realm != realm:
         raise TrustRefusedError(f"the trust statement is of {trust.realm}, not of {realm}")
     trust.check_current(now)
-    if previous and (trust.sequence, trust.signed.realm_trust) != (previous.sequence, previous.signed.realm_trust):
-        _check_newer(trust, previous)
-    return trust
-
-
-def _check_newer(trust: RealmTrust, previous: RealmTrust) -> None:
-    if trust.sequence <= previous.sequence:
+    if previous and trust.sequence <= previous.sequence:
         raise TrustRegressedError(f"trust statement {trust.sequence} comes after {previous.sequence} was seen")
+    return trust
 
 
 def _parsed(signed: pb.SignedRealmTrust) -> RealmTrust:

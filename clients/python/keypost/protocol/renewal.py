@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import EndorsementError, SignatureInvalidError
 from keypost.protocol.key_info import GOOD, SUPERSEDED, Key
 from keypost.protocol.key_requests import DeviceKeyPair, KeyRequest, sign_possession, verify_endorsement
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from keypost.keys.v1 import key_info_pb2 as pb
     from keypost.protocol.identifiers import Address
     from keypost.protocol.realm_trust import Constants
     from keypost.protocol.suites import Suite
@@ -63,8 +63,10 @@ def step_6_verify_signature(old: KeyRequest, new: KeyRequest, endorsement_hash: 
     """Verify with the old public key that the client is the one on record.
 
     Raises:
-        EndorsementError: it is not, or the old key may not vouch for the new one.
+        EndorsementError: it is not, the old key may not vouch for the new one, or this is no renewal.
     """
+    if new.kind != pb.KEY_REQUEST_KIND_RENEW:
+        raise EndorsementError("a key is replaced by a renewal alone")
     try:
         old.suite.verify_endorsement(old.public_key, endorsement_hash, new.signed.endorsement)
     except SignatureInvalidError as error:

@@ -21,10 +21,12 @@ class Tree:
     Attributes:
         root: Fingerprint of the root.
         members: Parent fingerprint by fingerprint; the root's is empty.
+        successors: The key that replaced a key, by the fingerprint of the replaced one.
     """
 
     root: bytes
     members: Mapping[bytes, bytes]
+    successors: Mapping[bytes, bytes]
 
 
 def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK) -> Tree:
@@ -42,9 +44,9 @@ def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK)
         ForkDetectedError: a key has two renewal successors.
     """
     known = {request.fingerprint: request for request in requests if request.epoch == epoch}
-    _check_no_fork(known.values())
+    successors = _successors(known.values())
     members = {
-        request.fingerprint: _verified_parent(request, known, minimum)
+        request.fingerprint: _verified_parent(request, known, successors, minimum)
         for request in known.values()
         if request.suite.strength >= minimum.strength
     }
@@ -53,34 +55,37 @@ def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK)
     roots = [own for own, parent in members.items() if not parent]
     if len(roots) != 1:
         raise TreeBrokenError(f"the keys of epoch {epoch} have {len(roots)} roots instead of one")
-    return Tree(roots[0], members)
+    return Tree(roots[0], members, successors)
 
 
-def _verified_parent(request: KeyRequest, known: Mapping[bytes, KeyRequest], minimum: Suite) -> bytes:
+def _verified_parent(
+    request: KeyRequest, known: Mapping[bytes, KeyRequest], successors: Mapping[bytes, bytes], minimum: Suite
+) -> bytes:
     if request.is_root:
         return b""
     parent = known.get(request.parent_fingerprint)
     if parent is None:
         raise TreeBrokenError(f"the parent of key {request.fingerprint.hex()[:8]} is unknown")
-    _verify_endorsement_in_time(request, parent, known)
+    verify_endorsement(request, parent)
+    if request.kind != pb.KEY_REQUEST_KIND_RENEW:
+        _check_not_replaced(request, parent, known, successors)
     return parent.fingerprint if parent.suite.strength >= minimum.strength else b""
 
 
-def _verify_endorsement_in_time(request: KeyRequest, parent: KeyRequest, known: Mapping[bytes, KeyRequest]) -> None:
-    verify_endorsement(request, parent)
-    if request.kind == pb.KEY_REQUEST_KIND_RENEW:
-        return
-    for other in known.values():
-        is_successor = other.kind == pb.KEY_REQUEST_KIND_RENEW and other.parent_fingerprint == parent.fingerprint
-        if is_successor and other.revision < request.revision:
-            raise EndorsementError("a key vouched for another after it had been replaced")
+def _check_not_replaced(
+    request: KeyRequest, parent: KeyRequest, known: Mapping[bytes, KeyRequest], successors: Mapping[bytes, bytes]
+) -> None:
+    successor = successors.get(parent.fingerprint)
+    if successor is not None and known[successor].revision < request.revision:
+        raise EndorsementError("a key vouched for another after it had been replaced")
 
 
-def _check_no_fork(requests: Iterable[KeyRequest]) -> None:
-    replaced: set[bytes] = set()
+def _successors(requests: Iterable[KeyRequest]) -> Mapping[bytes, bytes]:
+    successors: dict[bytes, bytes] = {}
     for request in requests:
         if request.kind != pb.KEY_REQUEST_KIND_RENEW:
             continue
-        if request.parent_fingerprint in replaced:
+        if request.parent_fingerprint in successors:
             raise ForkDetectedError(f"key {request.parent_fingerprint.hex()[:8]} has two successors")
-        replaced.add(request.parent_fingerprint)
+        successors[request.parent_fingerprint] = request.fingerprint
+    return successors

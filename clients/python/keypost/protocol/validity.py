@@ -93,8 +93,10 @@ def check_can_act(key: Key, record: KeyRecord, now: int) -> None:
     """Verify that a key may send or authenticate now.
 
     Raises:
+        RecordExpiredError: the record is no longer fresh.
         KeySupersededError, KeyRevokedError, KeyExpiredError: it is replaced, withdrawn (or void), or expired.
     """
+    record.check_fresh(now)
     if key.state == SUPERSEDED:
         raise KeySupersededError(f"the key of {key.address} was replaced")
     if key.state == REVOKED or record.is_void(key):
@@ -115,6 +117,7 @@ def check_can_open(key: Key, record: KeyRecord, times: Times, policy: Policy, *,
             *T* + settle): then nothing by it can still be on its way.
 
     Raises:
+        RecordExpiredError: the record is no longer fresh.
         SuiteRefusedError: the suite may not take part.
         ClockAheadError: a time is more than five minutes ahead of the receiver's clock.
         MessageTooOldError: the session is older than the age limit.
@@ -127,6 +130,8 @@ def check_can_open(key: Key, record: KeyRecord, times: Times, policy: Policy, *,
     if record.is_void(key) or key.is_compromised:
         raise KeyRevokedError(f"the key of {key.address} is compromised: nothing that it signed is trusted")
     if key.is_good:
+        # Only a fresh record can say that a key has not ended; that it has, an old one says as well.
+        record.check_fresh(times.now)
         return
     ended = key.state_time + (policy.constants.settle if key.state == SUPERSEDED else 0)
     if retired or max(times.sign_time, times.accept_time) > ended:
