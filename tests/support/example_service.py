@@ -15,7 +15,7 @@ from keypost.ca.v1 import ca_service_pb2_grpc
 from keypost_services.runtime.config import ServiceSettings
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.health import NOT_SERVING
-from keypost_services.runtime.server import Parts, Runtime, service_main
+from keypost_services.runtime.server import Parts, Runtime, service_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,10 +60,14 @@ async def compose(runtime: Runtime[ExampleSettings]) -> AsyncIterator[Parts]:
     runtime.log.info("taken apart")
 
 
+app = service_app("example", "An example of a service.", ExampleSettings, compose)
+
+
+@app.command()
 def hello() -> None:
     """Say hello."""
     typer.echo("hello")
 
 
 if __name__ == "__main__":
-    service_main("example", "An example of a service.", ExampleSettings, compose, extra_commands={"hello": hello})
+    app()

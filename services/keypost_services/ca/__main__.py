@@ -14,16 +14,10 @@ from keypost_services.ca import commands
 from keypost_services.ca.commands import CommandError
 from keypost_services.ca.compose import compose
 from keypost_services.ca.settings import CaSettings
-from keypost_services.runtime.config import describe_settings, load_settings
-from keypost_services.runtime.server import run_service
+from keypost_services.runtime.process import service_app
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="The Certificate Authority of Keypost: records which public key belongs to whom.",
-)
+DESCRIPTION = "The Certificate Authority of Keypost: records which public key belongs to whom."
+app = service_app("ca", DESCRIPTION, CaSettings, compose)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Folder = Annotated[Path, typer.Option(envvar="KEYPOST_CA_REALM_FOLDER", help="The realm's folder, as `init` makes it.")]
@@ -68,12 +62,6 @@ def init(  # noqa: PLR0913  # the realm's constants
     _print(made, as_json=as_json)
     if not as_json:
         typer.echo(f"Take {made['root_key']} offline now: only the next trust statement needs it.")
-
-
-@app.command(epilog=f"\b\nSettings, by environment:\n{describe_settings(CaSettings)}")
-def serve() -> None:
-    """Serve the CA until SIGTERM. Brings an SQLite database up to date first."""
-    raise typer.Exit(run_service("ca", load_settings(CaSettings), compose))
 
 
 @app.command()

@@ -1,31 +1,18 @@
-"""``keypost-directory``: serves look-ups until SIGTERM."""
+"""``keypost-directory``: the key directory's command."""
 
 from __future__ import annotations
 
-import typer
-
 from keypost_services.directory.compose import compose
 from keypost_services.directory.settings import DirectorySettings
-from keypost_services.runtime.config import load_settings
-from keypost_services.runtime.process import run_service, service_main
+from keypost_services.runtime.process import service_app
 
-NAME = "directory"
-
-
-def serve() -> None:
-    """Serve until SIGTERM, as without a command."""
-    raise typer.Exit(run_service(NAME, load_settings(DirectorySettings), compose))
+DESCRIPTION = "The key directory of Keypost: fast look-ups of records that the CA signed."
+app = service_app("directory", DESCRIPTION, DirectorySettings, compose)
 
 
 def main() -> None:
-    """Be the command ``keypost-directory``."""
-    service_main(
-        NAME,
-        "The key directory of Keypost: fast look-ups of records that the CA signed.",
-        DirectorySettings,
-        compose,
-        extra_commands={"serve": serve},
-    )
+    """Run the command that the arguments name."""
+    app()
 
 
 if __name__ == "__main__":

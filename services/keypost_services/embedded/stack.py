@@ -113,10 +113,8 @@ class Stack:
     def _start_service(self, service: str) -> Process:
         self.layout.ready_file(service).unlink(missing_ok=True)
         environment = settings_of(self.layout, service, self._ports, self._valkey.url)
-        command = [sys.executable, "-m", f"keypost_services.{service}"]
-        process = Process(
-            service, [*command, "serve"] if service == "ca" else command, self.layout.log(service), environment
-        )
+        command = [sys.executable, "-m", f"keypost_services.{service}", "serve"]
+        process = Process(service, command, self.layout.log(service), environment)
         process.start()
         self._take(process)
         return process

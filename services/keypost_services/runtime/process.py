@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,8 +16,6 @@ from keypost_services.runtime.logs import make_logger, route_standard_logging
 from keypost_services.runtime.serving import SettingsT, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from structlog.typing import FilteringBoundLogger
 
     from keypost_services.runtime.serving import Compose
@@ -94,44 +92,33 @@ class _Stop:
         self._event.set()
 
 
-def service_app(
-    name: str,
-    description: str,
-    settings_cls: type[SettingsT],
-    compose: Compose[SettingsT],
-    extra_commands: Mapping[str, Callable[..., Any]] | None = None,
-) -> typer.Typer:
-    """Return the command line of a service: without a command it serves.
+def service_app(name: str, description: str, settings_cls: type[SettingsT], compose: Compose[SettingsT]) -> typer.Typer:
+    """Return the command line of a service, with its command ``serve``; a service may hang others on it.
 
     Args:
         name: The service's name, such as ``directory``.
         description: What it does, in a sentence.
-        settings_cls: Its settings, documented in ``--help``.
+        settings_cls: Its settings, documented in ``serve --help``.
         compose: Puts it together.
-        extra_commands: Further commands by name; their docstrings are their help.
     """
-    settings_help = f"Settings (environment):\n\n\b\n{describe_settings(settings_cls)}"
     app = typer.Typer(
-        name=f"keypost-{name}", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+        name=f"keypost-{name}",
+        help=description,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
     )
 
-    @app.callback(invoke_without_command=True, help=description, epilog=settings_help)
-    def serve(context: typer.Context) -> None:
-        if context.invoked_subcommand is None:
-            raise typer.Exit(run_service(name, load_settings(settings_cls), compose))
+    # With a callback the command keeps its name, even where it is the only one.
+    @app.callback()
+    def keep_names() -> None:
+        pass
 
-    for command, function in (extra_commands or {}).items():
-        app.command(command)(function)
+    @app.command(
+        help="Serve until SIGTERM.", epilog=f"\b\nSettings, by environment:\n{describe_settings(settings_cls)}"
+    )
+    def serve() -> None:
+        raise typer.Exit(run_service(name, load_settings(settings_cls), compose))
+
     return app
-
-
-def service_main(
-    name: str,
-    description: str,
-    settings_cls: type[SettingsT],
-    compose: Compose[SettingsT],
-    *,
-    extra_commands: Mapping[str, Callable[..., Any]] | None = None,
-) -> None:
-    """Be the command of a service (see :func:`service_app`); ends the process."""
-    service_app(name, description, settings_cls, compose, extra_commands)()

@@ -17,7 +17,7 @@ from support.valkey import running_valkey
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMAND = (sys.executable, "-m", "keypost_services.delivery")
+COMMAND = (sys.executable, "-m", "keypost_services.delivery", "serve")
 
 
 def environment(stack: Stack, **changes: object) -> dict[str, str]:

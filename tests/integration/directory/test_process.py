@@ -9,8 +9,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from keypost.clock import system_clock
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
@@ -29,17 +27,15 @@ async def start(*arguments: str, **settings: object) -> Process:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYPOST_")}
     own = {f"KEYPOST_DIRECTORY_{name.upper()}": str(value) for name, value in settings.items()}
     pipe = asyncio.subprocess.PIPE
-    command = (sys.executable, "-m", "keypost_services.directory", *arguments)
+    command = (sys.executable, "-m", "keypost_services.directory", "serve", *arguments)
     return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env={**inherited, **own})
 
 
-@pytest.mark.parametrize("arguments", [(), ("serve",)])
-async def test_it_serves_until_sigterm(tmp_path: Path, valkey: ValkeyServer, arguments: tuple[str, ...]) -> None:
+async def test_it_serves_until_sigterm(tmp_path: Path, valkey: ValkeyServer) -> None:
     realm = SimulatedRealm(system_clock)
     realm.enroll("alice")
     async with asyncio.timeout(60), running_ca(tmp_path, realm) as host:
         process = await start(
-            *arguments,
             **tls_settings(tmp_path, "directory"),
             internal_listen="127.0.0.1:0",
             ca=f"127.0.0.1:{host.port}",

@@ -79,7 +79,7 @@ def environment(folder: Path, **changes: str) -> dict[str, str]:
 async def started(folder: Path, *arguments: str, **changes: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
-        *arguments,
+        *(arguments or ["serve"]),
         env=environment(folder, **changes),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -192,7 +192,8 @@ async def test_a_private_key_that_is_not_the_certificates_is_refused(tmp_path: P
 
 async def test_help_tells_every_setting_and_further_commands_run(tmp_path: Path) -> None:
     for arguments, texts in (
-        (["--help"], ["An example of a service.", "KEYPOST_EXAMPLE_REALM (required)", "hello  Say hello."]),
+        (["--help"], ["An example of a service.", "hello  Say hello.", "serve  Serve until SIGTERM."]),
+        (["serve", "--help"], ["KEYPOST_EXAMPLE_REALM (required)"]),
         (["hello"], ["hello"]),
     ):
         async with started(tmp_path, *arguments) as service:
