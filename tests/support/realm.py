@@ -141,7 +141,7 @@ class SimulatedRealm:
         request = read_key_request(signed)
         user = self.user(request.address.username)
         user.revision = request.revision
-        key = Key(request, GOOD, self.clock())
+        key = Key(request, GOOD, self.clock(), self.clock())
         user.keys = (*user.keys, key)
         return key
 

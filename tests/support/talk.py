@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.protocol import negotiation as n
+from keypost.protocol.continuity import pin
 from keypost.protocol.envelope import Header, SealedEnvelope, check_addressed, read_envelope
 from keypost.protocol.extension import DeviceKey, Session, SignedExtension
 from keypost.protocol.identifiers import conversation_of
@@ -124,7 +125,9 @@ class Talk:
         record = n.step_8_obtain_sender_key_info(
             self.realm.key_info(sender), trust=self.realm.trust(), username=sender, now=self.now, previous=None
         )
-        key = n.step_9_check_sender_key(record, extension, accept_time=self.now, now=self.now, policy=self.policy)
+        key = n.step_9_check_sender_key(
+            record, pin(record, WEAK), extension, accept_time=self.now, now=self.now, policy=self.policy
+        )
         sealed_key = n.step_10_extract_sealed_key(sealed, self.pair)
         session_key = n.step_11_decrypt_session_key(sealed_key, self.pair, extension)
         digest, session = n.step_12_hash_session_key(session_key, extension)

@@ -122,6 +122,7 @@ def recorded_key(request: KeyRequest, now: int) -> RecordedKey:
         key_request=request.signed.key_request,
         possession=request.signed.possession,
         endorsement=request.signed.endorsement,
+        enter_time=now,
         state=pb.KEY_STATE_GOOD,
         state_time=now,
     )
@@ -135,7 +136,11 @@ def signed_request_message(key: RecordedKey) -> pb.SignedKeyRequest:
 def entry_message(key: RecordedKey) -> pb.KeyEntry:
     """Return a key as it stands in the record of its user."""
     return pb.KeyEntry(
-        request=signed_request_message(key), state=key.state, state_time=key.state_time, reason=key.reason
+        request=signed_request_message(key),
+        state=key.state,
+        state_time=key.state_time,
+        reason=key.reason,
+        enter_time=key.enter_time,
     )
 
 

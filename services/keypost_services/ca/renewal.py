@@ -134,7 +134,7 @@ def _is_repeated(request: KeyRequest, user: User) -> bool:
 
 def _change(parent: RecordedKey, old: KeyRequest, request: KeyRequest, now: int) -> Change:
     """Return step 7 as the store applies it."""
-    ended, entered = step_7_update_key_info([Key(old, parent.state, parent.state_time)], request, now)
+    ended, entered = step_7_update_key_info([Key(old, parent.state, parent.state_time, parent.enter_time)], request, now)
     return Change(
         key=recorded_key(entered.request, entered.state_time),
         time=now,

@@ -39,6 +39,7 @@ class RecordedKey:
         key_request: The statement as it was received.
         possession: The signature of the key itself.
         endorsement: The signature of the parent; empty for a root.
+        enter_time: When the key entered, Unix milliseconds.
         state_time: Since when the key is in its state, Unix milliseconds.
     """
 
@@ -54,6 +55,7 @@ class RecordedKey:
     key_request: bytes
     possession: bytes
     endorsement: bytes
+    enter_time: int
     state: pb.KeyState.ValueType
     state_time: int
     reason: pb.RevocationReason.ValueType = 0  # type: ignore[assignment]  # unspecified

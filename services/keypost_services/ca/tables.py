@@ -49,6 +49,7 @@ device_keys = Table(
     Column("possession", LargeBinary, nullable=False),
     Column("endorsement", LargeBinary, nullable=False),
     Column("state", Integer, nullable=False),
+    Column("enter_time", BigInteger, nullable=False),
     Column("state_time", BigInteger, nullable=False),
     Column("reason", Integer, nullable=False),
     # Only one key enters at a revision.

@@ -76,6 +76,7 @@ def key(number: int, username: str = "alice", revision: int = 1, **changes: Any)
         possession=b"possession",
         endorsement=b"",
         state=pb.KEY_STATE_GOOD,
+        enter_time=CHANGED,
         state_time=CHANGED,
     )
     return replace(made, **changes)
@@ -97,6 +98,7 @@ def renewal(number: int, replaced: int, revision: int, username: str = "alice") 
         revision,
         kind=pb.KEY_REQUEST_KIND_RENEW,
         parent_fingerprint=fingerprint(replaced),
+        enter_time=CHANGED + revision,
         state_time=CHANGED + revision,
     )
     return Change(

@@ -257,7 +257,7 @@ async def test_a_device_that_only_the_sender_sees_is_told(alice: Any, bob: Any, 
     ghost = services.realm.new_pair(services.realm.new_address("bob"))
     signed = services.realm.signed_request(ghost, key_info_pb2.KEY_REQUEST_KIND_ENROLL)
     record = await alice.client.keys("bob")
-    key = Key(read_key_request(signed), key_info_pb2.KEY_STATE_GOOD, services.realm.clock())
+    key = Key(read_key_request(signed), key_info_pb2.KEY_STATE_GOOD, services.realm.clock(), services.realm.clock())
     alice.client._parts.records._remember(replace(record, keys=(*record.keys, key)))
     good = services.good("bob") | {ghost.address.device_id: ghost.fingerprint}
     services.good = lambda username: good  # type: ignore[method-assign]  # noqa: ARG005
@@ -362,6 +362,64 @@ async def test_nothing_by_a_replaced_key_is_opened_once_the_queue_was_empty_afte
     services.deliver = lambda delivery: delivery
     assert await bob.inbox() == []
     assert bob.reasons("set_aside") == ["KEY_SUPERSEDED"]
+
+
+def claiming_revision(envelope: bytes, revision: int) -> bytes:
+    """Return an envelope that relies on a revision of its sender that never was."""
+    claiming = pb.Envelope.FromString(envelope)
+    change_header(sender_revision=revision)(claiming)
+    change_extension(sender_revision=revision)(claiming)
+    return claiming.SerializeToString()
+
+
+async def test_rubbish_that_waits_keeps_no_ended_key_listened_to(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "kept back by delivery")
+    [withheld] = services.mailboxes[bob.client.address]
+    services.mailboxes[bob.client.address] = []
+    await alice.client.renew()
+    clock.advance(SETTLE)
+    await bob.client.keys("alice")
+    await services.put(bob.client.address, claiming_revision(withheld.envelope, 10**6))
+    assert await bob.inbox() == []
+    assert bob.reasons("waiting") == ["RECORD_BEHIND"]
+    await services.put(bob.client.address, withheld.envelope, withheld.accept_time)
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["KEY_SUPERSEDED"]
+
+
+async def test_rubbish_that_waits_keeps_no_own_ended_key(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "sealed to the old key")
+    [sealed] = services.mailboxes[bob.client.address]
+    await bob.inbox()
+    await bob.client.renew()
+    clock.advance(SETTLE)
+    await services.put(bob.client.address, claiming_revision(sealed.envelope, 10**6))
+    await bob.inbox()
+    assert len(bob.client._parts.identity.ring.replaced) == 1
+    for revision in range(10**6 + 1, 10**6 + 4):
+        clock.advance(6 * MINUTE)
+        await services.put(bob.client.address, claiming_revision(sealed.envelope, revision))
+        await bob.inbox()
+    assert bob.client._parts.identity.ring.replaced == ()
+
+
+async def test_what_waited_when_its_key_ended_is_still_opened(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "came in time")
+    services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 20
+    assert await bob.inbox() == []
+    services.faults["GetKeyInfo"] = []
+    signer = alice.client._parts.identity.current.fingerprint
+    await bob.client._parts.context.store.run(
+        lambda store: store.records.close_keys([signer], clock(), store.waiting.newest())
+    )
+    await alice.client.renew()
+    assert [message.text for message in await bob.inbox()] == ["came in time"]
 
 
 async def test_a_second_statement_for_a_session_is_refused(alice: Any, bob: Any) -> None:

@@ -9,14 +9,18 @@ from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.continuity import Pins, check_pins, check_successor, pin
 from keypost.protocol.errors import (
     EquivocationError,
+    ForkDetectedError,
     GhostDeviceError,
     IdentityChangedError,
+    KeyUnknownError,
     RecordRegressedError,
     SuiteRefusedError,
+    TreeBrokenError,
 )
 from keypost.protocol.key_info import REVOKED, SUPERSEDED, KeyRecord
+from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.suites import STRONG, WEAK
-from support.clock import ManualClock
+from support.clock import START, YEAR, ManualClock
 from support.realm import SimulatedRealm
 
 
@@ -140,7 +144,8 @@ def test_a_superseded_key_may_turn_out_to_have_been_compromised_before(
     clock.advance(10)
     realm.renew(phone)
     record = realm.key_record("alice")
-    realm.revoke(phone, pb.REVOCATION_REASON_COMPROMISED, clock() + 1)
+    clock.advance(1)
+    realm.revoke(phone, pb.REVOCATION_REASON_COMPROMISED)
     with pytest.raises(RecordRegressedError, match="later"):
         follow(realm, record)
     realm.set_state(phone, REVOKED, pb.REVOCATION_REASON_COMPROMISED, clock() - 5)
@@ -227,3 +232,73 @@ def test_every_honest_history_is_silent(changes: list[str], data: st.DataObject)
         record = follow(realm, record)
         pins = check_pins(pins, record)
         assert {key.fingerprint for key in record.good_keys(clock())} == {pair.fingerprint for pair in devices}
+
+
+def test_the_request_of_an_entry_is_never_exchanged(realm: SimulatedRealm) -> None:
+    """The thief of an expired key would make it good again with the CA's help."""
+    phone = realm.enroll("alice")
+    record = realm.key_record("alice")
+    user = realm.users["alice"]
+    later = read_key_request(
+        realm.signed_request(phone, pb.KEY_REQUEST_KIND_ENROLL, revision=1, expire_time=START + YEAR)
+    )
+    user.keys, user.revision = (replace(user.keys[0], request=later),), 2
+    with pytest.raises(RecordRegressedError, match="another request"):
+        follow(realm, record)
+    with pytest.raises(EquivocationError):
+        check_pins(pin(record), realm.key_record("alice"))
+
+
+def test_an_entry_never_changes_when_it_entered(realm: SimulatedRealm, clock: ManualClock) -> None:
+    realm.enroll("alice")
+    record = realm.key_record("alice")
+    user = realm.users["alice"]
+    earlier = clock() - 1
+    user.keys, user.revision = (replace(user.keys[0], state_time=earlier, enter_time=earlier),), 2
+    with pytest.raises(RecordRegressedError):
+        follow(realm, record)
+
+
+def test_a_device_vouched_for_by_one_that_had_ended_is_refused(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    laptop = realm.approve(phone)
+    realm.revoke(laptop)
+    record = realm.key_record("alice")
+    realm.approve(laptop)
+    with pytest.raises(TreeBrokenError, match="ended before"):
+        follow(realm, record)
+
+
+def test_another_successor_than_the_one_remembered_is_a_fork(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    first = realm.renew(phone)
+    pins = pin(realm.key_record("alice"))
+    user = realm.users["alice"]
+    user.keys = tuple(key for key in user.keys if key.fingerprint != first.fingerprint)
+    realm.record(realm.signed_request(realm.new_pair(phone.address), pb.KEY_REQUEST_KIND_RENEW, phone))
+    with pytest.raises(ForkDetectedError):
+        check_pins(pins, realm.key_record("alice"))
+
+
+def test_a_key_outside_the_accepted_tree_speaks_for_nobody(realm: SimulatedRealm) -> None:
+    """A CA slips in a key of an earlier epoch, which no tree of the present has to explain."""
+    realm.enroll("alice")
+    realm.reset("alice")
+    pins = pin(realm.key_record("alice"))
+    ghost = realm.new_pair(realm.new_address("alice"))
+    realm.record(realm.signed_request(ghost, pb.KEY_REQUEST_KIND_ENROLL, epoch=1))
+    realm.revoke(ghost)
+    record = realm.key_record("alice")
+    pins = check_pins(pins, record)
+    with pytest.raises(KeyUnknownError):
+        pins.check_known(record.get(ghost.fingerprint))
+
+
+def test_keys_of_an_identity_accepted_before_stay_known(realm: SimulatedRealm) -> None:
+    old = realm.enroll("alice")
+    pins = pin(realm.key_record("alice"))
+    new = realm.reset("alice")
+    record = realm.key_record("alice")
+    pins = pin(record, previous=pins)
+    for pair in (old, new):
+        pins.check_known(record.get(pair.fingerprint))

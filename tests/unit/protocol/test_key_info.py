@@ -21,7 +21,7 @@ from keypost.protocol.errors import (
 )
 from keypost.protocol.key_info import REVOKED, SUPERSEDED, KeyRecord, read_key_info, sign_user_keys
 from keypost.protocol.suites import STRONG, WEAK
-from support.clock import ManualClock
+from support.clock import START, ManualClock
 from support.realm import LIFETIME, SimulatedRealm, seeded_signer
 
 COMPROMISED = pb.REVOCATION_REASON_COMPROMISED
@@ -136,6 +136,10 @@ def test_an_empty_record_is_none(realm: SimulatedRealm) -> None:
         {"state": 0},
         {"state": 9},
         {"state_time": 0},
+        {"state_time": START + 1},
+        {"state_time": START - 1},
+        {"enter_time": 0},
+        {"enter_time": START + 1},
         {"reason": COMPROMISED},
         {"state": REVOKED},
     ],
@@ -167,7 +171,8 @@ def test_an_entry_of_another_user_is_refused(realm: SimulatedRealm) -> None:
         pb.KeyEntry(
             request=realm.signed_request(bob, pb.KEY_REQUEST_KIND_ENROLL, revision=2),
             state=pb.KEY_STATE_GOOD,
-            state_time=1,
+            state_time=realm.clock(),
+            enter_time=realm.clock(),
         )
     )
     with pytest.raises(MalformedStatementError, match="another realm or user"):
@@ -324,3 +329,70 @@ def test_a_weak_parent_proves_nothing_to_a_strong_verifier(realm: SimulatedRealm
     realm.enroll("bob", WEAK)
     with pytest.raises(SuiteRefusedError):
         realm.key_record("bob").tree(STRONG)
+
+
+def test_no_key_is_of_a_later_epoch_and_a_reset_revokes_all_of_earlier_ones(realm: SimulatedRealm) -> None:
+    old = realm.enroll("alice")
+    realm.reset("alice")
+    ghost = realm.new_pair(realm.new_address("alice"))
+    realm.record(realm.signed_request(ghost, pb.KEY_REQUEST_KIND_ENROLL, epoch=99))
+    realm.revoke(ghost)
+    with pytest.raises(MalformedStatementError, match="epoch"):
+        read(realm, realm.key_info("alice"))
+    realm.users["alice"].keys = realm.users["alice"].keys[:-1]
+    realm.set_state(old, SUPERSEDED)
+    with pytest.raises(MalformedStatementError, match="reset"):
+        read(realm, realm.key_info("alice"))
+
+
+def test_a_key_lives_no_longer_than_the_realm_allows(realm: SimulatedRealm) -> None:
+    longest = realm.constants.longest_key_lifetime
+    realm.enroll("alice", expire_time=realm.clock() + longest)
+    realm.key_record("alice")
+    realm.enroll("bob", expire_time=realm.clock() + longest + 1)
+    with pytest.raises(MalformedStatementError, match="longer"):
+        read(realm, realm.key_info("bob"), "bob")
+
+
+def test_a_revoked_key_vouches_for_nobody(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    laptop = realm.approve(phone)
+    realm.revoke(laptop)
+    clock.advance(1)
+    realm.approve(laptop)
+    with pytest.raises(EndorsementError, match="ended"):
+        read(realm, realm.key_info("alice"))
+
+
+def test_an_expired_key_vouches_for_nobody_from_history_either(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    clock.advance(LIFETIME)
+    realm.approve(phone)
+    user = realm.users["alice"]
+    user.history, user.keys = (user.keys[0].request,), user.keys[1:]
+    with pytest.raises(EndorsementError, match="expired"):
+        read(realm, realm.key_info("alice"))
+
+
+def test_a_compromise_does_not_reach_what_entered_before_it(realm: SimulatedRealm, clock: ManualClock) -> None:
+    """An honest device stays good though it renewed after the moment of the compromise."""
+    phone = realm.enroll("alice")
+    laptop = realm.approve(phone)
+    since = clock.advance(10)
+    clock.advance(1)
+    renewed = realm.renew(laptop)
+    realm.revoke(phone, COMPROMISED, since)
+    assert [key.fingerprint for key in realm.key_record("alice").good_keys(clock())] == [renewed.fingerprint]
+
+
+def test_void_passes_through_history(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    since = clock.advance(1)
+    clock.advance(1)
+    ghost = realm.approve(phone)
+    clock.advance(1)
+    realm.renew(ghost)
+    realm.revoke(phone, COMPROMISED, since)
+    user = realm.users["alice"]
+    user.history, user.keys = (user.keys[1].request,), (user.keys[0], user.keys[2])
+    assert realm.key_record("alice").good_keys(clock()) == ()

@@ -9,6 +9,7 @@ from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.errors import KeypostError
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol import negotiation as n
+from keypost.protocol.continuity import pin
 from keypost.protocol.envelope import check_addressed, read_content, read_envelope
 from keypost.protocol.errors import (
     ContentRefusedError,
@@ -290,9 +291,10 @@ def test_the_signer_is_a_key_of_the_sender(realm: SimulatedRealm, alice: Talk, b
 def test_a_suite_is_not_lowered_by_the_sender(realm: SimulatedRealm, alice: Talk, bob: Talk) -> None:
     offer = alice.negotiate("bob")
     extension = replace(offer.signed.extension, suite=WEAK)
+    record = realm.key_record("alice")
     with pytest.raises(SuiteRefusedError):
         n.step_9_check_sender_key(
-            realm.key_record("alice"), extension, accept_time=alice.now, now=alice.now, policy=bob.policy
+            record, pin(record), extension, accept_time=alice.now, now=alice.now, policy=bob.policy
         )
 
 
@@ -339,3 +341,24 @@ def test_nothing_shows_a_session_key(alice: Talk, bob: Talk) -> None:
     shown = repr(offer) + str(offer.session)
     assert repr(offer.session.key) not in shown
     assert offer.session.key.hex() not in shown
+
+
+def test_the_key_that_opens_is_one_that_the_statement_lists(realm: SimulatedRealm, alice: Talk, bob: Talk) -> None:
+    renewed = Talk(realm, realm.new_pair(bob.pair.address))
+    offer = alice.negotiate("bob")
+    sealed_key = renewed.pair.suite.seal(renewed.pair.private_key.public_key(), offer.session.key)
+    envelope = alice.write(offer, text("hello"))
+    envelope.key_extension.sealed_keys[0].fingerprint = renewed.pair.fingerprint
+    envelope.key_extension.sealed_keys[0].sealed_key = sealed_key
+    with pytest.raises(NotForThisDeviceError):
+        renewed.open(read_envelope(envelope))
+
+
+def test_a_key_that_is_not_pinned_is_not_opened(realm: SimulatedRealm, alice: Talk, bob: Talk) -> None:
+    offer = alice.negotiate("bob")
+    record = realm.key_record("alice")
+    pins = replace(pin(record), members={})
+    with pytest.raises(KeyUnknownError):
+        n.step_9_check_sender_key(
+            record, pins, offer.signed.extension, accept_time=alice.now, now=alice.now, policy=bob.policy
+        )

@@ -129,3 +129,13 @@ def test_root_keys_are_ed25519(realm: SimulatedRealm) -> None:
 
 def test_a_signer_does_not_show_its_key() -> None:
     assert repr(seeded_signer(1)) == f"Ed25519Signer({seeded_signer(1).fingerprint.hex()[:8]})"
+
+
+def test_a_statement_that_is_held_is_read_again_though_its_root_handed_over(realm: SimulatedRealm) -> None:
+    new = seeded_signer(5)
+    first = read(realm, realm.signed_trust(1))
+    statement = pb.RealmTrust.FromString(realm.signed_trust(2).realm_trust)
+    statement.root_keys[0].public_key_der = new.public_key_der
+    signed = sign_realm_trust(statement, realm.root)
+    second = read(realm, signed, first)
+    assert read(realm, signed, second) is second

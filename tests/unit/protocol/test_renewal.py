@@ -75,3 +75,12 @@ def test_a_renewal_never_lowers_the_suite(realm: SimulatedRealm) -> None:
     on_record = realm.key_record("alice").keys[0].request
     with pytest.raises(EndorsementError, match="lowers"):
         r.step_6_verify_signature(on_record, new, r.step_5_hash_uploaded_public_key(on_record, new))
+
+
+def test_a_key_is_replaced_by_a_renewal_alone(realm: SimulatedRealm) -> None:
+    old = realm.enroll("alice")
+    other = realm.new_pair(realm.new_address("alice"))
+    approval = read_key_request(realm.signed_request(other, pb.KEY_REQUEST_KIND_APPROVE, old))
+    on_record = realm.key_record("alice").keys[0].request
+    with pytest.raises(EndorsementError, match="renewal alone"):
+        r.step_6_verify_signature(on_record, approval, r.step_5_hash_uploaded_public_key(on_record, approval))

@@ -191,3 +191,15 @@ def test_nothing_older_than_the_age_limit_is_opened(realm: SimulatedRealm, old: 
     opened(realm, pair, **at(old, realm.clock() - realm.constants.age_limit))
     with pytest.raises(MessageTooOldError):
         opened(realm, pair, **at(old, realm.clock() - realm.constants.age_limit - 1))
+
+
+def test_that_a_key_is_still_good_only_a_fresh_record_says(realm: SimulatedRealm, clock: ManualClock) -> None:
+    pair = realm.enroll("alice")
+    record = realm.key_record("alice")
+    sent = clock()
+    late = clock.advance(HOUR)
+    times = Times(sent, sent, sent, late)
+    with pytest.raises(RecordExpiredError):
+        check_can_open(record.keys[0], record, times, Policy(realm.constants))
+    with pytest.raises(RecordExpiredError):
+        check_can_act(record.get(pair.fingerprint), record, late)

@@ -10,6 +10,7 @@ from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
 from keypost.protocol import encoding, padding, rsa
 from keypost.protocol import envelope as envelopes
 from keypost.protocol import negotiation as steps
+from keypost.protocol.continuity import pin
 from keypost.protocol.extension import DeviceKey, Session, key_id_of
 from keypost.protocol.identifiers import Address, conversation_of
 from keypost.protocol.key_info import GOOD, Key
@@ -187,7 +188,7 @@ def _steps(case: Case, shared: Shared, sealed: SealedEnvelope, pair: DeviceKeyPa
     policy = Policy(SimulatedRealm().constants, suite_named(case["minimum_suite"]))
     assert realm_trust_pb2.RealmTrust.FromString(trusted.realm_trust).constants == policy.constants.to_message()
     key = steps.step_9_check_sender_key(
-        record, extension, accept_time=case["accept_time"], now=case["now"], policy=policy
+        record, pin(record, WEAK), extension, accept_time=case["accept_time"], now=case["now"], policy=policy
     )
     sealed_key = steps.step_10_extract_sealed_key(sealed, pair)
     session_key = steps.step_11_decrypt_session_key(sealed_key, pair, extension)
@@ -205,5 +206,5 @@ def tokens(case: Case, shared: Shared) -> None:
     suite = suite_named(info["suite"])
     pair = DeviceKeyPair(Address.parse(case["address"]), suite, private_key, bytes.fromhex(info["public_key_der"]))
     signed = SimulatedRealm().signed_request(pair, key_info_pb2.KEY_REQUEST_KIND_ENROLL)
-    key = Key(read_key_request(signed), GOOD, 1)
+    key = Key(read_key_request(signed), GOOD, 1, 1)
     assert verify_token(case["token"], key, case["audience"], case["now"]) == case["expire_time"]

@@ -115,7 +115,7 @@ def renewal(case: Case, _: Shared) -> None:
     step_6_verify_signature(old, new, digest)
     steps = case["steps"]
     assert digest.hex() == steps["2"]["endorsement_hash"] == steps["5"]["endorsement_hash"]
-    ended, entered = step_7_update_key_info([Key(old, GOOD, 1)], new, case["accept_time"])
+    ended, entered = step_7_update_key_info([Key(old, GOOD, 1, 1)], new, case["accept_time"])
     assert (ended.state, ended.state_time, entered.state) == (SUPERSEDED, steps["7"]["since"], GOOD)
     assert (ended.fingerprint.hex(), entered.fingerprint.hex()) == (steps["7"]["superseded"], steps["7"]["good"])
     assert step_8_old_key_needed_until(case["accept_time"], Constants()) == steps["8"]["old_key_needed_until"]

@@ -8,9 +8,9 @@ from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.protocol.encoding import sha256
 from keypost.protocol.envelope import associated_data
 from keypost.protocol.extension import DeviceKey
-from keypost.protocol.key_info import SUPERSEDED
 from keypost.protocol.suites import STRONG, WEAK, Suite
-from support.clock import START
+from support.clock import START, ManualClock
+from support.realm import SimulatedRealm
 from vectors.generator import refused_envelopes
 from vectors.generator.files import VectorFile
 from vectors.generator.talk import ACCEPTED, HELLO, MESSAGE_ID, NOW, Draft, Talk, name_of
@@ -154,26 +154,21 @@ def _validity(maker: Maker) -> None:
     maker.refuse("SUITE_REFUSED", "below the minimum", plain, minimum_suite=STRONG.name)
     maker.refuse("KEY_UNKNOWN", "the key is not in the record", plain, sender="carol")
     maker.share("", "carol")
-    _ended(
-        maker, "compromised", "KEY_REVOKED", lambda talk: talk.realm.revoke(talk.alice, COMPROMISED, since=NOW + day)
-    )
-    _ended(maker, "revoked before", "KEY_REVOKED", lambda talk: talk.realm.revoke(talk.alice, LOST, since=ACCEPTED - 1))
+    _ended(maker, "compromised", START, "KEY_REVOKED", lambda talk: talk.realm.revoke(talk.alice, COMPROMISED))
+    _ended(maker, "revoked before", START, "KEY_REVOKED", lambda talk: talk.realm.revoke(talk.alice, LOST))
     settled = ACCEPTED - constants.settle - 1
-    _ended(maker, "superseded long before", "KEY_SUPERSEDED", lambda talk: _supersede(talk, settled))
+    _ended(maker, "superseded long before", settled, "KEY_SUPERSEDED", lambda talk: talk.realm.renew(talk.alice))
 
 
-def _supersede(talk: Talk, since: int) -> None:
-    old = talk.alice
-    talk.realm.renew(old)
-    talk.realm.set_state(old, SUPERSEDED, since=since)
-
-
-def _ended(maker: Maker, what: str, reason: str, end: Any) -> None:
-    talk = Talk(maker.suite)
+def _ended(maker: Maker, what: str, when: int, reason: str, end: Any) -> None:
+    clock = ManualClock(START - 86_400_000)
+    talk = Talk(maker.suite, SimulatedRealm(clock))
     other = Maker(maker.file, talk)
     draft = other.draft()
     envelope = draft.envelope()
+    clock.now = when
     end(talk)
+    clock.now = START
     other.share(f", {what}", "alice")
     values = other.input(envelope, talk.bob, what=f", {what}")
     maker.file.fails(reason, f"{maker.suite.name}: the sender's key {what}", **values)

@@ -133,7 +133,9 @@ class Records:
             trust, now = await self._trust.current(), self._context.clock()
             held = await self._held(username)
             record = step_2_obtain_recipient_key_info(key_info, trust=trust, username=username, now=now, previous=held)
-            pins = pin(record, self._context.minimum_suite)
+            stored = await self._context.store.run(lambda store: store.records.pins(username))
+            previous = None if stored is None else Pins.from_bytes(stored)
+            pins = pin(record, self._context.minimum_suite, previous)
             if pins.root != root:
                 raise IdentityChangedError(
                     f"the root of {username} is {pins.root.hex()[:8]}, not the accepted one",

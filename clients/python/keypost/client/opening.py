@@ -9,11 +9,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from keypost.client.context import short
+from keypost.client.look_up import RecordUnusableError
 from keypost.client.storing import to_session, to_stored_session, to_stored_statement
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.keystore.values import InboxMessage, StoredFile, WaitingEnvelope
 from keypost.protocol import negotiation as steps
+from keypost.protocol.continuity import Pins
 from keypost.protocol.errors import ContentRefusedError, NotForThisDeviceError, ProtocolError
 from keypost.protocol.extension import DeviceKey
 from keypost.protocol.sessions import check_same_session, check_statement
@@ -41,6 +43,7 @@ class Opening:
         sealed: The parsed envelope, checked to be for this device; None if it is not even that.
         accept_time: When delivery accepted it.
         receive_time: When this device received it.
+        sequence: Its place in the waiting list; 0 if it was not there.
         me: The own address.
         ring: The own key pairs.
         sender_record: The record of the sender's user.
@@ -55,6 +58,7 @@ class Opening:
     sealed: SealedEnvelope | None
     accept_time: int
     receive_time: int
+    sequence: int
     me: Address
     ring: KeyRing
     sender_record: KeyRecord | None
@@ -193,13 +197,28 @@ def _check_sender(store: KeyStore, opening: Opening, sealed: SealedEnvelope, rec
     log.add(8, username=record.username, revision=record.revision, keys=len(record.keys))
     key = steps.step_9_check_sender_key(
         record,
+        _pins(store, record),
         extension,
         accept_time=opening.accept_time,
         now=opening.now,
         policy=Policy(opening.trust.constants, opening.minimum_suite),
-        retired=store.records.is_closed(extension.signer.fingerprint),
+        retired=_is_closed(store, extension.signer.fingerprint, opening.sequence),
     )
     log.add(9, address=str(key.address), fingerprint=short(key.fingerprint), suite=key.suite.name)
+
+
+def _pins(store: KeyStore, record: KeyRecord) -> Pins:
+    """Return what is remembered of the sender's keys; looking the record up has pinned them."""
+    stored = store.records.pins(record.username)
+    if stored is None:
+        raise RecordUnusableError(f"nothing is pinned of {record.username}", username=record.username)
+    return Pins.from_bytes(stored)
+
+
+def _is_closed(store: KeyStore, fingerprint: bytes, sequence: int) -> bool:
+    """Return whether a key was closed before this envelope came."""
+    mark = store.records.closing_mark(fingerprint)
+    return mark is not None and not 0 < sequence <= mark
 
 
 def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: _Log) -> Session:

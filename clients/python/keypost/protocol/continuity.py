@@ -11,6 +11,7 @@ from keypost.protocol.errors import (
     ForkDetectedError,
     GhostDeviceError,
     IdentityChangedError,
+    KeyUnknownError,
     RecordRegressedError,
     TreeBrokenError,
 )
@@ -83,10 +84,10 @@ def _check_entry(before: Key, current: KeyRecord, constants: Constants) -> None:
         if before.is_good or before.state_time + constants.retention > current.this_update:
             raise _regressed(current, f"key {before.fingerprint.hex()[:8]} vanished")
         return
+    if after.request.signed != before.request.signed or after.enter_time != before.enter_time:
+        raise _regressed(current, f"key {before.fingerprint.hex()[:8]} entered by another request than it had")
     if PROGRESS[after.state] < PROGRESS[before.state]:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} went back to an earlier state")
-    if after.is_good and after.state_time != before.state_time:
-        raise _regressed(current, f"key {before.fingerprint.hex()[:8]} entered at another time than it had")
     if not before.is_good and after.state_time > before.state_time:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} ended later than it had")
     if after.state == before.state and after.reason != before.reason:
@@ -107,6 +108,9 @@ class Pins:
         root: Fingerprint of the root of the tree that was accepted.
         members: Parent fingerprint by fingerprint, of all keys ever seen in that tree.
         successors: The key that replaced a key, by the fingerprint of the replaced one.
+        requests: SHA-256 of the key request by fingerprint.
+
+    Keys of earlier epochs that were accepted in their time stay remembered: what they signed may still be on its way.
     """
 
     username: str
@@ -114,6 +118,7 @@ class Pins:
     root: bytes
     members: Mapping[bytes, bytes]
     successors: Mapping[bytes, bytes]
+    requests: Mapping[bytes, bytes]
 
     def to_bytes(self) -> bytes:
         """Return the pins for the local key store."""
@@ -123,6 +128,7 @@ class Pins:
             "root": self.root.hex(),
             "members": _to_hex(self.members),
             "successors": _to_hex(self.successors),
+            "requests": _to_hex(self.requests),
         }
         return json.dumps(value, sort_keys=True).encode()
 
@@ -130,27 +136,39 @@ class Pins:
     def from_bytes(cls, data: bytes) -> Pins:
         """Return the pins that :meth:`to_bytes` wrote."""
         value = json.loads(data)
-        members, successors = _from_hex(value["members"]), _from_hex(value["successors"])
-        return cls(value["username"], value["epoch"], bytes.fromhex(value["root"]), members, successors)
+        members, successors, requests = (_from_hex(value[name]) for name in ("members", "successors", "requests"))
+        return cls(value["username"], value["epoch"], bytes.fromhex(value["root"]), members, successors, requests)
+
+    def check_known(self, key: Key) -> None:
+        """Verify that a key is of the identity that was accepted.
+
+        Raises:
+            KeyUnknownError: it is not: nothing that it signed is opened.
+        """
+        if key.fingerprint not in self.members:
+            raise KeyUnknownError(
+                f"key {key.fingerprint.hex()[:8]} is not of the identity of {self.username} that is known",
+                username=self.username,
+            )
 
 
-def _to_hex(fingerprints: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {key.hex(): value.hex() for key, value in fingerprints.items()}
-
-
-def _from_hex(fingerprints: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {bytes.fromhex(key): bytes.fromhex(value) for key, value in fingerprints.items()}
-
-
-def pin(record: KeyRecord, minimum: Suite = STRONG) -> Pins:
+def pin(record: KeyRecord, minimum: Suite = STRONG, previous: Pins | None = None) -> Pins:
     """Return pins for ``record`` as it is: at first contact, or when the application accepts a changed identity.
+
+    Args:
+        record: The user's verified record.
+        minimum: The verifier's minimum suite.
+        previous: What was remembered of the user before.
 
     Raises:
         SuiteRefusedError: no key of the user reaches ``minimum``.
         TreeBrokenError: the keys that reach ``minimum`` do not form one tree.
+        ForkDetectedError: a key has another successor than the one remembered.
+        EquivocationError: a key entered by another request than the one remembered.
     """
     tree = record.tree(minimum)
-    return Pins(record.username, record.epoch, tree.root, tree.members, tree.successors)
+    fresh = Pins(record.username, record.epoch, tree.root, tree.members, tree.successors, tree.requests)
+    return fresh if previous is None else _merge(previous, fresh)
 
 
 def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) -> Pins:
@@ -163,20 +181,38 @@ def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) ->
 
     Raises:
         IdentityChangedError: another epoch or another root; ``metadata["root"]`` is the fingerprint (hex) to accept.
-        ForkDetectedError: a key has another successor than the one remembered.
-        SuiteRefusedError, TreeBrokenError: as :func:`pin`.
+        ForkDetectedError, EquivocationError, SuiteRefusedError, TreeBrokenError: as :func:`pin`.
     """
-    fresh = pin(record, minimum)
-    if pins is None:
-        return fresh
-    if (pins.epoch, pins.root) != (fresh.epoch, fresh.root):
+    root = record.tree(minimum).root
+    if pins is not None and (pins.epoch, pins.root) != (record.epoch, root):
         raise IdentityChangedError(
-            f"the identity of {record.username} changed: compare safety numbers, then accept {fresh.root.hex()[:8]}",
+            f"the identity of {record.username} changed: compare safety numbers, then accept {root.hex()[:8]}",
             username=record.username,
-            root=fresh.root.hex(),
+            root=root.hex(),
         )
+    return pin(record, minimum, pins)
+
+
+def _merge(pins: Pins, fresh: Pins) -> Pins:
     for replaced, successor in fresh.successors.items():
         if pins.successors.get(replaced, successor) != successor:
-            raise ForkDetectedError(f"key {replaced.hex()[:8]} has two successors", username=record.username)
-    members, successors = {**pins.members, **fresh.members}, {**pins.successors, **fresh.successors}
-    return Pins(pins.username, pins.epoch, pins.root, members, successors)
+            raise ForkDetectedError(f"key {replaced.hex()[:8]} has two successors", username=fresh.username)
+    for own, request in fresh.requests.items():
+        if pins.requests.get(own, request) != request:
+            raise EquivocationError(f"key {own.hex()[:8]} entered by two requests", username=fresh.username)
+    return Pins(
+        fresh.username,
+        fresh.epoch,
+        fresh.root,
+        {**pins.members, **fresh.members},
+        {**pins.successors, **fresh.successors},
+        {**pins.requests, **fresh.requests},
+    )
+
+
+def _to_hex(fingerprints: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.hex(): value.hex() for key, value in fingerprints.items()}
+
+
+def _from_hex(fingerprints: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {bytes.fromhex(key): bytes.fromhex(value) for key, value in fingerprints.items()}

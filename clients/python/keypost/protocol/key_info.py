@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     from keypost.protocol.identifiers import Address
-    from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.realm_trust import Constants, RealmTrust
     from keypost.protocol.signing import Signer
 
 GOOD = pb.KEY_STATE_GOOD
@@ -45,13 +45,15 @@ class Key:
     Attributes:
         request: The request by which it entered.
         state: Good, superseded or revoked.
-        state_time: Since when (the rules' *T*).
+        state_time: Since when (the rules' *T*); for a good key, when it entered.
+        enter_time: When it entered.
         reason: Why it was revoked.
     """
 
     request: KeyRequest
     state: pb.KeyState.ValueType
     state_time: int
+    enter_time: int
     reason: pb.RevocationReason.ValueType = pb.REVOCATION_REASON_UNSPECIFIED
 
     @property
@@ -97,7 +99,11 @@ class Key:
     def to_entry(self) -> pb.KeyEntry:
         """Return the key as it stands in a record."""
         return pb.KeyEntry(
-            request=self.request.signed, state=self.state, state_time=self.state_time, reason=self.reason
+            request=self.request.signed,
+            state=self.state,
+            state_time=self.state_time,
+            reason=self.reason,
+            enter_time=self.enter_time,
         )
 
 
@@ -154,11 +160,15 @@ class KeyRecord:
         void: set[bytes] = set()
         compromised = {key.fingerprint: key.state_time for key in self.keys if key.is_compromised}
         for request in sorted(self._requests.values(), key=lambda request: request.revision):
-            parent, key = request.parent_fingerprint, self.find(request.fingerprint)
-            # When a key entered is known only while it is good; not knowing errs towards void.
-            if parent in void or (parent in compromised and (key is None or key.state_time > compromised[parent])):
+            parent = request.parent_fingerprint
+            if parent in void or (parent in compromised and self._entered_by(request) > compromised[parent]):
                 void.add(request.fingerprint)
         return frozenset(void)
+
+    def _entered_by(self, request: KeyRequest) -> int:
+        """Return the earliest time at which a key is known to have entered: later revisions entered later."""
+        later = (key.enter_time for key in self.keys if key.request.revision >= request.revision)
+        return min(later, default=self.this_update)
 
     @cached_property
     def _requests(self) -> Mapping[bytes, KeyRequest]:
@@ -228,7 +238,7 @@ def read_key_info(key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now
         raise MalformedStatementError(f"the record of {username} is meant to live longer than the realm allows")
     record.check_fresh(now)
     record.tree()
-    _check_parents_in_time(record, trust.constants.renewal_window)
+    _check_times(record, trust.constants)
     return record
 
 
@@ -261,11 +271,17 @@ def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
 
 
 def _key(entry: pb.KeyEntry, this_update: int) -> Key:
-    if entry.state not in STATES or not 1 <= entry.state_time <= this_update:
+    if (
+        entry.state not in STATES
+        or not 1 <= entry.state_time <= this_update
+        or not 1 <= entry.enter_time <= this_update
+    ):
         raise MalformedStatementError("an entry has no known state, or a time later than its record")
     if (entry.state == REVOKED) == (entry.reason == pb.REVOCATION_REASON_UNSPECIFIED):
         raise MalformedStatementError("revoked entries have a reason, and no others")
-    return Key(read_key_request(entry.request), entry.state, entry.state_time, entry.reason)
+    if entry.state == GOOD and entry.state_time != entry.enter_time:
+        raise MalformedStatementError("a good key is good since it entered")
+    return Key(read_key_request(entry.request), entry.state, entry.state_time, entry.enter_time, entry.reason)
 
 
 def _check_requests(record: KeyRecord) -> None:
@@ -275,7 +291,8 @@ def _check_requests(record: KeyRecord) -> None:
             raise MalformedStatementError("an entry is of another realm or user than its record")
     # Each revision is one change: two keys never enter at the same one, nor one key twice.
     entered = [key.request.revision for key in record.keys]
-    if entered != sorted(set(entered)) or entered[-1] > record.revision:
+    times = [key.enter_time for key in record.keys]
+    if entered != sorted(set(entered)) or times != sorted(times) or entered[-1] > record.revision:
         raise MalformedStatementError("the entries are not in the order in which they entered")
     if len({request.fingerprint for request in requests}) != len(requests):
         raise MalformedStatementError("a key is named twice")
@@ -285,33 +302,28 @@ def _check_states(record: KeyRecord) -> None:
     renewed = {key.request.parent_fingerprint for key in record.keys if key.request.kind == pb.KEY_REQUEST_KIND_RENEW}
     current: set[Address] = set()
     for key in record.keys:
+        if key.request.epoch > record.epoch or (key.request.epoch < record.epoch and key.state != REVOKED):
+            raise MalformedStatementError("an identity reset revokes all earlier keys, and no key is of a later epoch")
         if not key.is_good:
             continue
-        if key.request.epoch != record.epoch:
-            raise MalformedStatementError("a good key is not of the current epoch")
         if key.fingerprint in renewed or key.address in current:
             raise MalformedStatementError("a device has one good key at a time")
         current.add(key.address)
 
 
-def _check_parents_in_time(record: KeyRecord, renewal_window: int) -> None:
-    for child in record.keys:
-        parent, entered = record.parent_of(child.request), _enter_time(record, child)
-        if parent is None or entered is None:
-            continue
-        grace = renewal_window if child.request.kind == pb.KEY_REQUEST_KIND_RENEW else 0
-        if entered >= parent.expire_time + grace:
-            raise EndorsementError("a key vouched for another after it had expired, or after its renewal window")
-        ended = record.find(parent.fingerprint)
-        # What a compromised key vouched for is void from a time of its own: see KeyRecord.is_void.
-        if ended and ended.state == REVOKED and not ended.is_compromised and entered > ended.state_time:
-            raise EndorsementError("a key vouched for another after it had been revoked")
+def _check_times(record: KeyRecord, constants: Constants) -> None:
+    for key in record.keys:
+        if key.expire_time - key.enter_time > constants.longest_key_lifetime:
+            raise MalformedStatementError("a key is meant to live longer than the realm allows")
+        if (parent := record.parent_of(key.request)) is not None:
+            grace = constants.renewal_window if key.request.kind == pb.KEY_REQUEST_KIND_RENEW else 0
+            _check_parent_in_time(record, key, parent, grace)
 
 
-def _enter_time(record: KeyRecord, child: Key) -> int | None:
-    """Return when a key entered, as far as its own good state or the end of the key that it replaced tells."""
-    if child.is_good:
-        return child.state_time
-    parent = record.find(child.request.parent_fingerprint)
-    renewed = child.request.kind == pb.KEY_REQUEST_KIND_RENEW
-    return parent.state_time if renewed and parent and parent.state == SUPERSEDED else None
+def _check_parent_in_time(record: KeyRecord, child: Key, parent: KeyRequest, grace: int) -> None:
+    if child.enter_time >= parent.expire_time + grace:
+        raise EndorsementError("a key vouched for another after it had expired, or after its renewal window")
+    ended = record.find(parent.fingerprint)
+    # What a compromised key vouched for is void from a time of its own: see KeyRecord.is_void.
+    if ended and not ended.is_good and not ended.is_compromised and child.enter_time > ended.state_time:
+        raise EndorsementError("a key vouched for another after it had ended")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.delivery.v1 import envelope_pb2 as pb
-from keypost.protocol.continuity import check_successor
+from keypost.protocol.continuity import Pins, check_successor
 from keypost.protocol.encoding import sha256
 from keypost.protocol.envelope import Header, SealedEnvelope, associated_data, read_content
 from keypost.protocol.errors import KeyIdMismatchError, NotForThisDeviceError, SuiteRefusedError
@@ -157,12 +157,20 @@ def step_8_obtain_sender_key_info(
 
 
 def step_9_check_sender_key(
-    record: KeyRecord, extension: Extension, *, accept_time: int, now: int, policy: Policy, retired: bool = False
+    record: KeyRecord,
+    pins: Pins,
+    extension: Extension,
+    *,
+    accept_time: int,
+    now: int,
+    policy: Policy,
+    retired: bool = False,
 ) -> Key:
     """Return the sender's key if what it signed may be opened.
 
     Args:
         record: The sender's record.
+        pins: What is remembered of the sender's keys: those of the identity that was accepted.
         extension: The statement in the message.
         accept_time: When delivery accepted the message.
         now: The receiver's clock.
@@ -170,12 +178,13 @@ def step_9_check_sender_key(
         retired: See :func:`keypost.protocol.validity.check_can_open`.
 
     Raises:
-        KeyUnknownError: the record does not name the key.
+        KeyUnknownError: the record does not name the key, or it is not of the identity that was accepted.
         NotForThisDeviceError: the record names it for another device.
         SuiteRefusedError: the key is not of the session's suite.
         ProtocolError: as :func:`keypost.protocol.validity.check_can_open`.
     """
     key = record.get(extension.signer.fingerprint)
+    pins.check_known(key)
     if key.address != extension.signer.address:
         raise NotForThisDeviceError("the extension names a key of another device as its sender's")
     if key.suite is not extension.suite:

@@ -80,7 +80,7 @@ def step_7_update_key_info(keys: Sequence[Key], new: KeyRequest, now: int) -> tu
         replace(key, state=SUPERSEDED, state_time=now) if key.fingerprint == new.parent_fingerprint else key
         for key in keys
     ]
-    return (*updated, Key(new, GOOD, now))
+    return (*updated, Key(new, GOOD, now, now))
 
 
 def step_8_old_key_needed_until(superseded_time: int, constants: Constants) -> int:

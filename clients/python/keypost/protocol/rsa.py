@@ -41,13 +41,15 @@ _counting: ContextVar[Operations | None] = ContextVar("_counting", default=None)
 
 @contextmanager
 def counted() -> Iterator[Operations]:
-    """Count the RSA operations within the block, also those in threads started by ``asyncio.to_thread``."""
-    operations = Operations()
+    """Count the RSA operations within the block, in threads started by ``asyncio.to_thread`` and in inner blocks too."""
+    operations, around = Operations(), _counting.get()
     token = _counting.set(operations)
     try:
         yield operations
     finally:
         _counting.reset(token)
+        if around is not None:
+            around.by_kind.update(operations.by_kind)
 
 
 def _count(kind: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.encoding import sha256
 from keypost.protocol.errors import EndorsementError, ForkDetectedError, SuiteRefusedError, TreeBrokenError
 from keypost.protocol.key_requests import KeyRequest, verify_endorsement
 from keypost.protocol.suites import WEAK, Suite
@@ -22,11 +23,13 @@ class Tree:
         root: Fingerprint of the root.
         members: Parent fingerprint by fingerprint; the root's is empty.
         successors: The key that replaced a key, by the fingerprint of the replaced one.
+        requests: SHA-256 of the key request by fingerprint.
     """
 
     root: bytes
     members: Mapping[bytes, bytes]
     successors: Mapping[bytes, bytes]
+    requests: Mapping[bytes, bytes]
 
 
 def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK) -> Tree:
@@ -55,7 +58,8 @@ def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK)
     roots = [own for own, parent in members.items() if not parent]
     if len(roots) != 1:
         raise TreeBrokenError(f"the keys of epoch {epoch} have {len(roots)} roots instead of one")
-    return Tree(roots[0], members, successors)
+    hashes = {own: sha256(known[own].signed.key_request) for own in members}
+    return Tree(roots[0], members, successors, hashes)
 
 
 def _verified_parent(

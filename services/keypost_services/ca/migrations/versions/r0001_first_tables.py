@@ -59,6 +59,7 @@ def _create_device_keys() -> None:
         sa.Column("possession", sa.LargeBinary, nullable=False),
         sa.Column("endorsement", sa.LargeBinary, nullable=False),
         sa.Column("state", sa.Integer, nullable=False),
+        sa.Column("enter_time", sa.BigInteger, nullable=False),
         sa.Column("state_time", sa.BigInteger, nullable=False),
         sa.Column("reason", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("fingerprint", name="pk_device_keys"),
