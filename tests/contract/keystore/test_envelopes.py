@@ -49,12 +49,25 @@ def test_a_list_removes_its_own_envelopes_alone(key_store: Reopening) -> None:
 
 def test_what_is_sealed_to_a_key_is_counted_and_what_is_not_known_counts_too(key_store: Reopening) -> None:
     waiting = key_store.store.waiting
+    assert waiting.newest() == 0
     waiting.add(replace(envelope(1), sealed_to=b"\x01" * 32))
     waiting.add(replace(envelope(2), sealed_to=b"\x02" * 32))
-    assert waiting.count_sealed_to(b"\x01" * 32) == 1
-    waiting.add(replace(envelope(3), sealed_to=b""))
-    assert key_store.again().waiting.count_sealed_to(b"\x01" * 32) == 2
-    assert key_store.store.waiting.count_sealed_to(b"\x03" * 32) == 1
+    mark = waiting.newest()
+    assert waiting.count_sealed_to(b"\x01" * 32, mark) == 1
+    last = waiting.add(replace(envelope(3), sealed_to=b""))
+    waiting = key_store.again().waiting
+    assert waiting.count_sealed_to(b"\x01" * 32, mark) == 1
+    assert waiting.count_sealed_to(b"\x01" * 32, last) == 2
+    assert waiting.count_sealed_to(b"\x03" * 32, last) == 1
+
+
+def test_the_newest_is_of_the_own_list_and_none_comes_below_it_again(key_store: Reopening) -> None:
+    sequence = key_store.store.waiting.add(WAITING)
+    key_store.store.set_aside.add(WAITING)
+    assert key_store.again().waiting.newest() == sequence
+    key_store.store.waiting.remove(sequence)
+    assert key_store.again().waiting.newest() == 0
+    assert key_store.store.waiting.add(WAITING) > sequence
 
 
 @pytest.mark.parametrize("limits", [Limits(waiting_count=2), Limits(waiting_size=299)])

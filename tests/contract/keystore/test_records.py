@@ -69,9 +69,7 @@ def test_evidence_is_bounded_and_the_first_stays(limited: Callable[[Limits], Reo
 
 
 def test_closed_keys_stay_closed(key_store: Reopening) -> None:
-    key_store.store.records.close_keys([b"\x01" * 32, b"\x02" * 32], NOW)
-    key_store.store.records.close_keys({b"\x02" * 32}, NOW + 1)
+    key_store.store.records.close_keys([b"\x01" * 32, b"\x02" * 32], NOW, mark=7)
+    key_store.store.records.close_keys({b"\x02" * 32}, NOW + 1, mark=9)
     records = key_store.again().records
-    assert records.is_closed(b"\x01" * 32)
-    assert records.is_closed(b"\x02" * 32)
-    assert not records.is_closed(b"\x03" * 32)
+    assert [records.closing_mark(bytes([key]) * 32) for key in (1, 2, 3)] == [7, 7, None]

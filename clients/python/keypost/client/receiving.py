@@ -37,11 +37,19 @@ PATIENCE = 5
 
 @dataclass(frozen=True)
 class Arrival:
-    """An envelope as it came, or as it waited."""
+    """An envelope as it came, or as it waited.
+
+    Attributes:
+        raw: The serialised envelope.
+        accept_time: When delivery accepted it.
+        receive_time: When this device received it.
+        sequence: Its place in the waiting list; 0 if it was not there.
+    """
 
     raw: bytes
     accept_time: int
     receive_time: int
+    sequence: int = 0
 
 
 class Receiving:
@@ -84,6 +92,7 @@ class Receiving:
             sealed=sealed,
             accept_time=arrival.accept_time,
             receive_time=arrival.receive_time,
+            sequence=arrival.sequence,
             me=self._identity.address,
             ring=self._identity.ring,
             sender_record=sender,

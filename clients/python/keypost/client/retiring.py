@@ -31,11 +31,11 @@ class Endings:
     """Keys that end at the next queue_empty, because the stream was opened after their time.
 
     Attributes:
-        theirs: (username, fingerprint) of signers no longer listened to.
+        theirs: Fingerprints of signers no longer listened to.
         mine: Fingerprints of own replaced pairs to destroy.
     """
 
-    theirs: tuple[tuple[str, bytes], ...] = ()
+    theirs: tuple[bytes, ...] = ()
     mine: tuple[bytes, ...] = ()
 
 
@@ -78,12 +78,12 @@ class Retiring:
         constants, now = (await self._trust.current()).constants, self._context.clock()
 
         def find(store: KeyStore) -> Endings:
-            theirs: list[tuple[str, bytes]] = []
+            theirs: list[bytes] = []
             for username in store.records.usernames():
                 record = store.records.find(username)
                 if record is not None:
                     ended = _ended_keys(record, constants.settle, now)
-                    theirs.extend((username, name) for name in ended if not store.records.is_closed(name))
+                    theirs.extend(name for name in ended if store.records.closing_mark(name) is None)
             mine = tuple(
                 pair.fingerprint
                 for pair in store.key_pairs.replaced()
@@ -98,11 +98,9 @@ class Retiring:
         now = self._context.clock()
 
         def end_all(store: KeyStore) -> list[bytes]:
-            # What waits came in time: its signer's key stays listened to until it is settled.
-            closing = [name for username, name in endings.theirs if not store.waiting.page(username=username, limit=1)]
-            if closing:
-                store.records.close_keys(closing, now)
-            destroyed = [name for name in endings.mine if not store.waiting.count_sealed_to(name)]
+            # What waits came in time and may still open; whatever comes from now on keeps no key open.
+            store.records.close_keys((*endings.theirs, *endings.mine), now, store.waiting.newest())
+            destroyed = [name for name in endings.mine if not _is_waited_for(store, name)]
             for name in destroyed:
                 store.key_pairs.destroy(name)
             return destroyed
@@ -139,7 +137,7 @@ class Retiring:
             return opened
 
     async def _retry(self, row: WaitingEnvelope, refreshed: set[str]) -> None:
-        arrival = Arrival(row.envelope, row.accept_time, row.receive_time)
+        arrival = Arrival(row.envelope, row.accept_time, row.receive_time, row.sequence)
         opening = await self._receiving.prepare(arrival, refresh=row.username not in refreshed)
         refreshed.add(row.username)
         outcome = await self._context.store.transact(_settle_again, opening, row)
@@ -171,6 +169,11 @@ def _is_never(opening: Opening) -> bool:
         return True
     record = opening.sender_record
     return record is not None and record.this_update > opening.receive_time + CLOCK_SKEW
+
+
+def _is_waited_for(store: KeyStore, fingerprint: bytes) -> bool:
+    """Return whether something sealed to an own key waits since before its end."""
+    return store.waiting.count_sealed_to(fingerprint, store.records.closing_mark(fingerprint) or 0) > 0
 
 
 def _ended_keys(record: StoredRecord, settle: int, now: int) -> list[bytes]:

@@ -103,10 +103,17 @@ class SqliteEnvelopes:
         """Remove an envelope."""
         self._database.run("DELETE FROM envelopes WHERE sequence = ? AND list = ?", sequence, self._name)
 
-    def count_sealed_to(self, fingerprint: bytes) -> int:
-        """Return how many are sealed to that own key, or to no key known."""
+    def newest(self) -> int:
+        """Return the highest sequence in the list."""
+        return self._database.number("SELECT max(sequence) FROM envelopes WHERE list = ?", self._name)
+
+    def count_sealed_to(self, fingerprint: bytes, up_to: int) -> int:
+        """Return how many, up to a sequence, are sealed to that own key, or to none known."""
         return self._database.number(
-            "SELECT count(*) FROM envelopes WHERE list = ? AND sealed_to IN (?, x'')", self._name, fingerprint
+            "SELECT count(*) FROM envelopes WHERE list = ? AND sequence <= ? AND sealed_to IN (?, x'')",
+            self._name,
+            up_to,
+            fingerprint,
         )
 
     def totals(self) -> Totals:

@@ -165,12 +165,18 @@ class RecordPart(Protocol):
         """Return the evidence about a user, oldest first."""
         ...
 
-    def close_keys(self, fingerprints: Collection[bytes], time: int) -> None:
-        """Note that nothing signed by these (replaced or revoked) keys is opened from now on."""
+    def close_keys(self, fingerprints: Collection[bytes], time: int, mark: int) -> None:
+        """Note that nothing by these (replaced or revoked) keys is opened if it comes from now on.
+
+        Args:
+            fingerprints: The keys; one that is closed stays as it was closed.
+            time: Now.
+            mark: The sequence of the newest envelope that waits (``EnvelopePart.newest``): what waits came in time.
+        """
         ...
 
-    def is_closed(self, fingerprint: bytes) -> bool:
-        """Return whether nothing signed by this key is opened any more."""
+    def closing_mark(self, fingerprint: bytes) -> int | None:
+        """Return the mark with which a key was closed, ``None`` if it is not."""
         ...
 
 
@@ -340,8 +346,12 @@ class EnvelopePart(Protocol):
         """Remove an envelope. Unknown is no error."""
         ...
 
-    def count_sealed_to(self, fingerprint: bytes) -> int:
-        """Return how many are sealed to that own key, or to no key known (``sealed_to`` empty)."""
+    def newest(self) -> int:
+        """Return the highest sequence in the list, 0 if it is empty. No later envelope gets a lower one."""
+        ...
+
+    def count_sealed_to(self, fingerprint: bytes, up_to: int) -> int:
+        """Return how many, up to a sequence, are sealed to that own key, or to none known (``sealed_to`` empty)."""
         ...
 
     def totals(self) -> Totals:

@@ -96,12 +96,15 @@ class SqliteRecords:
             for row in rows
         )
 
-    def close_keys(self, fingerprints: Collection[bytes], time: int) -> None:
-        """Note that nothing signed by these keys is opened from now on."""
+    def close_keys(self, fingerprints: Collection[bytes], time: int, mark: int) -> None:
+        """Note that nothing that these keys signed, or that is sealed to them, is opened if it comes from now on."""
         with self._database.transaction():
             for fingerprint in fingerprints:
-                self._database.run("INSERT INTO closed_keys VALUES (?, ?) ON CONFLICT DO NOTHING", fingerprint, time)
+                self._database.run(
+                    "INSERT INTO closed_keys VALUES (?, ?, ?) ON CONFLICT DO NOTHING", fingerprint, time, mark
+                )
 
-    def is_closed(self, fingerprint: bytes) -> bool:
-        """Return whether nothing signed by this key is opened any more."""
-        return self._database.one("SELECT 1 FROM closed_keys WHERE fingerprint = ?", fingerprint) is not None
+    def closing_mark(self, fingerprint: bytes) -> int | None:
+        """Return the mark with which a key was closed."""
+        row = self._database.one("SELECT mark FROM closed_keys WHERE fingerprint = ?", fingerprint)
+        return None if row is None else int(row[0])

@@ -40,7 +40,7 @@ _FIRST = (
         id INTEGER PRIMARY KEY AUTOINCREMENT, username TEXT NOT NULL, reason TEXT NOT NULL, time INTEGER NOT NULL,
         digest BLOB NOT NULL UNIQUE, previous BLOB NOT NULL, current BLOB NOT NULL)""",
     "CREATE INDEX evidence_of_user ON evidence (username)",
-    "CREATE TABLE closed_keys (fingerprint BLOB PRIMARY KEY, time INTEGER NOT NULL)",
+    "CREATE TABLE closed_keys (fingerprint BLOB PRIMARY KEY, time INTEGER NOT NULL, mark INTEGER NOT NULL)",
     """CREATE TABLE conversations (
         conversation TEXT PRIMARY KEY, last_counter INTEGER NOT NULL DEFAULT 0,
         highest_create_time INTEGER NOT NULL DEFAULT 0)""",
