@@ -108,6 +108,7 @@ def _servicer(
         receiving,
         metrics,
         lambda why: runtime.health.set_degraded("mailboxes", why),
+        start_seconds=runtime.settings.start_seconds,
     )
 
 

@@ -78,3 +78,10 @@ def mailboxes_unavailable() -> ServiceError:
 def receiver_displaced() -> ServiceError:
     """Return the end of a stream whose device opened another one."""
     return ServiceError(StatusCode.ABORTED, "RECEIVER_DISPLACED", "this device opened another stream")
+
+
+def start_missing() -> ServiceError:
+    """Return the end of a stream whose device did not say ``start`` in time."""
+    return ServiceError(
+        StatusCode.DEADLINE_EXCEEDED, "START_MISSING", "the stream's first message, start, did not come"
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
 from keypost_services.delivery import convert
-from keypost_services.delivery.errors import mailboxes_unavailable
+from keypost_services.delivery.errors import mailboxes_unavailable, start_missing
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.receiving import Device, Receiving
 from keypost_services.delivery.sending import Sending, Stale, Stored
@@ -32,6 +33,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         receiving: Hands them out.
         metrics: Counts.
         health: Told why the mailboxes fail.
+        start_seconds: How long a stream may take to begin.
     """
 
     def __init__(
@@ -41,12 +43,15 @@ class DeliveryServicer(DeliveryServiceServicer):
         receiving: Receiving,
         metrics: Metrics,
         health: Callable[[str | None], None],
+        *,
+        start_seconds: float,
     ) -> None:
         self._realm = realm
         self._sending = sending
         self._receiving = receiving
         self._metrics = metrics
         self._health = health
+        self._start_seconds = start_seconds
 
     async def Send(self, request: pb.SendRequest, _context: Any) -> pb.SendResponse:  # noqa: N802  # the proto's name
         """Store an envelope for every device of its recipient."""
@@ -74,7 +79,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         self, request_iterator: AsyncIterator[pb.ReceiveRequest], context: Any
     ) -> None:
         """Hand out what waits in the mailbox of the calling device, and then what arrives."""
-        start = await anext(request_iterator, pb.ReceiveRequest())
+        start = await self._first(request_iterator)
         device = Device(
             address=_device_key().address,
             max_unacknowledged=convert.read_start(start),
@@ -83,6 +88,14 @@ class DeliveryServicer(DeliveryServiceServicer):
         )
         with self._mailboxes_may_fail():
             await self._receiving.receive(device)
+
+    async def _first(self, requests: AsyncIterator[pb.ReceiveRequest]) -> pb.ReceiveRequest:
+        # Until it has begun nothing displaces a stream: a silent one must not last.
+        try:
+            async with asyncio.timeout(self._start_seconds):
+                return await anext(requests, pb.ReceiveRequest())
+        except TimeoutError as error:
+            raise start_missing() from error
 
     @contextlib.contextmanager
     def _mailboxes_may_fail(self) -> Iterator[None]:

@@ -50,6 +50,9 @@ class DeliverySettings(ServiceSettings):
     mailbox_bytes: int = Field(
         description="How many bytes of envelopes a mailbox holds.", default=64 * 1024 * 1024, ge=256 * 1024
     )
+    start_seconds: float = Field(
+        description="How long a device may take, once it has opened a stream, to say `start`.", default=5.0, gt=0, le=60
+    )
     cached_users: int = Field(description="How many users' records are kept in memory.", default=10_000, ge=1)
 
     @model_validator(mode="after")

@@ -62,7 +62,8 @@ class Authenticator:
         audience: The one audience that tokens for this service have.
         methods: Whom each method admits; a method that is missing admits nobody.
         callers: Remembers whom it has verified.
-        buckets: Limits, for each network address, the look-ups for tokens that turn out to be bad.
+        lookups: Limits, for each network address, the look-ups for tokens that turn out to be bad.
+        anonymous: Limits, for each network address, the calls of methods that admit anyone.
         device_keys: Where keys are looked up; None: no device is admitted.
         clock: The time.
     """
@@ -74,7 +75,8 @@ class Authenticator:
         audience: str,
         methods: Mapping[str, Callers],
         callers: VerifiedCallers,
-        buckets: Buckets,
+        lookups: Buckets,
+        anonymous: Buckets,
         device_keys: DeviceKeys | None,
         clock: Clock,
     ) -> None:
@@ -82,7 +84,8 @@ class Authenticator:
         self._audience = audience
         self._methods = methods
         self._callers = callers
-        self._buckets = buckets
+        self._lookups = lookups
+        self._anonymous = anonymous
         self._device_keys = device_keys
         self._clock = clock
 
@@ -103,7 +106,7 @@ class Authenticator:
         if peer.certificate_pem is not None:
             return self._admit_service(callers, peer, peer.certificate_pem)
         if callers.anyone:
-            return Caller(CallerKind.ANYONE, peer.address)
+            return self._admit_anyone(peer)
         if not callers.devices or self._device_keys is None:
             raise method_not_admitted()
         return await self._admit_device(self._device_keys, peer)
@@ -116,6 +119,11 @@ class Authenticator:
         """
         if caller.address is not None and caller.key is not None and self._device_keys is not None:
             await self._usable_key(self._device_keys, caller.address.username, caller.key.fingerprint)
+
+    def _admit_anyone(self, peer: Peer) -> Caller:
+        if wait_ms := self._anonymous.take(peer_address(peer.address)):
+            raise rate_limited("calls from this address", wait_ms)
+        return Caller(CallerKind.ANYONE, peer.address)
 
     def _admit_service(self, callers: Callers, peer: Peer, certificate_pem: bytes) -> Caller:
         service = service_of(certificate_pem, self._realm)
@@ -130,11 +138,11 @@ class Authenticator:
             return Caller(caller.kind, peer.address, caller.address, caller.key, None, caller.expire_time)
         claim = _claim(token)
         address = peer_address(peer.address)
-        if wait_ms := self._buckets.take(address):
+        if wait_ms := self._lookups.take(address):
             raise rate_limited("tokens from this address that have to be looked up", wait_ms)
         caller = await self._verify(device_keys, token, claim, peer)
         # Only what turned out to be bad counts against the address.
-        self._buckets.give_back(address)
+        self._lookups.give_back(address)
         self._callers.remember(token_hash, caller)
         return caller
 

@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from keypost_services.runtime.auth import set_current_caller
 from keypost_services.runtime.authenticator import Peer
-from keypost_services.runtime.errors import ServiceError, rate_limited, shutting_down
+from keypost_services.runtime.errors import ServiceError, shutting_down
 from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
 from keypost_services.runtime.refusals import ErrorCodes, Refusal, internal, refusal_of
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from keypost_services.runtime.authenticator import Authenticator
     from keypost_services.runtime.callers import VerifiedCallers
+    from keypost_services.runtime.calls_under_way import CallsUnderWay
     from keypost_services.runtime.metrics import CallMetrics
 
 REQUEST_ID = "x-request-id"
@@ -49,7 +50,7 @@ class Calls(grpc.aio.ServerInterceptor):
         metrics: Counts.
         log: One line a call.
         ids: Draws ids of requests and errors.
-        most: How many calls may be under way.
+        limits: How many calls may be under way.
         unary_seconds: How long a unary call may take.
     """
 
@@ -62,7 +63,7 @@ class Calls(grpc.aio.ServerInterceptor):
         metrics: CallMetrics,
         log: FilteringBoundLogger,
         ids: Callable[[], str],
-        most: int,
+        limits: CallsUnderWay,
         unary_seconds: float,
     ) -> None:
         self._authenticator = authenticator
@@ -71,7 +72,7 @@ class Calls(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._log = log
         self._ids = ids
-        self._most = most
+        self._limits = limits
         self._unary_seconds = unary_seconds
         self._handlers: dict[str, Handler] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -130,14 +131,14 @@ class Calls(grpc.aio.ServerInterceptor):
         structlog.contextvars.bind_contextvars(peer=peer.address)
         if self._draining:
             raise shutting_down()
-        if len(self._under_way) > self._most:
-            raise rate_limited("calls under way", 1_000)
-        caller = await self._authenticator.admit(method, peer)
-        structlog.contextvars.bind_contextvars(caller=caller.name, caller_kind=caller.kind.value)
-        set_current_caller(caller)
-        if streaming:
-            return await self._callers.run_stream(caller, invoke(), self._authenticator.check_again)
-        return await self._bounded(invoke)
+        with self._limits.any_call():
+            caller = await self._authenticator.admit(method, peer)
+            structlog.contextvars.bind_contextvars(caller=caller.name, caller_kind=caller.kind.value)
+            set_current_caller(caller)
+            with self._limits.call_of(caller, streaming=streaming):
+                if streaming:
+                    return await self._callers.run_stream(caller, invoke(), self._authenticator.check_again)
+                return await self._bounded(invoke)
 
     async def _bounded(self, invoke: Invoke) -> bytes | None:
         try:

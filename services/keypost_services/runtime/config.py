@@ -73,6 +73,18 @@ class ServiceSettings(BaseSettings):
         default=20_000,
         ge=1,
     )
+    max_calls_per_caller: int = Field(
+        description="How many of them one device, or one network address of callers unknown, may have; never more than "
+        "half of all.",
+        default=128,
+        ge=1,
+    )
+    anonymous_calls_per_second: float = Field(
+        description="How many calls one network address may make a second where nobody has to say who it is (at once: "
+        "four times as many).",
+        default=50.0,
+        gt=0,
+    )
     call_seconds: float = Field(description="How long a unary call may take.", default=60.0, gt=0, le=600)
     stream_seconds: float = Field(
         description="How long a stream of a device may last; then it opens another.", default=3_600.0, gt=0, le=3_600

@@ -24,6 +24,7 @@ from keypost_services.runtime.authenticator import Authenticator
 from keypost_services.runtime.buckets import Buckets
 from keypost_services.runtime.callers import VerifiedCallers
 from keypost_services.runtime.calls import Calls
+from keypost_services.runtime.calls_under_way import CallsUnderWay
 from keypost_services.runtime.config import ServiceSettings, variable_of
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.grpc_server import steady_server
@@ -188,13 +189,14 @@ def _calls(
     name: str, runtime: Runtime[Any], parts: Parts, metrics: CallMetrics, methods: Mapping[str, Callers]
 ) -> Calls:
     settings = runtime.settings
-    per_second = settings.token_lookups_per_second
+    lookups, anonymous = settings.token_lookups_per_second, settings.anonymous_calls_per_second
     authenticator = Authenticator(
         realm=settings.realm,
         audience=audience_of(settings.realm, name),
         methods={**methods, **(REFLECTION_METHODS if settings.reflection else {})},
         callers=runtime.callers,
-        buckets=Buckets(runtime.clock, size=10 * per_second, per_second=per_second),
+        lookups=Buckets(runtime.clock, size=10 * lookups, per_second=lookups),
+        anonymous=Buckets(runtime.clock, size=4 * anonymous, per_second=anonymous),
         device_keys=parts.device_keys,
         clock=runtime.clock,
     )
@@ -205,7 +207,7 @@ def _calls(
         metrics=metrics,
         log=runtime.log,
         ids=runtime.ids,
-        most=settings.max_calls,
+        limits=CallsUnderWay(settings.max_calls, settings.max_calls_per_caller),
         unary_seconds=settings.call_seconds,
     )
 

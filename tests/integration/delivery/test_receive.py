@@ -364,3 +364,24 @@ async def test_everybody_receives_his_own_mailbox_alone(world: World) -> None:
     await world.send("for bob")
     async with world.alice.receive() as stream:
         await stream.queue_empty()
+
+
+async def test_a_stream_that_does_not_say_start_ends_soon(stack: Stack) -> None:
+    world = World(stack)
+    await world.start(start_seconds=0.05)
+    silent = SimulatedStream(world.bob.stub.Receive(metadata=world.bob.metadata()), 0)
+    refusal = await end_of(silent)
+    assert (refusal.reason, refusal.metadata["code"]) == ("START_MISSING", "DEADLINE_EXCEEDED")
+
+
+async def test_silent_streams_of_one_device_leave_room_for_others(stack: Stack) -> None:
+    world = World(stack)
+    await world.start(max_calls=20)
+    silent = [SimulatedStream(world.bob.stub.Receive(metadata=world.bob.metadata()), 0) for _ in range(25)]
+    ends = [asyncio.create_task(end_of(stream)) for stream in silent]
+    await until(lambda: sum(end.done() for end in ends) == 15)
+    assert {end.result().reason for end in ends if end.done()} == {"RATE_LIMITED"}
+    await world.send("here all the same")
+    for end in ends:
+        end.cancel()
+    await asyncio.gather(*ends, return_exceptions=True)

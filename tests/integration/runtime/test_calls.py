@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from keypost.clock import SECOND
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc
 from keypost.errors import InvalidArgumentError
@@ -14,6 +15,7 @@ from keypost.protocol.errors import EndorsementError, RecordExpiredError
 from keypost_services.runtime.auth import CallerKind, current_caller
 from keypost_services.runtime.errors import ServiceError, invalid_field
 from keypost_services.runtime.method_table import anyone
+from support.clock import ManualClock
 from support.service import RECEIVE, SEND, error_info, retry_after_ms, serving
 
 if TYPE_CHECKING:
@@ -239,6 +241,19 @@ async def test_more_calls_than_allowed_are_refused_until_some_end(tmp_path: Path
         assert (await stub.Send(pb.SendRequest())).stored.accept_time == 1
     assert (caught.code(), error_info(caught).reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
     assert retry_after_ms(caught) == 1_000
+
+
+async def test_what_admits_anyone_is_limited_for_each_address(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with open_service(tmp_path, clock=clock, anonymous_calls_per_second=0.5) as (service, stub):
+        for _ in range(2):
+            await stub.Send(pb.SendRequest())
+        caught = await failure(stub.Send(pb.SendRequest()))
+        clock.advance(2 * SECOND)
+        await stub.Send(pb.SendRequest())
+    assert (caught.code(), error_info(caught).reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+    assert 0 < (retry_after_ms(caught) or 0) <= 2_001
+    assert [line["code"] for line in service.events("call")] == ["OK", "OK", "RESOURCE_EXHAUSTED", "OK"]
 
 
 async def test_when_the_caller_gives_up_the_servicer_is_cancelled(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""How many calls may be under way: altogether, as streams, and for one caller.
+
+A stream may last an hour, so streams never take all there is, and no caller takes more than half: whatever one of them
+does, the others' short calls get through. Services among themselves are counted altogether alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from keypost_services.runtime.auth import Caller, CallerKind
+from keypost_services.runtime.buckets import peer_address
+from keypost_services.runtime.errors import rate_limited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STREAM_SHARE = 0.8
+RETRY_AFTER_MS = 1_000
+
+
+class CallsUnderWay:
+    """Counts calls and refuses what is too much.
+
+    Args:
+        most: How many there may be.
+        most_per_caller: How many one device, or one network address of callers unknown, may have.
+    """
+
+    def __init__(self, most: int, most_per_caller: int) -> None:
+        self._most = most
+        self._most_streams = max(1, int(most * STREAM_SHARE))
+        self._most_per_caller = max(1, min(most_per_caller, most // 2))
+        self._count = 0
+        self._streams = 0
+        self._by_caller: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def any_call(self) -> Iterator[None]:
+        """Count a call before it is known whose it is.
+
+        Raises:
+            ServiceError: RESOURCE_EXHAUSTED with RATE_LIMITED.
+        """
+        if self._count >= self._most:
+            raise rate_limited("calls under way", RETRY_AFTER_MS)
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+    @contextlib.contextmanager
+    def call_of(self, caller: Caller, *, streaming: bool) -> Iterator[None]:
+        """Count a call for its caller.
+
+        Raises:
+            ServiceError: RESOURCE_EXHAUSTED with RATE_LIMITED.
+        """
+        if caller.kind is CallerKind.SERVICE:
+            yield
+            return
+        name = str(caller.address or peer_address(caller.peer))
+        if self._by_caller[name] >= self._most_per_caller:
+            raise rate_limited("calls of this caller under way", RETRY_AFTER_MS)
+        if streaming and self._streams >= self._most_streams:
+            raise rate_limited("streams under way", RETRY_AFTER_MS)
+        self._by_caller[name] += 1
+        self._streams += streaming
+        try:
+            yield
+        finally:
+            self._streams -= streaming
+            self._by_caller[name] -= 1
+            if not self._by_caller[name]:
+                del self._by_caller[name]
