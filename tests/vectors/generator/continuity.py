@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keypost.clock import DAY, HOUR, MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.key_info import GOOD, REVOKED, SUPERSEDED
+from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.suites import STRONG, WEAK, Suite
 from support.clock import ManualClock
 from support.realm import SimulatedRealm
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from keypost.protocol.key_requests import DeviceKeyPair
 
 RETENTION = 60 * DAY
+ENROLL = pb.KEY_REQUEST_KIND_ENROLL
 
 
 class History:
@@ -62,6 +65,7 @@ def continuity_file() -> VectorFile:
     assert TRUST.constants.retention == RETENTION
     _successors(file)
     _regressions(file)
+    _exchanged(file)
     _states_gone_back(file)
     _vanished(file)
     _ghosts(file)
@@ -123,6 +127,28 @@ def _regressions(file: VectorFile) -> None:
     h.realm.new_private_key(WEAK)
     h.realm.enroll("alice", WEAK)
     file.fails("EQUIVOCATION", "one revision, two keys", **h.see().pair("successor"))
+
+
+def _exchanged(file: VectorFile) -> None:
+    h = History().see()
+    later = h.realm.signed_request(h.root, ENROLL, revision=1, expire_time=h.clock() + 300 * DAY)
+    user = h.realm.user("alice")
+    user.keys = (replace(user.keys[0], request=read_key_request(later)),)
+    h.change()
+    file.fails("RECORD_REGRESSED", "a key enters by another request", **h.see().pair("successor"))
+    h = History()
+    h.clock.advance(1)
+    h.see()
+    user = h.realm.user("alice")
+    user.keys = (replace(user.keys[0], state_time=h.clock(), enter_time=h.clock()),)
+    h.change()
+    file.fails("RECORD_REGRESSED", "a key entered at another time", **h.see().pair("successor"))
+    h = History(STRONG)
+    device = h.realm.approve(h.root)
+    h.realm.revoke(device)
+    h.see()
+    h.realm.approve(device)
+    file.fails("TREE_BROKEN", "approved by a key that had ended before", **h.see().pair("successor"))
 
 
 def _states_gone_back(file: VectorFile) -> None:

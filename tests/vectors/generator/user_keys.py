@@ -46,6 +46,9 @@ def user_keys_file() -> VectorFile:
     _malformed_keys(file)
     _broken_trees(file)
     _late_parents(file)
+    _foreign_epochs(file)
+    _bad_times(file)
+    _ended_parents(file)
     return file
 
 
@@ -263,6 +266,49 @@ def _late_parents(file: VectorFile) -> None:
     realm.renew(old)
     name = "a renewal after the renewal window"
     file.fails("ENDORSEMENT_REFUSED", name, **case_input(realm.key_info("alice"), clock()))
+
+
+def _foreign_epochs(file: VectorFile) -> None:
+    """An entry that no tree of the present explains must not be able to speak."""
+    for name, epoch in (("a revoked key of a later epoch", 99), ("a superseded key of an earlier epoch", 1)):
+        realm = SimulatedRealm()
+        old = realm.enroll("alice", WEAK)
+        realm.reset("alice", WEAK)
+        if epoch > 1:
+            ghost = realm.new_pair(realm.new_address("alice"), WEAK)
+            realm.record(realm.signed_request(ghost, pb.KEY_REQUEST_KIND_ENROLL, epoch=epoch))
+            realm.revoke(ghost)
+        else:
+            realm.set_state(old, SUPERSEDED)
+        file.fails("MALFORMED_STATEMENT", name, **case_input(realm.key_info("alice")))
+
+
+def _bad_times(file: VectorFile) -> None:
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("a key that ended after the record was made", {"state": SUPERSEDED, "state_time": START + 1}),
+        ("a key that entered after the record was made", {"state_time": START + 1, "enter_time": START + 1}),
+        ("a good key that is not good since it entered", {"state_time": START - 1}),
+        ("an entry that never entered", {"state": SUPERSEDED, "enter_time": 0}),
+    )
+    for name, changes in cases:
+        realm = SimulatedRealm()
+        realm.enroll("alice", WEAK)
+        user = realm.user("alice")
+        user.keys = (replace(user.keys[0], **changes),)
+        file.fails("MALFORMED_STATEMENT", name, **case_input(realm.key_info("alice")))
+    realm = SimulatedRealm()
+    realm.enroll("alice", WEAK, expire_time=START + realm.constants.longest_key_lifetime + 1)
+    file.fails("MALFORMED_STATEMENT", "a key that lives too long", **case_input(realm.key_info("alice")))
+
+
+def _ended_parents(file: VectorFile) -> None:
+    clock = ManualClock()
+    realm = SimulatedRealm(clock)
+    device = realm.approve(realm.enroll("alice"))
+    realm.revoke(device)
+    clock.advance(1)
+    realm.approve(device)
+    file.fails("ENDORSEMENT_REFUSED", "an approval by a revoked key", **case_input(realm.key_info("alice"), clock()))
 
 
 def _approve_late(realm: SimulatedRealm, root: DeviceKeyPair) -> pb.KeyInfo:
