@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NOW = 1_800_000_000_000
 ALICE = Address("alice", "aaaaaaaaaaaaaaaa")
+ALICE_TABLET = Address("alice", "dddddddddddddddd")
 BOB = Address("bob", "bbbbbbbbbbbbbbbb")
 BOB_TABLET = Address("bob", "cccccccccccccccc")
 LIMITS = MailboxLimits(messages=10, size=1000)

@@ -40,38 +40,53 @@ local function trim(waiting, load, oldest)
   end
 end
 
+-- What a mailbox says to an envelope of `size` bytes: known already, full, or (nil) that there is room, with what it holds.
+local function verdict(keys, digest, accept_time, age, most_messages, most_bytes, size)
+  local waiting, load, seen = keys[1], keys[2], keys[3]
+  local now = tonumber(accept_time)
+  local known = redis.call('GET', seen)
+  if known then
+    local accepted = string.sub(known, 33)
+    if now < tonumber(accepted) + tonumber(age) then
+      return { string.sub(known, 1, 32) == digest and 'duplicate' or 'id_used', accepted }, known
+    end
+  end
+
+  trim(waiting, load, now - tonumber(age))
+  local bytes = tonumber(redis.call('HGET', load, 'bytes') or '0')
+  if redis.call('XLEN', waiting) + 1 > tonumber(most_messages) or bytes + size > tonumber(most_bytes) then
+    return { 'full', '0' }
+  end
+  return nil, bytes
+end
+
 -- KEYS waiting, load, seen; ARGV channel, digest, accept time, mailbox age, most messages, most bytes, envelope
 local function append(keys, args)
   local waiting, load, seen = keys[1], keys[2], keys[3]
   local channel, digest, envelope = args[1], args[2], args[7]
   local now, age = tonumber(args[3]), tonumber(args[4])
 
-  local known = redis.call('GET', seen)
-  if known then
-    local accepted = string.sub(known, 33)
-    if now < tonumber(accepted) + age then
-      if string.sub(known, 1, 32) ~= digest then return { 'id_used', accepted } end
-      -- Written again although it stands: whoever waits for the log on this connection waits for the first writing too.
-      redis.call('SET', seen, known, 'KEEPTTL')
-      return { 'duplicate', accepted }
-    end
+  local said, held = verdict(keys, digest, args[3], args[4], args[5], args[6], #envelope)
+  if said then
+    -- Written again although it stands: whoever waits for the log on this connection waits for the first writing too.
+    if said[1] == 'duplicate' then redis.call('SET', seen, held, 'KEEPTTL') end
+    return said
   end
 
-  trim(waiting, load, now - age)
-  local held = redis.call('HMGET', load, 'bytes', 'last')
-  local bytes = tonumber(held[1] or '0')
-  if redis.call('XLEN', waiting) + 1 > tonumber(args[5]) or bytes + #envelope > tonumber(args[6]) then
-    return { 'full', '0' }
-  end
-
-  local last = string.format('%.0f', math.max(now, tonumber(held[2] or '0')))
+  local last = string.format('%.0f', math.max(now, tonumber(redis.call('HGET', load, 'last') or '0')))
   redis.call('XADD', waiting, last .. '-*', 't', args[3], 'e', envelope)
-  redis.call('HSET', load, 'bytes', bytes + #envelope, 'last', last)
+  redis.call('HSET', load, 'bytes', held + #envelope, 'last', last)
   redis.call('SET', seen, digest .. args[3], 'PX', age)
   redis.call('PEXPIRE', waiting, age + SLACK)
   redis.call('PEXPIRE', load, age + SLACK)
   redis.call('SPUBLISH', channel, 'appended')
   return { 'appended', args[3] }
+end
+
+-- What append would say now. KEYS as there; ARGV digest, accept time, mailbox age, most messages, most bytes, size
+local function foresee(keys, args)
+  local said = verdict(keys, args[1], args[2], args[3], args[4], args[5], tonumber(args[6]))
+  return said or { 'appended', args[2] }
 end
 
 -- KEYS waiting, load; ARGV delivery ids
@@ -129,6 +144,7 @@ local function read(keys, args)
 end
 
 redis.register_function('@PREFIX@append', append)
+redis.register_function('@PREFIX@foresee', foresee)
 redis.register_function('@PREFIX@acknowledge', acknowledge)
 redis.register_function('@PREFIX@claim', claim)
 redis.register_function('@PREFIX@release', release)

@@ -163,6 +163,9 @@ class Mailboxes(Protocol):
         store promises.
         """
 
+    async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
+        """Return what ``append`` would say now; nothing is appended, and until then anything may change."""
+
     async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
         """Return the digests under which a message was accepted, by mailbox that knows it."""
 

@@ -26,7 +26,7 @@ from keypost_services.delivery.mailboxes import Acceptance, Mailboxes, MessageNa
 from keypost_services.runtime.errors import ServiceError, token_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from keypost.protocol.envelope import SealedEnvelope
     from keypost.protocol.identifiers import Address
@@ -185,7 +185,10 @@ class Sending:
             mailbox_age=constants.mailbox_age,
             envelopes={device.address: envelope_for(sealed, device.fingerprint) for device in devices},
         )
-        return _stored(dict(await self._mailboxes.append(posting)))
+        if len(posting.envelopes) > 1:
+            # Each mailbox decides for itself: let none have what another one is known to refuse.
+            _stored(await self._mailboxes.foresee(posting))
+        return _stored(await self._mailboxes.append(posting))
 
 
 def _name(sealed: SealedEnvelope) -> MessageName:
@@ -210,7 +213,7 @@ def _recipients(record: KeyRecord, sender: Address, when: int) -> Iterable[Key]:
     return (key for key in record.good_keys(when) if key.address != sender)
 
 
-def _stored(acceptances: dict[Address, Acceptance]) -> Stored:
+def _stored(acceptances: Mapping[Address, Acceptance]) -> Stored:
     full = [address for address, acceptance in acceptances.items() if acceptance.outcome is Outcome.FULL]
     if full:
         raise mailbox_full(full)

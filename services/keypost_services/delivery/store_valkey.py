@@ -95,18 +95,22 @@ class ValkeyMailboxes:
             _check_replicated(replies.pop())
         return dict(zip(posting.envelopes, map(_acceptance, replies), strict=True))
 
+    async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
+        """Return what ``append`` would say now."""
+        replies = await self._run([self._foresee_command(posting, *item) for item in posting.envelopes.items()])
+        return dict(zip(posting.envelopes, map(_acceptance, replies), strict=True))
+
     def _append_command(self, posting: Posting, address: Address, envelope: bytes) -> tuple[Any, ...]:
         return self._functions.command(
-            "append",
-            (_waiting(address), _load(address), _seen(address, posting.name)),
-            channel_of(address),
-            posting.digest,
-            posting.accept_time,
-            posting.mailbox_age,
-            self._limits.messages,
-            self._limits.size,
-            envelope,
+            "append", _append_keys(posting, address), channel_of(address), *self._terms(posting), envelope
         )
+
+    def _foresee_command(self, posting: Posting, address: Address, envelope: bytes) -> tuple[Any, ...]:
+        return self._functions.command("foresee", _append_keys(posting, address), *self._terms(posting), len(envelope))
+
+    def _terms(self, posting: Posting) -> tuple[str | bytes | int, ...]:
+        limits = self._limits
+        return (posting.digest, posting.accept_time, posting.mailbox_age, limits.messages, limits.size)
 
     async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
         """Return the digests under which a message was accepted, by mailbox."""
@@ -221,6 +225,10 @@ def _receiver(address: Address) -> str:
 
 def _seen(address: Address, name: MessageName) -> str:
     return _key(address, f"seen:{name.sender}:{name.message_id.hex()}")
+
+
+def _append_keys(posting: Posting, address: Address) -> Sequence[str]:
+    return (_waiting(address), _load(address), _seen(address, posting.name))
 
 
 def _acceptance(reply: Sequence[bytes]) -> Acceptance:

@@ -19,7 +19,7 @@ from keypost_services.delivery.mailboxes import (
     Waiting,
     position,
 )
-from support.mailboxes import ALICE, BOB, BOB_TABLET, NOW, new_name, open_mailboxes, posting
+from support.mailboxes import ALICE, ALICE_TABLET, BOB, BOB_TABLET, NOW, new_name, open_mailboxes, posting
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
@@ -133,6 +133,31 @@ async def test_full_by_count(mailboxes: Mailboxes) -> None:
     assert await mailboxes.find(refused.name, [BOB]) == {}
     await mailboxes.acknowledge(BOB, [(await everything(mailboxes))[0].delivery_id])
     assert (await mailboxes.append(refused))[BOB].outcome is Outcome.APPENDED
+
+
+async def test_what_append_would_say_is_foreseen_and_nothing_appended(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    await mailboxes.append(posting(b"known", BOB, name=name, accept_time=NOW))
+    for _ in range(10):
+        await mailboxes.append(posting(b"x", BOB_TABLET, accept_time=NOW))
+    foreseen = await mailboxes.foresee(posting(b"new", ALICE_TABLET, BOB, BOB_TABLET, accept_time=NOW + 1))
+    assert {address: acceptance.outcome for address, acceptance in foreseen.items()} == {
+        ALICE_TABLET: Outcome.APPENDED,
+        BOB: Outcome.APPENDED,
+        BOB_TABLET: Outcome.FULL,
+    }
+    for body, outcome in ((b"known", Outcome.DUPLICATE), (b"other", Outcome.ID_USED)):
+        foreseen = await mailboxes.foresee(posting(body, BOB, name=name, accept_time=NOW + 1))
+        assert (foreseen[BOB].outcome, foreseen[BOB].accept_time) == (outcome, NOW)
+    assert (await mailboxes.foresee(posting(b"x" * 1_001)))[BOB].outcome is Outcome.FULL
+    assert (await mailboxes.waiting(BOB), await mailboxes.waiting(ALICE_TABLET)) == (Load(1, 5), Load(0, 0))
+
+
+async def test_what_is_too_old_takes_no_room_in_what_is_foreseen(mailboxes: Mailboxes) -> None:
+    for _ in range(10):
+        await mailboxes.append(posting(b"x", accept_time=NOW))
+    foreseen = await mailboxes.foresee(posting(b"y", accept_time=NOW + 30 * DAY + 1))
+    assert foreseen[BOB].outcome is Outcome.APPENDED
 
 
 async def test_full_by_bytes(mailboxes: Mailboxes) -> None:

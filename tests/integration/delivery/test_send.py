@@ -391,6 +391,7 @@ async def test_a_full_mailbox_is_told_and_costs_nobody_a_message(stack: Stack) -
     error = await refusal(world.alice, envelope)
     assert code_and_reason(error) == ("RESOURCE_EXHAUSTED", "MAILBOX_FULL")
     assert error.metadata["device_ids"] == world.bob_pair.address.device_id
+    assert await world.mailbox(tablet) == []
     async with world.bob.receive() as stream:
         await stream.acknowledge((await stream.backlog())[0].delivery_id)
         await stream.finish()
