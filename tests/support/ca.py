@@ -19,6 +19,7 @@ from keypost.protocol.suites import STRONG, WEAK, Suite
 from keypost_services.ca.authority import Authority, Start
 from keypost_services.ca.codes import hash_code, new_code, realm_hash
 from keypost_services.ca.database import open_store
+from keypost_services.ca.decoys import Decoys
 from keypost_services.ca.enrollment import Enrollment
 from keypost_services.ca.events import EventFeed
 from keypost_services.ca.nonces import Nonces
@@ -52,18 +53,20 @@ class CaBench:
     keys: KeyPool = field(default_factory=KeyPool)
     open_sign_in: bool = True
     steps: list[Step] = field(default_factory=list)
+    bounds: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.trust = self.realm.trust()
-        policy = Policy(self.realm.constants, KEY_LIFETIME)
+        policy = Policy(self.realm.constants, KEY_LIFETIME, **self.bounds)
         nonces = Nonces(b"n" * 32, os.urandom)
+        decoys = Decoys(b"n" * 32, self.clock(), KEY_LIFETIME * 2 // 3)
         self.records = Records(self.store, self.realm.record_signer, self.trust, policy, self.clock)
         self.feed = EventFeed(self.store, poll_seconds=5, heartbeat_seconds=5)
         authority = Authority(self.store, nonces, policy, self.records, self.feed, self.clock)
         self.binding = realm_hash(self.trust.realm, self.trust.root_keys)
         sign_in = OpenSignIn() if self.open_sign_in else CodeSignIn(self.store, self.binding, self.clock)
         self.enrollment = Enrollment(authority, sign_in, os.urandom)
-        self.renewal = Renewal(authority, self.steps.append, nonces.decoy_revision)
+        self.renewal = Renewal(authority, self.steps.append, decoys.next_revision)
 
     async def add_code(self, username: str, lifetime: int = DAY) -> Proof:
         code = new_code(os.urandom)
@@ -138,10 +141,10 @@ class CaBench:
 
 @asynccontextmanager
 async def open_bench(
-    folder: Path, *, open_sign_in: bool = True, constants: Constants | None = None
+    folder: Path, *, open_sign_in: bool = True, constants: Constants | None = None, **bounds: int
 ) -> AsyncIterator[CaBench]:
-    """Yield a CA with a database of its own in `folder`."""
+    """Yield a CA with a database of its own in `folder`, with other `bounds` of its policy if given."""
     clock = ManualClock()
     realm = SimulatedRealm(clock=clock, constants=constants or Constants(allowed_suites=(STRONG.id, WEAK.id)))
     async with open_store(f"sqlite:///{folder / 'ca.db'}") as store:
-        yield CaBench(store, clock, realm, open_sign_in=open_sign_in)
+        yield CaBench(store, clock, realm, open_sign_in=open_sign_in, bounds=bounds)

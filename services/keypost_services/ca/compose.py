@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from keypost.ca.v1.ca_service_pb2_grpc import add_CertificateAuthorityServiceServicer_to_server
 from keypost.ca.v1.key_info_service_pb2_grpc import add_KeyInfoServiceServicer_to_server
 from keypost.clock import DAY
+from keypost.protocol.encoding import int_bytes
 from keypost.protocol.suites import WEAK
 from keypost_services.ca.authority import Authority
 from keypost_services.ca.codes import realm_hash
 from keypost_services.ca.database import open_store
+from keypost_services.ca.decoys import Decoys
 from keypost_services.ca.enrollment import Enrollment
 from keypost_services.ca.events import EventFeed
 from keypost_services.ca.nonces import SECRET_BYTES, Nonces
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 CA_SERVICE = "keypost.ca.v1.CertificateAuthorityService"
 KEY_INFO_SERVICE = "keypost.ca.v1.KeyInfoService"
 NONCE_SECRET = "nonces"  # noqa: S105  # the name of the secret
+BEGINNING = "beginning"
 _WARN_BEFORE_END = 30 * DAY
 
 
@@ -87,12 +90,15 @@ async def _build(runtime: Runtime[CaSettings], store: Store, trust: RealmTrust, 
         policy = Policy(trust.constants, runtime.settings.key_lifetime)
     except ValueError as error:
         raise StartError(f"KEYPOST_CA_KEY_LIFETIME_DAYS: {error}") from error
-    nonces = Nonces(await store.keep_secret(NONCE_SECRET, os.urandom(SECRET_BYTES)), os.urandom)
+    secret = await store.keep_secret(NONCE_SECRET, os.urandom(SECRET_BYTES))
+    nonces = Nonces(secret, os.urandom)
+    beginning = int.from_bytes(await store.keep_secret(BEGINNING, int_bytes(runtime.clock())), "big")
+    decoys = Decoys(secret, beginning, policy.key_lifetime * 2 // 3)
     records = Records(store, signer, trust, policy, runtime.clock)
     feed = EventFeed(store)
     authority = Authority(store, nonces, policy, records, feed, runtime.clock)
     enrollment = Enrollment(authority, _sign_in(runtime, store, trust), os.urandom)
-    renewal = Renewal(authority, _log_steps(runtime.log), nonces.decoy_revision)
+    renewal = Renewal(authority, _log_steps(runtime.log), decoys.next_revision)
     return Parts(
         services=[
             (

@@ -93,7 +93,7 @@ class Enrollment:
         if await self._authority.store.find_key(request.fingerprint) is not None:
             raise errors.key_already_known()
         if user is not None:
-            self._authority.policy.check_room(user, now)
+            self._authority.policy.check_room(user, enrollment_epoch(user, now), now)
         check_revision(request, user, enrollment_epoch(user, now))
         return await self._authority.commit(_change(request, grant, user, now))
 
@@ -109,15 +109,16 @@ def _is_repeated(request: KeyRequest, grant: Grant, user: User) -> bool:
 
 
 def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> Change:
-    """Return the change by which the key becomes the root of an epoch; what was good before ends with the old one."""
-    earlier = [] if user is None else [key.fingerprint for key in user.keys if is_good(key)]
+    """Return the change by which the key becomes the root of an epoch; all earlier keys end with the old one."""
+    earlier = [] if user is None else [key for key in user.keys if key.state != pb.KEY_STATE_REVOKED]
+    good = [key.fingerprint for key in earlier if is_good(key)]
     reset = pb.REVOCATION_REASON_RESET
     return Change(
         key=recorded_key(request, now),
         time=now,
-        endings=tuple(Ending(key, pb.KEY_STATE_REVOKED, reset) for key in earlier),
+        endings=tuple(Ending(key.fingerprint, pb.KEY_STATE_REVOKED, reset) for key in earlier),
         events=(
-            *(EventDraft(pb.KEY_EVENT_KIND_REVOKED, key, key) for key in earlier),
+            *(EventDraft(pb.KEY_EVENT_KIND_REVOKED, key, key) for key in good),
             EventDraft(pb.KEY_EVENT_KIND_ENROLLED, request.fingerprint),
         ),
         code_hash=grant.code_hash,

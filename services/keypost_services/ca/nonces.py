@@ -20,7 +20,6 @@ LIFETIME = 10 * MINUTE
 SECRET_BYTES = 32
 _RANDOM_BYTES = 16
 _TIME_BYTES = 8
-_DECOY = b"keypost/ca/decoy-revision"
 _SIZE = _RANDOM_BYTES + _TIME_BYTES + hashlib.sha256().digest_size
 
 
@@ -70,8 +69,3 @@ class Nonces:
     def _mac(self, head: bytes, purpose: Purpose, address: Address) -> bytes:
         signed = pae(purpose.value, head, address.username.encode(), address.device_id.encode())
         return hmac.digest(self._secret, signed, "sha256")
-
-    def decoy_revision(self, username: str) -> int:
-        """Return a plausible next revision for a user that does not exist: 2 to 5, always the same for one username."""
-        drawn = hmac.digest(self._secret, pae(_DECOY, username.encode()), "sha256")
-        return 2 + drawn[0] % 4

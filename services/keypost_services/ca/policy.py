@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from keypost.clock import MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.key_info import MOST_ENTRIES
 from keypost_services.ca import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from keypost.protocol.key_requests import KeyRequest
     from keypost.protocol.realm_trust import Constants
     from keypost_services.ca.store import RecordedKey, User
@@ -25,10 +28,14 @@ class Policy:
     Attributes:
         constants: The realm's constants.
         key_lifetime: The longest lifetime that this CA grants, milliseconds; not above the realm's.
+        most_recent_keys: How many keys a record has at most.
+        most_entries: How many keys a record and its history have at most: with more nobody could read it.
     """
 
     constants: Constants
     key_lifetime: int
+    most_recent_keys: int = MOST_RECENT_KEYS
+    most_entries: int = MOST_ENTRIES
 
     def __post_init__(self) -> None:
         if not MINUTE <= self.key_lifetime <= self.constants.longest_key_lifetime:
@@ -54,16 +61,20 @@ class Policy:
         if now >= parent.expire_time + self.constants.renewal_window:
             raise errors.renewal_window_over()
 
-    def check_room(self, user: User, now: int) -> None:
-        """Check that the record does not grow without bound.
+    def check_room(self, user: User, epoch: int, now: int) -> None:
+        """Check that one more key, of `epoch`, does not make the record grow without bound.
 
         Raises:
-            ServiceError: RATE_LIMITED, until enough keys are older than the retention.
+            ServiceError: RATE_LIMITED, until enough keys are older than the retention; a full history stays full for
+                as long as the epoch.
         """
         entries = [key for key in user.keys if self.in_record(key, now)]
-        if len(entries) >= MOST_RECENT_KEYS:
+        if len(entries) >= self.most_recent_keys:
             first_end = min((key.state_time for key in entries if not is_good(key)), default=now)
             raise errors.record_full(first_end + self.constants.retention - now)
+        history = history_of(user, entries) if epoch == user.epoch else []
+        if len(entries) + len(history) >= self.most_entries:
+            raise errors.record_full(self.constants.retention)
 
     def in_record(self, key: RecordedKey, now: int) -> bool:
         """Whether a key stands in the record: good, ended within the retention, or compromised.
@@ -72,6 +83,24 @@ class Policy:
         """
         ended = now >= key.state_time + self.constants.retention
         return is_good(key) or not ended or key.reason == pb.REVOCATION_REASON_COMPROMISED
+
+
+def history_of(user: User, entries: Sequence[RecordedKey], history_from: bytes = b"") -> Sequence[RecordedKey]:
+    """Return the keys that lead from `history_from`, or from the root, to the entries; oldest first.
+
+    From each entry of the epoch the parents are followed up; what other branches need is kept whole.
+    """
+    by_fingerprint = {key.fingerprint: key for key in user.keys}
+    shown = {key.fingerprint for key in entries}
+    wanted: set[bytes] = set()
+    for entry in entries:
+        key: RecordedKey | None = entry if entry.epoch == user.epoch else None
+        while key is not None and key.fingerprint != history_from:
+            key = by_fingerprint.get(key.parent_fingerprint)
+            if key is None or key.fingerprint in wanted:
+                break
+            wanted.add(key.fingerprint)
+    return [key for key in user.keys if key.fingerprint in wanted - shown]
 
 
 def is_good(key: RecordedKey) -> bool:

@@ -8,6 +8,7 @@ from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.encoding import fingerprint
 from keypost.protocol.key_info import sign_user_keys
 from keypost_services.ca.convert import entry_message, signed_request_message
+from keypost_services.ca.policy import history_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from keypost.protocol.realm_trust import RealmTrust
     from keypost.protocol.signing import Signer
     from keypost_services.ca.policy import Policy
-    from keypost_services.ca.store import RecordedKey, Store, User
+    from keypost_services.ca.store import Store, User
 
 
 class Records:
@@ -63,7 +64,7 @@ class Records:
             next_update=self._next_update(now),
             entries=[entry_message(key) for key in entries],
         )
-        history = _history(user, entries, history_from)
+        history = history_of(user, entries, history_from)
         return pb.KeyInfo(
             record=sign_user_keys(statement, self._signer),
             history=[signed_request_message(key) for key in history],
@@ -75,21 +76,3 @@ class Records:
         record_key = self._trust.record_key(self._signer_fingerprint, now)
         lifetime = self._trust.constants.record_lifetime
         return min(now + lifetime, record_key.until_time, self._trust.until_time)
-
-
-def _history(user: User, entries: Sequence[RecordedKey], history_from: bytes) -> Sequence[RecordedKey]:
-    """Return the keys that lead from `history_from`, or from the root, to the entries; oldest first.
-
-    From each entry of the epoch the parents are followed up; what other branches need is kept whole.
-    """
-    by_fingerprint = {key.fingerprint: key for key in user.keys}
-    shown = {key.fingerprint for key in entries}
-    wanted: set[bytes] = set()
-    for entry in entries:
-        key: RecordedKey | None = entry if entry.epoch == user.epoch else None
-        while key is not None and key.fingerprint != history_from:
-            key = by_fingerprint.get(key.parent_fingerprint)
-            if key is None or key.fingerprint in wanted:
-                break
-            wanted.add(key.fingerprint)
-    return [key for key in user.keys if key.fingerprint in wanted - shown]

@@ -35,13 +35,13 @@ ACTOR = "ca"
 class Renewal:
     """Replaces keys of devices by their successors."""
 
-    def __init__(self, authority: Authority, observer: Observer, decoy: Callable[[str], int]) -> None:
+    def __init__(self, authority: Authority, observer: Observer, decoy: Callable[[str, int], int]) -> None:
         """Take the parts.
 
         Args:
             authority: Store, policy and the like.
             observer: Is told of steps 5 to 7.
-            decoy: Returns a plausible revision for a username that does not exist, always the same.
+            decoy: Returns a plausible revision, at a time, for a username that does not exist.
         """
         self._authority = authority
         self._observer = observer
@@ -52,7 +52,7 @@ class Renewal:
         now = self._authority.clock()
         user = await self._authority.find_user(address.username)
         nonce = self._authority.nonces.issue(Purpose.RENEWAL, address, now)
-        epoch, revision = (1, self._decoy(address.username)) if user is None else (user.epoch, next_revision(user))
+        epoch, revision = (1, self._decoy(address.username, now)) if user is None else (user.epoch, next_revision(user))
         return Start(address.device_id, nonce, epoch, revision, now)
 
     async def renew(self, request: KeyRequest) -> pb.KeyInfo:
@@ -106,7 +106,7 @@ class Renewal:
         self._authority.policy.check_key(request, now)
         if await self._authority.store.find_key(request.fingerprint) is not None:
             raise errors.key_already_known()
-        self._authority.policy.check_room(user, now)
+        self._authority.policy.check_room(user, user.epoch, now)
 
     def _tell(self, step: int, now: int, **facts: str | int) -> None:
         self._observer(renewal_step(step, ACTOR, now, **facts))
@@ -134,7 +134,9 @@ def _is_repeated(request: KeyRequest, user: User) -> bool:
 
 def _change(parent: RecordedKey, old: KeyRequest, request: KeyRequest, now: int) -> Change:
     """Return step 7 as the store applies it."""
-    ended, entered = step_7_update_key_info([Key(old, parent.state, parent.state_time, parent.enter_time)], request, now)
+    ended, entered = step_7_update_key_info(
+        [Key(old, parent.state, parent.state_time, parent.enter_time)], request, now
+    )
     return Change(
         key=recorded_key(entered.request, entered.state_time),
         time=now,

@@ -77,7 +77,7 @@ class User:
 
 @dataclass(frozen=True)
 class Ending:
-    """A good key that stops being good."""
+    """A good key that stops being good; or a superseded one that is revoked, and stays ended since when it was."""
 
     fingerprint: bytes
     state: pb.KeyState.ValueType

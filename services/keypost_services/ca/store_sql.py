@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from keypost.keys.v1 import key_info_pb2 as pb
@@ -153,13 +153,19 @@ async def _end_keys(connection: AsyncConnection, change: Change) -> None:
             .where(
                 device_keys.c.fingerprint == ending.fingerprint,
                 device_keys.c.username == change.key.username,
-                device_keys.c.state == pb.KEY_STATE_GOOD,
+                # States are numbered in the one order in which a key passes through them.
+                device_keys.c.state < ending.state,
             )
-            .values(state=ending.state, reason=ending.reason, state_time=change.time)
+            .values(state=ending.state, reason=ending.reason, state_time=_ended_since(change.time))
         )
-        # The revision was compared above: a key that is not good here was never seen good at that revision.
+        # The revision was compared above: a key that has ended here was never seen otherwise at that revision.
         if (await connection.execute(step)).rowcount != 1:
             raise RevisionTakenError
+
+
+def _ended_since(now: int) -> ColumnElement[int]:
+    """Return since when an ending key has ended: never later than it was said to have."""
+    return case((device_keys.c.state == pb.KEY_STATE_GOOD, now), else_=device_keys.c.state_time)
 
 
 async def _use_code(connection: AsyncConnection, change: Change) -> None:

@@ -148,6 +148,27 @@ async def test_a_revocation_keeps_its_reason(store: Store) -> None:
     assert (user.keys[0].state, user.keys[0].reason) == (pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_RESET)
 
 
+async def test_a_superseded_key_that_is_revoked_has_ended_since_when_it_had(store: Store) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(renewal(2, replaced=1, revision=2))
+    reset = (pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_RESET)
+    endings = tuple(Ending(fingerprint(number), *reset) for number in (1, 2))
+    await store.apply(change(key(3, revision=3, epoch=2), endings=endings, time=CHANGED + 3))
+    ended = (await store.find_users(["alice"]))["alice"].keys[:2]
+    assert [(found.state, found.reason, found.state_time) for found in ended] == [
+        (*reset, CHANGED + 2),
+        (*reset, CHANGED + 3),
+    ]
+
+
+@pytest.mark.parametrize("state", [pb.KEY_STATE_GOOD, pb.KEY_STATE_SUPERSEDED, pb.KEY_STATE_REVOKED])
+async def test_a_revoked_key_ends_no_more(store: Store, state: pb.KeyState.ValueType) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(change(key(2, revision=2), endings=(Ending(fingerprint(1), pb.KEY_STATE_REVOKED),)))
+    with pytest.raises(RevisionTakenError):
+        await store.apply(change(key(3, revision=3), endings=(Ending(fingerprint(1), state),)))
+
+
 @pytest.mark.parametrize("revision", [1, 3])
 async def test_only_the_next_revision_applies(store: Store, revision: int) -> None:
     await store.apply(change(key(1)))

@@ -127,7 +127,7 @@ def _elliptic_key() -> bytes:
     return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-@pytest.mark.parametrize("public_key_der", [b"", b"no key", _elliptic_key()])
+@pytest.mark.parametrize("public_key_der", [b"", b"no key", _elliptic_key()], ids=["nothing", "no key", "elliptic"])
 def test_what_is_no_key_of_the_suite_is_refused(
     realm: SimulatedRealm, pair: DeviceKeyPair, public_key_der: bytes
 ) -> None:

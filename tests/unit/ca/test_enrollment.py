@@ -9,6 +9,7 @@ import pytest
 
 from keypost.clock import DAY, MINUTE, SECOND
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.continuity import check_successor
 from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
@@ -183,6 +184,30 @@ async def test_once_all_devices_are_expired_an_epoch_begins(bench: CaBench) -> N
         (2, pb.KEY_EVENT_KIND_REVOKED, old.fingerprint),
         (3, pb.KEY_EVENT_KIND_ENROLLED, b""),
     ]
+
+
+async def test_an_epoch_ends_all_earlier_keys_none_later_than_it_had(tmp_path: Path) -> None:
+    constants = Constants(allowed_suites=(WEAK.id,), retention=10 * KEY_LIFETIME)
+    async with open_bench(tmp_path, constants=constants) as bench:
+        first = await bench.enroll("alice", suite=WEAK)
+        bench.clock.advance(KEY_LIFETIME // 2)
+        second, replaced = await bench.renew(first), bench.clock()
+        times = [replaced]
+        for epoch in (2, 3):
+            before = await bench.record("alice")
+            bench.clock.advance(KEY_LIFETIME)
+            new = await bench.enroll("alice", suite=WEAK)
+            times.append(bench.clock())
+            record = await bench.record("alice")
+            check_successor(before, record, constants)
+            assert record.epoch == epoch
+            assert [(key.state, key.reason, key.state_time) for key in record.keys[:-1]] == [
+                (pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_RESET, time) for time in times
+            ]
+            assert [key.fingerprint for key in record.good_keys(bench.clock())] == [new.fingerprint]
+        revoked = [event.fingerprint for event in await bench.store.list_events(2, 9) if event.ended_fingerprint]
+        assert revoked[0] == second.fingerprint
+        assert first.fingerprint not in revoked, "it had stopped being good before"
 
 
 async def test_a_key_of_an_ended_epoch_does_not_renew(bench: CaBench) -> None:

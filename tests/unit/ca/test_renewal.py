@@ -13,7 +13,6 @@ from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
-from keypost_services.ca import policy
 from keypost_services.runtime.errors import ServiceError
 from support.ca import KEY_LIFETIME, CaBench, open_bench
 
@@ -217,14 +216,18 @@ async def test_beginning_tells_nobody_who_exists(bench: CaBench) -> None:
     other_device = await bench.renewal.begin(Address("alice", "b" * 16))
     assert (there.epoch, there.next_revision) == (other_device.epoch, other_device.next_revision)
     nobody = [await bench.renewal.begin(Address("nobody", "b" * 16)) for _ in range(2)]
-    assert nobody[0].epoch == 1
-    assert 2 <= nobody[0].next_revision == nobody[1].next_revision <= 5
+    assert {(begun.epoch, begun.next_revision) for begun in (there, *nobody)} == {(1, 2)}
     assert len(nobody[0].ca_nonce) == len(there.ca_nonce)
 
 
-async def test_a_record_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "MOST_RECENT_KEYS", 3)
-    async with open_bench(tmp_path) as bench:
+async def test_who_does_not_exist_seems_to_renew_now_and_then(bench: CaBench) -> None:
+    bench.clock.advance(10 * KEY_LIFETIME)
+    begun = [await bench.renewal.begin(Address(f"nobody{number}", "b" * 16)) for number in range(50)]
+    assert len({start.next_revision for start in begun}) > 5
+
+
+async def test_a_record_does_not_grow_without_bound(tmp_path: Path) -> None:
+    async with open_bench(tmp_path, most_recent_keys=3) as bench:
         key = await bench.enroll("alice", suite=WEAK)
         for _ in range(2):
             bench.clock.advance(DAY)
@@ -236,3 +239,18 @@ async def test_a_record_does_not_grow_without_bound(tmp_path: Path, monkeypatch:
         assert refusal.value.retry_after_ms == bench.realm.constants.retention - DAY
         bench.clock.advance(refusal.value.retry_after_ms)
         await bench.renew(key)
+
+
+async def test_a_history_does_not_grow_until_nobody_can_read_it(tmp_path: Path) -> None:
+    async with open_bench(tmp_path, most_entries=4) as bench:
+        key = await bench.enroll("alice", suite=WEAK)
+        for _ in range(3):
+            bench.clock.advance(bench.realm.constants.retention)
+            key = await bench.renew(key)
+        record = await bench.record("alice")
+        assert (len(record.keys), len(record.history)) == (2, 2)
+        bench.clock.advance(bench.realm.constants.retention)
+        assert await renew_refused(bench, key) == "RATE_LIMITED"
+        bench.clock.advance(KEY_LIFETIME)
+        await bench.enroll("alice", suite=WEAK)
+        assert not (await bench.record("alice")).history, "a new epoch begins a new one"
