@@ -74,7 +74,7 @@ class Stack:
 
     def _serves(self, name: str) -> str:
         if name not in self._ports:
-            return f"127.0.0.1:{self._valkey.port}, with a password"
+            return "a Unix socket, with a password"
         ports = self._ports[name]
         return f"127.0.0.1:{ports['public']} TLS, 127.0.0.1:{ports['internal']} mutual TLS"
 
@@ -155,6 +155,7 @@ class Stack:
             if not process.wait_stopped(STOP_SECONDS):
                 killed.append(process.name)
         self._processes.clear()
+        self._valkey.tidy_up()
         self._lock.release()
         self._died.set()
         return killed

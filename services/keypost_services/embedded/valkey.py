@@ -1,12 +1,17 @@
-"""A Redis-compatible server of our own for the embedded stack: found, started, waited for, stopped."""
+"""A Redis-compatible server of our own for the embedded stack: found, started, waited for, stopped.
+
+It has no port: the servers that come in wheels are built without TLS, and nothing of the stack speaks in the clear over
+a network, be it loopback. It listens on a Unix socket that only this user can open.
+"""
 
 from __future__ import annotations
 
 import importlib
 import secrets
 import shutil
-import socket
+import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 from redis.backoff import ConstantBackoff
@@ -14,6 +19,8 @@ from redis.retry import Retry
 
 from keypost_services.embedded.processes import Process, StartFailed
 
+LONGEST_SOCKET_PATH = 100
+"""Bytes; systems allow 104 to 108."""
 NAMES_ON_PATH = ("valkey-server", "redis-server")
 
 
@@ -44,15 +51,8 @@ def find_on_path() -> Path:
     )
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback address that is free now (Valkey cannot be asked to choose one)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Valkey:
-    """One server on the loopback address, durable, with a password of its own.
+    """One server on a Unix socket, durable, with a password of its own.
 
     Args:
         folder: Where its data, its configuration and its log go.
@@ -60,14 +60,16 @@ class Valkey:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = 0
+        self.socket = folder.resolve() / "valkey.sock"
+        if len(self.socket.as_posix().encode()) > LONGEST_SOCKET_PATH:
+            self.socket = Path(tempfile.mkdtemp(prefix="keypost-")) / "valkey.sock"
         self._password = secrets.token_urlsafe(32)
         self._process: Process | None = None
 
     @property
     def url(self) -> str:
         """The URL with the password: not for logs."""
-        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+        return f"unix://:{self._password}@{quote(self.socket.as_posix())}?db=0"
 
     def start(self) -> Process:
         """Start the server; ``wait`` for it before it is used.
@@ -77,17 +79,23 @@ class Valkey:
         """
         binary = find_server()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.socket.unlink(missing_ok=True)
         self._process = Process("valkey", [str(binary), str(self._write_configuration())], self.folder / "valkey.log")
         self._process.start()
         return self._process
+
+    def tidy_up(self) -> None:
+        """Remove the socket, and its folder if that is not the server's; after the server has stopped."""
+        self.socket.unlink(missing_ok=True)
+        if self.socket.parent != self.folder.resolve():
+            shutil.rmtree(self.socket.parent, ignore_errors=True)
 
     def _write_configuration(self) -> Path:
         """Write what the server must be told; in a file, since command lines are for all to see."""
         path = self.folder / "valkey.conf"
         path.touch(mode=0o600)
         lines = (
-            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\n"
+            f'port 0\nunixsocket "{self.socket.as_posix()}"\nunixsocketperm 700\nrequirepass {self._password}\n'
             f'dir "{self.folder.resolve().as_posix()}"\n'
             'daemonize no\nappendonly yes\nappendfsync always\nmaxmemory-policy noeviction\nsave ""\n'
         )

@@ -29,18 +29,19 @@ def server(tmp_path: Path) -> Iterator[Valkey]:
 
 def test_it_is_durable_and_evicts_nothing(server: Valkey) -> None:
     with redis.Redis.from_url(server.url) as client:
-        settings = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "bind")
+        settings = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "port")
     assert settings == {
         "appendonly": "yes",
         "appendfsync": "always",
         "maxmemory-policy": "noeviction",
-        "bind": "127.0.0.1",
+        "port": "0",
     }
 
 
 def test_it_wants_its_password_which_nobody_else_can_read(server: Valkey) -> None:
-    with redis.Redis(port=server.port or 0) as client, pytest.raises(redis.AuthenticationError):
+    with redis.Redis(unix_socket_path=str(server.socket)) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
+    assert stat.S_IMODE(server.socket.stat().st_mode) == 0o700
     assert stat.S_IMODE((server.folder / "valkey.conf").stat().st_mode) == 0o600
 
 
@@ -72,3 +73,16 @@ def test_a_server_on_the_path_serves_where_the_wheel_does_not(monkeypatch: pytes
 
     monkeypatch.setattr(importlib, "import_module", missing)
     assert find_server() == program
+
+
+def test_a_folder_far_down_has_its_socket_elsewhere(tmp_path: Path) -> None:
+    server = Valkey(tmp_path / ("deep" * 30))
+    process = server.start()
+    try:
+        server.wait()
+        assert not server.socket.is_relative_to(tmp_path)
+    finally:
+        process.ask_to_stop()
+        assert process.wait_stopped(10)
+        server.tidy_up()
+    assert not server.socket.parent.exists()
