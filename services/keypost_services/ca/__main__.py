@@ -77,7 +77,7 @@ def bundle(
     """Print the file from which clients start, as protobuf JSON: realm, endpoints, root keys, TLS roots."""
     endpoints = {"ca": ca, "directory": directory, "delivery": delivery}
     try:
-        text = commands.make_bundle(realm_folder, endpoints, tls_roots, system_clock())
+        text = commands.bundle_of(realm_folder, endpoints, tls_roots, system_clock())
         if output is not None:
             output.write_text(f"{text}\n", encoding="utf-8")
     except (CommandError, OSError) as error:

@@ -7,16 +7,15 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from google.protobuf import json_format
 from sqlalchemy.exc import SQLAlchemyError
 
 from keypost.clock import DAY
 from keypost.errors import KeypostError
-from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.encoding import fingerprint
 from keypost.protocol.identifiers import check_realm, check_username
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import suite_named
+from keypost_services.ca.bundle import make_bundle
 from keypost_services.ca.codes import hash_code, new_code, realm_hash
 from keypost_services.ca.database import open_store
 from keypost_services.ca.durations import parse_duration
@@ -108,7 +107,7 @@ def init_realm(folder: Path, realm: str, constants: Constants, validity: str, no
     }
 
 
-def make_bundle(folder: Path, endpoints: Mapping[str, str], tls_roots: Path, now: int) -> str:
+def bundle_of(folder: Path, endpoints: Mapping[str, str], tls_roots: Path, now: int) -> str:
     """Return the bundle as protobuf JSON.
 
     Args:
@@ -120,20 +119,10 @@ def make_bundle(folder: Path, endpoints: Mapping[str, str], tls_roots: Path, now
     Raises:
         CommandError: A file is missing or wrong.
     """
-    trust = _trust_of(folder, now)
     try:
-        pem = tls_roots.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"cannot read {tls_roots}: it must be a PEM file") from error
-    if "-----BEGIN CERTIFICATE-----" not in pem or "PRIVATE KEY" in pem:
-        raise CommandError(f"{tls_roots} must hold certificates in PEM, and nothing else")
-    bundle = pb.Bundle(
-        realm=trust.realm,
-        endpoints=pb.Endpoints(**endpoints),
-        root_keys=[pb.RootKey(public_key_der=root) for root in trust.root_keys],
-        tls_roots_pem=pem,
-    )
-    return json_format.MessageToJson(bundle)
+        return make_bundle(load_trust(RealmFolder(folder), now), endpoints, tls_roots)
+    except RealmFilesError as error:
+        raise CommandError(str(error)) from error
 
 
 def make_code(folder: Path, database: str, username: str, expires: str, now: int) -> MadeCode:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
-from keypost_services.ca.engine import DatabaseInUseError, DatabaseLock, database_file, open_engine
+from keypost_services.ca.engine import database_file, open_engine
 from keypost_services.ca.migrate import migrate
 from keypost_services.ca.store_sql import SqlStore
 from keypost_services.runtime.errors import StartError
+from keypost_services.runtime.lock import FileLock, LockHeldError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,20 +38,20 @@ async def open_store(database: str) -> AsyncIterator[SqlStore]:
         lock.release()
 
 
-async def _prepare(engine: AsyncEngine, lock: DatabaseLock) -> None:
+async def _prepare(engine: AsyncEngine, lock: FileLock) -> None:
     try:
         lock.acquire()
         await migrate(engine)
-    except DatabaseInUseError as error:
-        raise StartError(str(error)) from error
+    except LockHeldError as error:
+        raise StartError(f"another keypost-ca process uses the database: {error}") from error
     except (SQLAlchemyError, OSError) as error:
         raise StartError(f"the database cannot be opened: {str(error).splitlines()[0]}") from error
     except CommandError as error:
         raise StartError(f"the database is not one of this version: {error}") from error
 
 
-def _lock_of(database: str) -> DatabaseLock:
+def _lock_of(database: str) -> FileLock:
     file = database_file(database)
     if file is None:
         raise StartError("KEYPOST_CA_DATABASE: this version serves from SQLite alone")
-    return DatabaseLock(Path(file))
+    return FileLock(Path(f"{file}.lock"))

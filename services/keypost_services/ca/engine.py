@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -11,8 +10,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,10 +17,6 @@ WRITES = "keypost_writes"
 """Execution option of connections that will write: SQLite then takes its write lock at the start."""
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
-
-
-class DatabaseInUseError(Exception):
-    """Another CA process holds the SQLite database."""
 
 
 def database_file(url: str | URL) -> str | None:
@@ -71,37 +64,3 @@ def _prepare_sqlite(engine: Engine, file: str) -> None:
 def _create_private(file: str) -> None:
     """Make a file that only its owner can read, unless it is there."""
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-class DatabaseLock:
-    """Holds an SQLite database for one CA process, by an exclusive lock on a file beside it.
-
-    The lock is SQLite's own, on an empty database: the operating system drops it with the process, on every
-    platform.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._path = database.with_name(f"{database.name}.lock")
-        self._connection: sqlite3.Connection | None = None
-
-    def acquire(self) -> None:
-        """Take the lock at once.
-
-        Raises:
-            DatabaseInUseError: Another process has it.
-            OSError: The file beside the database cannot be made.
-        """
-        _create_private(str(self._path))
-        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            connection.close()
-            raise DatabaseInUseError(f"another keypost-ca process uses the database beside {self._path}") from error
-        self._connection = connection
-
-    def release(self) -> None:
-        """Give the lock back; harmless when it is not held."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import Annotated
 
 import typer
 
+from keypost.cli.app import SuiteName
 from keypost_services.embedded.perform import perform_story
 from keypost_services.embedded.up import default_folder, serve
 
@@ -19,13 +19,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class SuiteName(StrEnum):
-    """The suites by name."""
-
-    RSA3072_AES256 = "RSA3072_AES256"
-    RSA1024_AES128 = "RSA1024_AES128"
 
 
 Suite = Annotated[SuiteName, typer.Option(help="RSA1024_AES128: the source document's, broken in practice.")]

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from keypost.protocol.suites import STRONG, WEAK
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from keypost.protocol.suites import Suite
 
 LOOPBACK = "127.0.0.1"
 SERVICES = ("ca", "directory", "delivery")
@@ -69,9 +73,9 @@ class Layout:
         return self.folder / f"{service}.ready.json"
 
     @property
-    def allowed_suites(self) -> tuple[str, ...]:
-        """The suites that the realm allows, by name."""
-        return ("RSA3072_AES256", "RSA1024_AES128") if self.weak_suite else ("RSA3072_AES256",)
+    def allowed_suites(self) -> tuple[Suite, ...]:
+        """The suites that the realm allows."""
+        return (STRONG, WEAK) if self.weak_suite else (STRONG,)
 
 
 def settings_of(layout: Layout, service: str, ports: Mapping[str, Ports], redis_url: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keypost.errors import KeypostError
+from keypost.protocol.suites import WEAK
 from keypost_services.embedded.ca_log import CaLog
 from keypost_services.embedded.layout import Layout
 from keypost_services.embedded.processes import StartFailed
@@ -41,7 +42,7 @@ def perform_story(suite: str, *, as_json: bool) -> int:
         print("starting Valkey and the three services …", file=sys.stderr)  # noqa: T201  # it takes two seconds
     teller: Teller = JsonTeller() if as_json else HumanTeller()
     folder = Path(tempfile.mkdtemp(prefix="keypost-"))
-    stack = Stack(Layout(folder, weak_suite="1024" in suite))
+    stack = Stack(Layout(folder, weak_suite=suite == WEAK.name))
     notebook = Notebook(teller.tell, CaLog(stack.layout.log("ca"), lambda: stack.pid_of("ca")))
     failure: str | None = None
     try:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.protobuf import json_format
-
 from keypost.clock import DAY
-from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.realm_trust import Constants
-from keypost.protocol.suites import suite_named
+from keypost_services.ca.bundle import make_bundle
 from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_trust
 from keypost_services.embedded.layout import LOOPBACK, Layout, Ports
 from keypost_services.embedded.processes import StartFailed
@@ -28,20 +25,16 @@ def prepare_realm(layout: Layout, ports: Mapping[str, Ports], clock: Clock) -> N
     Raises:
         StartFailed: the realm's files are damaged, over, or of a stack that allows other suites.
     """
-    folder = RealmFolder(layout.realm_folder)
-    allowed = tuple(suite_named(name).id for name in layout.allowed_suites)
+    folder, now = RealmFolder(layout.realm_folder), clock()
+    allowed = tuple(suite.id for suite in layout.allowed_suites)
+    endpoints = {name: f"{LOOPBACK}:{own['public']}" for name, own in ports.items()}
     try:
         if not layout.realm_folder.exists():
-            create_realm(folder, layout.realm, Constants(allowed_suites=allowed), VALIDITY, clock())
-        trust = load_trust(folder, clock())
+            create_realm(folder, layout.realm, Constants(allowed_suites=allowed), VALIDITY, now)
+        trust = load_trust(folder, now)
+        bundle = make_bundle(trust, endpoints, layout.certificates / "public-root.pem")
     except RealmFilesError as error:
         raise StartFailed(f"{error}; a new --data folder starts anew") from error
     if set(trust.constants.allowed_suites) != set(allowed):
         raise StartFailed(f"the realm in {layout.folder} allows other suites: choose another folder with --data")
-    bundle = pb.Bundle(
-        realm=layout.realm,
-        endpoints=pb.Endpoints(**{name: f"{LOOPBACK}:{own['public']}" for name, own in ports.items()}),
-        root_keys=[pb.RootKey(public_key_der=root) for root in trust.root_keys],
-        tls_roots_pem=(layout.certificates / "public-root.pem").read_text(encoding="ascii"),
-    )
-    layout.bundle.write_text(json_format.MessageToJson(bundle), encoding="utf-8")
+    layout.bundle.write_text(bundle, encoding="utf-8")

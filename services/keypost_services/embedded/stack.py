@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Self
 from keypost.clock import system_clock
 from keypost_services.embedded import certificates
 from keypost_services.embedded.layout import SERVICES, Layout, Ports, settings_of
-from keypost_services.embedded.lock import FolderLock
 from keypost_services.embedded.ports import choose_ports
 from keypost_services.embedded.processes import Process, StartFailed
 from keypost_services.embedded.realm import prepare_realm
 from keypost_services.embedded.valkey import Valkey
+from keypost_services.runtime.lock import FileLock, LockHeldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class Stack:
         self.layout = layout
         self._died = threading.Event()
         self._obituary: str | None = None
-        self._lock = FolderLock(layout.folder)
+        self._lock = FileLock(layout.folder / "lock")
         self._valkey = Valkey(layout.folder / "valkey")
         self._processes: list[Process] = []
         self._ports: dict[str, Ports] = {}
@@ -99,7 +99,7 @@ class Stack:
         self._died.clear()
         self._obituary = None
         layout.log_folder.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        self._lock_folder()
         self._take(self._valkey.start())
         self._ports = choose_ports(layout.ports_file)
         if not layout.certificates.exists():
@@ -109,6 +109,15 @@ class Stack:
         started = [(self._start_service(service), layout.ready_file(service)) for service in SERVICES]
         for process, ready_file in started:
             process.wait_until(ready_file.exists, READY_SECONDS)
+
+    def _lock_folder(self) -> None:
+        try:
+            self._lock.acquire()
+        except LockHeldError as error:
+            folder = self.layout.folder
+            raise StartFailed(
+                f"another stack runs in {folder}: end it, or choose another folder with --data"
+            ) from error
 
     def _start_service(self, service: str) -> Process:
         self.layout.ready_file(service).unlink(missing_ok=True)

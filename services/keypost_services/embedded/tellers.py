@@ -17,6 +17,7 @@ from rich.text import Text
 
 from keypost.cli.steps import facts_for_people, short_actor
 from keypost.cli.text import harmless, size_of
+from keypost.protocol.suites import WEAK
 
 PIPED_WIDTH = 110
 WIDEST = 120
@@ -96,7 +97,7 @@ class HumanTeller:
         self._console.print(
             Text(f"realm {event['realm']} · suite {event['suite']} · data in {event['folder']}", style="dim")
         )
-        if "1024" in event["suite"]:
+        if event["suite"] == WEAK.name:
             warning = "The source document's suite to the letter: broken in practice, for conformance only."
             self._console.print(Text(warning, style="yellow"))
         table = Table.grid(padding=(0, 3))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keypost.errors import KeypostError
+from keypost.protocol.suites import WEAK
 from keypost_services.embedded.layout import Layout
 from keypost_services.embedded.signals import stop_signals_ignored, stop_signals_interrupt
 from keypost_services.embedded.stack import Stack
@@ -24,7 +25,7 @@ PASSPHRASE = "KEYPOST_PASSPHRASE=secret"  # noqa: S105  # an example
 
 def default_folder(suite: str) -> Path:
     """Return where a stack lies in the current folder; one that allows the weak suite lies apart."""
-    return Path(".keypost") / suite if "1024" in suite else Path(".keypost")
+    return Path(".keypost") / suite if suite == WEAK.name else Path(".keypost")
 
 
 def serve(folder: Path, suite: str, *, as_json: bool) -> int:
@@ -38,7 +39,7 @@ def serve(folder: Path, suite: str, *, as_json: bool) -> int:
     Returns:
         The exit code: 0 after Ctrl-C or SIGTERM, 1 if a part did not start, died or had to be killed.
     """
-    stack = Stack(Layout(folder.resolve(), weak_suite="1024" in suite))
+    stack = Stack(Layout(folder.resolve(), weak_suite=suite == WEAK.name))
     failure = ""
     try:
         with stop_signals_interrupt():
@@ -66,7 +67,7 @@ def _run(stack: Stack, suite: str, *, as_json: bool) -> None:
 
 def commands_to_type(layout: Layout, suite: str) -> list[str]:
     """Return commands that can be typed as they are in another terminal, in this order."""
-    weak = "1024" in suite
+    weak = suite == WEAK.name
     start = f"{PASSPHRASE} {shlex.quote(str(Path(sys.executable).with_name('keypost')))}"
     start += f" --bundle {shlex.quote(str(layout.bundle))}"
     start += f" --minimum-suite {suite}" if weak else ""
@@ -89,7 +90,7 @@ def _tell(stack: Stack, commands: Sequence[str]) -> None:
         console.print(Text(f"  {part.name:<10} process {part.pid:<8} {part.serves}", style="dim"))
     console.print(f"  bundle     {stack.layout.bundle}", style="dim")
     if stack.layout.weak_suite:
-        console.print("The suite RSA1024_AES128 is allowed here. It is broken in practice.", style="yellow")
+        console.print(f"The suite {WEAK.name} is allowed here. It is broken in practice.", style="yellow")
     console.print("\nIn another terminal:\n", style="bold")
     for command in commands:
         console.print(f"  {command}", markup=False)

@@ -8,9 +8,9 @@ from keypost.client.profiles import read_bundle
 from keypost.clock import DAY, system_clock
 from keypost_services.embedded import certificates
 from keypost_services.embedded.layout import SERVICES, Layout
-from keypost_services.embedded.lock import FolderLock
 from keypost_services.embedded.processes import StartFailed
 from keypost_services.embedded.realm import VALIDITY, prepare_realm
+from keypost_services.embedded.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +53,10 @@ def test_a_realm_that_is_over_is_told(tmp_path: Path) -> None:
 
 
 def test_two_stacks_do_not_share_a_folder(tmp_path: Path) -> None:
-    first, second = FolderLock(tmp_path), FolderLock(tmp_path)
-    first.acquire()
+    first, second = (Stack(layout_in(tmp_path)) for _ in range(2))
+    first._lock_folder()
     with pytest.raises(StartFailed, match="another stack"):
-        second.acquire()
-    first.release()
-    second.acquire()
-    second.release()
+        second._lock_folder()
+    first.stop()
+    second._lock_folder()
+    second.stop()

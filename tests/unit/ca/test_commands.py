@@ -17,8 +17,8 @@ from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import commands
 from keypost_services.ca.__main__ import app
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.engine import DatabaseLock
 from keypost_services.ca.realm_files import RealmFolder, load_trust
+from keypost_services.runtime.lock import FileLock
 from support.clock import START
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def test_a_database_of_a_newer_version_is_left_alone(database: str, tmp_path: Pa
 
 
 def test_nobody_migrates_under_a_serving_ca(database: str, tmp_path: Path) -> None:
-    lock = DatabaseLock(tmp_path / "ca.db")
+    lock = FileLock(tmp_path / "ca.db.lock")
     lock.acquire()
     assert_fails(run("migrate", "--database", database), "another keypost-ca process")
     lock.release()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca.settings import CaSettings
 from keypost_services.delivery.settings import DeliverySettings
 from keypost_services.directory.settings import DirectorySettings
@@ -19,8 +20,8 @@ SETTINGS = {"ca": CaSettings, "directory": DirectorySettings, "delivery": Delive
 
 
 def test_the_weak_suite_is_off_unless_asked_for() -> None:
-    assert LAYOUT.allowed_suites == ("RSA3072_AES256",)
-    assert "RSA1024_AES128" in Layout(Path("/data"), weak_suite=True).allowed_suites
+    assert LAYOUT.allowed_suites == (STRONG,)
+    assert WEAK in Layout(Path("/data"), weak_suite=True).allowed_suites
 
 
 @pytest.mark.parametrize("service", SERVICES)
