@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from keypost.client.look_ups import AT_ONCE, LookUps
+from keypost.client.opening import Fate
+from keypost.client.receiving import Arrival
 from keypost.clock import DAY, HOUR, MINUTE
 from keypost.delivery.v1 import delivery_service_pb2 as delivery_pb
 from keypost.delivery.v1 import envelope_pb2 as pb
@@ -264,6 +268,144 @@ async def test_a_device_that_only_the_sender_sees_is_told(alice: Any, bob: Any, 
     await alice.client.send("bob", "for two devices")
     assert [message.text for message in await bob.inbox()] == ["for two devices"]
     assert bob.reasons("warning") == ["DEVICES_DIFFER"]
+
+
+async def test_a_device_that_the_own_record_never_shows_keeps_the_message_from_being_opened(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    user = services.realm.user("bob")
+    before = user.revision, user.keys
+    services.realm.approve(bob.client._parts.identity.current)
+    await alice.client.send("bob", "for two devices")
+    user.revision, user.keys = before
+    clock.advance(MINUTE)
+    assert await bob.inbox() == []
+    assert bob.reasons("waiting") == ["RECORD_BEHIND"]
+    clock.advance(5 * MINUTE + 1)
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["RECORD_BEHIND"]
+
+
+async def test_a_device_that_was_slipped_in_is_told_though_the_own_record_has_moved_on(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    user = services.realm.user("bob")
+    before = user.revision, user.keys
+    ghost = services.realm.approve(bob.client._parts.identity.current)
+    await alice.client.send("bob", "for two devices")
+    user.revision, user.keys = before
+    clock.advance(MINUTE)
+    await bob.client.keys("bob")
+    for _ in range(2):
+        clock.advance(1)
+        await bob.client.renew()
+    assert [message.text for message in await bob.inbox()] == ["for two devices"]
+    assert bob.reasons("warning") == ["DEVICES_DIFFER"]
+    [evidence] = await bob.client._parts.context.store.run(lambda store: store.records.evidence("bob"))
+    assert evidence.reason == "DEVICES_DIFFER"
+    extension = pb.Extension.FromString(pb.KeyExtension.FromString(evidence.current).extension)
+    assert ghost.fingerprint in {device.fingerprint for device in extension.recipient_devices}
+
+
+async def test_a_device_that_left_since_is_no_difference(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    other = services.realm.approve(bob.client._parts.identity.current)
+    await alice.client.send("bob", "for two devices")
+    clock.advance(1)
+    services.realm.revoke(other)
+    await bob.client.renew()
+    clock.advance(1)
+    services.realm.approve(bob.client._parts.identity.current)
+    await bob.client.keys("bob")
+    assert [message.text for message in await bob.inbox()] == ["for two devices"]
+    assert bob.events == []
+
+
+async def test_a_device_that_the_sender_leaves_out_is_told(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    services.realm.approve(bob.client._parts.identity.current)
+    record = await alice.client.keys("bob")
+    alice.client._parts.records._remember(replace(record, keys=record.keys[:1]))
+    good = dict(list(services.good("bob").items())[:1])
+    services.good = lambda username: good  # type: ignore[method-assign]  # noqa: ARG005
+    await alice.client.send("bob", "for one device")
+    clock.advance(1)
+    await bob.client.renew()
+    assert [message.text for message in await bob.inbox()] == ["for one device"]
+    assert bob.reasons("warning") == ["DEVICES_DIFFER"]
+
+
+async def test_a_time_of_delivery_in_the_future_makes_no_message_wait_for_ever(
+    alice: Any, bob: Any, services: Services, clock: ManualClock, open_client: Any
+) -> None:
+    await alice.client.send("bob", "accepted in a hundred years")
+    await bob.client.close()
+    manual = await open_client("bob", bundle=None, automatic_renewal=False)
+    await manual.client.keys("bob")
+    [delivery] = services.mailboxes[manual.client.address]
+    delivery.accept_time += 36_500 * DAY
+    away = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 5
+    services.faults["GetKeyInfo"] = list(away)
+    assert await manual.inbox() == []
+    clock.advance(80 * DAY)
+    services.serve_key_info = lambda name, info: key_info_pb2.KeyInfo() if name == "alice" else info
+    assert await manual.inbox() == []
+    assert len(manual.reasons("set_aside")) == 1
+
+
+async def test_a_directory_that_is_away_is_asked_once_a_user_and_batch(
+    alice: Any, bob: Any, services: Services, open_client: Any
+) -> None:
+    carol = await open_client("carol")
+    await carol.client.enroll("carol")
+    for sender in (alice, carol, alice, carol):
+        await sender.client.send("bob", "patience")
+    await bob.client.keys("bob")
+    deliveries = [delivery.envelope for delivery in services.mailboxes[bob.client.address]]
+    receiving, asked = bob.client._parts.receiving, services.requests["GetKeyInfo"]
+    del asked[:]
+    services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 20
+    outcomes = await receiving.take([Arrival(envelope, services.realm.clock(), 0) for envelope in deliveries])
+    assert [outcome.fate for outcome in outcomes] == [Fate.WAITS] * 4
+    assert Counter(request.username for request in asked) == {"alice": 5, "carol": 5}
+    services.faults["GetKeyInfo"] = []
+    del asked[:]
+    await bob.client._parts.waiting.retry()
+    assert Counter(request.username for request in asked) == {"alice": 1, "carol": 1}
+    assert len(await bob.inbox()) == 4
+
+
+async def test_once_the_directory_does_not_answer_nobody_else_in_the_batch_waits_for_it(
+    bob: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def get(username: str, **_: Any) -> None:
+        asked.append(username)
+        raise UnreachableError("no answer", service="directory")
+
+    monkeypatch.setattr(bob.client._parts.records, "get", get)
+    wanted = {f"user{number}": 1 for number in range(3 * AT_ONCE)}
+    answers = await LookUps(bob.client._parts.records).all(wanted, "bob")
+    assert len(asked) == AT_ONCE
+    assert {type(answer.failure) for answer in answers.values()} == {UnreachableError}
+
+
+async def test_one_message_that_relies_on_what_never_was_keeps_no_other_from_being_opened(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    await alice.client.send("bob", "one")
+    await alice.client.send("bob", "two")
+    await bob.client.keys("alice")
+    mailbox = services.mailboxes[bob.client.address]
+    mailbox[0].envelope = claiming_revision(mailbox[0].envelope, 10**6)
+    arrivals = [Arrival(delivery.envelope, services.realm.clock(), services.realm.clock()) for delivery in mailbox]
+    mailbox[:] = []
+    services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 5
+    await bob.client._parts.receiving.take(arrivals)
+    assert [message.text for message in await bob.inbox()] == ["two"]
 
 
 async def test_a_message_waits_while_the_directory_is_away(alice: Any, bob: Any, services: Services) -> None:

@@ -11,6 +11,7 @@ from keypost.client import NotEnrolledError
 from keypost.clock import DAY, HOUR, MINUTE
 from keypost.errors import InvalidArgumentError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol import negotiation
 from keypost.protocol.errors import (
     DeviceKeyStolenError,
     EquivocationError,
@@ -516,3 +517,50 @@ async def test_pins_survive_a_restart(alice: Any, services: Services, clock: Man
 
 async def test_the_strong_suite_is_the_default(alice: Any) -> None:
     assert (await alice.client.devices()).keys[0].suite is STRONG
+
+
+async def test_times_arrow_holds_though_the_record_was_pushed_out_of_memory(
+    alice: Any, bob: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = services.realm.key_info("bob")
+    await bob.client.renew()
+    await alice.client.keys("bob")
+    records = alice.client._parts.records
+    fetch = records._directory.get_key_info
+
+    async def pushing_out(username: str, **options: Any) -> pb.KeyInfo:
+        answer = await fetch(username, **options)
+        records._records.clear()
+        return answer  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(records._directory, "get_key_info", pushing_out)
+    services.serve_key_info = lambda name, info: old if name == "bob" else info
+    with pytest.raises(RecordRegressedError):
+        await alice.client.keys("bob")
+
+
+async def test_locks_go_when_nobody_needs_them(alice: Any, bob: Any) -> None:
+    await alice.client.send("bob", "one")
+    with pytest.raises(RefusedError):
+        await alice.client.keys("nobody")
+    assert bob.client.address
+    for locks in (alice.client._parts.records._locks, alice.client._parts.sending._locks):
+        assert len(locks) == 0
+    assert locks.of("bob") is not locks.of("carol")
+
+
+async def test_each_side_of_a_negotiation_verifies_the_other_by_its_own_step(
+    alice: Any, bob: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    real = negotiation.step_8_obtain_sender_key_info
+
+    def step_8(key_info: pb.KeyInfo, **options: Any) -> Any:
+        seen.append(options["username"])
+        return real(key_info, **options)
+
+    monkeypatch.setattr("keypost.client.look_ups.step_8_obtain_sender_key_info", step_8)
+    await alice.client.send("bob", "one")
+    assert seen == []
+    await bob.inbox()
+    assert seen == ["alice"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from keypost.client.receiving import Pump
+    from keypost.client.pump import Pump
     from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile
     from keypost.clock import Clock
     from keypost.keys.v1 import realm_trust_pb2
@@ -296,7 +296,7 @@ class Client:
             KeypostError: nobody could be asked.
         """
         async with self._working():
-            return await self._parts.retiring.retry_set_aside()
+            return await self._parts.waiting.retry_set_aside()
 
     async def renew(self) -> Key:
         """Replace this device's key by a new one (the eight steps); the old one is kept as long as it may be needed.
@@ -387,7 +387,7 @@ class Client:
             parts.newer.clear()
             try:
                 await self._renew_if_due()
-                await parts.retiring.retry_waiting()
+                await parts.waiting.retry()
             except KeypostError as error:
                 # The pump meets the same failure and decides; here it is only a matter of trying again.
                 parts.context.tell("warning", error.reason, f"not now: {error}")

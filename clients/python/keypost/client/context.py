@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keypost.client.results import Event
+from keypost.errors import KeypostError
 from keypost.protocol.steps import Step, negotiation_step, renewal_step
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ class Context:
         log.log(LEVELS.get(kind, logging.INFO), "%s: %s", reason, sentence)
         if self.on_event is not None:
             self.on_event(Event(kind, reason, sentence, facts))
+
+
+def as_keypost_error(error: Exception) -> KeypostError:
+    """Return the error itself, or for one that nobody foresaw an error that shows nothing of the message."""
+    if isinstance(error, KeypostError):
+        return error
+    return KeypostError(f"an unforeseen {type(error).__name__}: please report it; the message is kept as it came")
 
 
 def short(fingerprint: bytes) -> str:

@@ -26,7 +26,7 @@ from keypost.protocol.negotiation import step_1_publish_public_key
 if TYPE_CHECKING:
     from keypost.client.context import Context
     from keypost.client.identity import Identity
-    from keypost.client.look_up import Records
+    from keypost.client.records import Records
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
     from keypost.protocol.key_info import KeyRecord

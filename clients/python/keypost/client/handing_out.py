@@ -12,7 +12,7 @@ from keypost.keystore.errors import KeyStoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from keypost.client.receiving import Pump
+    from keypost.client.pump import Pump
     from keypost.client.store_worker import StoreWorker
     from keypost.keystore.port import KeyStore
     from keypost.keystore.values import InboxMessage

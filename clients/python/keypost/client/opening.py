@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from keypost.client.context import short
-from keypost.client.look_up import RecordUnusableError
+from keypost.client.context import as_keypost_error, short
+from keypost.client.own_devices import is_sealed_to_own_devices
+from keypost.client.records import RecordUnusableError
 from keypost.client.storing import to_session, to_stored_session, to_stored_statement
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
-from keypost.keystore.values import InboxMessage, StoredFile, WaitingEnvelope
+from keypost.keystore.values import Evidence, InboxMessage, StoredFile, WaitingEnvelope
 from keypost.protocol import negotiation as steps
 from keypost.protocol.continuity import Pins
 from keypost.protocol.errors import ContentRefusedError, NotForThisDeviceError, ProtocolError
-from keypost.protocol.extension import DeviceKey
 from keypost.protocol.sessions import check_same_session, check_statement
 from keypost.protocol.steps import Step, negotiation_step
 from keypost.protocol.validity import Policy
@@ -40,32 +40,32 @@ class Opening:
 
     Attributes:
         raw: The serialised envelope.
-        sealed: The parsed envelope, checked to be for this device; None if it is not even that.
         accept_time: When delivery accepted it.
         receive_time: When this device received it.
         sequence: Its place in the waiting list; 0 if it was not there.
         me: The own address.
         ring: The own key pairs.
-        sender_record: The record of the sender's user.
-        own_record: The record of the own user.
         trust: The realm's trust.
         minimum_suite: Every key that takes part must reach it.
         now: Unix milliseconds.
+        sealed: The parsed envelope, checked to be for this device; None if it is not even that.
+        sender_record: The record of the sender's user.
+        own_record: The record of the own user.
         failure: Why it cannot be opened now, if that is known already.
     """
 
     raw: bytes = field(repr=False)
-    sealed: SealedEnvelope | None
     accept_time: int
     receive_time: int
     sequence: int
     me: Address
     ring: KeyRing
-    sender_record: KeyRecord | None
-    own_record: KeyRecord | None
     trust: RealmTrust
     minimum_suite: Suite
     now: int
+    sealed: SealedEnvelope | None = None
+    sender_record: KeyRecord | None = None
+    own_record: KeyRecord | None = None
     failure: KeypostError | None = None
 
 
@@ -143,13 +143,6 @@ def attempt(store: KeyStore, opening: Opening) -> Outcome:
     return outcome
 
 
-def as_keypost_error(error: Exception) -> KeypostError:
-    """Return the error itself, or for one that nobody foresaw an error that shows nothing of the message."""
-    if isinstance(error, KeypostError):
-        return error
-    return KeypostError(f"an unforeseen {type(error).__name__}: please report it; the message is kept as it came")
-
-
 def _is_matter_of_time(error: KeypostError) -> bool:
     if isinstance(error, ProtocolError):
         return error.not_yet
@@ -189,7 +182,7 @@ def _open_and_keep(store: KeyStore, opening: Opening, log: _Log, outcome: Outcom
     log.add(14, content=kind, ciphertext_bytes=len(sealed.ciphertext), counter=sealed.header.counter)
     _keep_session(store, sealed, session)
     _keep_content(store, opening, sealed, content, outcome)
-    _compare_devices(opening, sealed, outcome)
+    _compare_devices(store, opening, sealed, outcome)
 
 
 def _check_sender(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: _Log) -> None:
@@ -308,15 +301,18 @@ def _keep_part(store: KeyStore, sender: Address, part: pb.FilePart, now: int) ->
     return True
 
 
-def _compare_devices(opening: Opening, sealed: SealedEnvelope, outcome: Outcome) -> None:
-    """Compare the devices that the sender sealed to with the own record: neither may hide a device from the other."""
-    own, extension = opening.own_record, sealed.signed_extension.extension
-    if own is None or own.revision != extension.recipient_revision:
+def _compare_devices(store: KeyStore, opening: Opening, sealed: SealedEnvelope, outcome: Outcome) -> None:
+    """Compare the devices that the sender sealed to with the own record, and keep a difference as evidence."""
+    own, signed = opening.own_record, sealed.signed_extension
+    if own is None:
+        raise AssertionError
+    if is_sealed_to_own_devices(own, signed.extension):
         return
-    mine = {DeviceKey.of(key) for key in own.good_keys(extension.sign_time)}
-    if set(extension.recipient_devices) != mine:
-        sentence = (
-            f"{extension.signer.address} does not seal to the devices that are in this user's own record: the "
-            "directory may show others a device that is not this user's, or hide one"
-        )
-        outcome.warnings.append(("DEVICES_DIFFER", sentence))
+    sentence = (
+        f"{signed.extension.signer.address} does not seal to the devices that are in this user's own record: the "
+        "directory may show others a device that is not this user's, or hide one"
+    )
+    outcome.warnings.append(("DEVICES_DIFFER", sentence))
+    statement = signed.to_message(()).SerializeToString()
+    evidence = Evidence(own.username, "DEVICES_DIFFER", own.key_info.SerializeToString(), statement, opening.now)
+    store.records.add_evidence(evidence)

@@ -15,7 +15,7 @@ from keypost.client.key_requests import (
     generate,
     write_pending,
 )
-from keypost.client.look_up import stolen
+from keypost.client.records import stolen
 from keypost.clock import MINUTE
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
@@ -25,7 +25,7 @@ from keypost.protocol.renewal import step_4_upload, step_8_old_key_needed_until
 if TYPE_CHECKING:
     from keypost.client.context import Context
     from keypost.client.identity import Identity
-    from keypost.client.look_up import Records
+    from keypost.client.records import Records
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
     from keypost.protocol.key_info import Key, KeyRecord

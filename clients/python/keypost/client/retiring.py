@@ -1,29 +1,23 @@
-"""What waits and what ends: envelopes that cannot be opened yet, and keys whose time is over."""
+"""What ends: keys whose time is over."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.client.context import short
-from keypost.client.opening import Fate, attempt, to_row
-from keypost.client.receiving import Arrival
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.encoding import fingerprint
 from keypost.protocol.errors import KeyRevokedError
-from keypost.protocol.realm_trust import CLOCK_SKEW
 from keypost.protocol.renewal import step_8_old_key_needed_until
 
 if TYPE_CHECKING:
     from keypost.client.context import Context
     from keypost.client.identity import Identity
-    from keypost.client.look_up import Records
-    from keypost.client.opening import Opening, Outcome
-    from keypost.client.receiving import Receiving
+    from keypost.client.records import Records
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
-    from keypost.keystore.values import StoredRecord, WaitingEnvelope
+    from keypost.keystore.values import StoredRecord
 
 
 @dataclass(frozen=True)
@@ -40,25 +34,20 @@ class Endings:
 
 
 class Retiring:
-    """Retries what waits, and ends keys whose time is over.
+    """Ends keys whose time is over.
 
     Args:
         context: What all parts share.
         identity: The own device.
         trust: The realm's trust.
         records: The users' records.
-        receiving: Opens envelopes.
     """
 
-    def __init__(
-        self, context: Context, identity: Identity, trust: Trust, records: Records, receiving: Receiving
-    ) -> None:
+    def __init__(self, context: Context, identity: Identity, trust: Trust, records: Records) -> None:
         self._context = context
         self._identity = identity
         self._trust = trust
         self._records = records
-        self._receiving = receiving
-        self._lock = asyncio.Lock()
 
     async def check_self(self, *, refresh: bool = False) -> None:
         """Verify that the own key is still the one on record.
@@ -110,65 +99,6 @@ class Retiring:
         for name in await self._context.store.transact(end_all):
             self._context.tell("info", "OLD_KEY_DESTROYED", f"the replaced key {short(name)} of this device is gone")
         await self._identity.reload()
-
-    async def retry_waiting(self) -> None:
-        """Try again what waits."""
-        async with self._lock:
-            refreshed: set[str] = set()
-            after = 0
-            while page := await self._context.store.run(lambda store, start: store.waiting.page(start), after):
-                for row in page:
-                    await self._retry(row, refreshed)
-                after = page[-1].sequence
-
-    async def retry_set_aside(self) -> int:
-        """Try again what was set aside, and return how many messages it gave."""
-        async with self._lock:
-            opened, after = 0, 0
-            while page := await self._context.store.run(lambda store, start: store.set_aside.page(start), after):
-                for row in page:
-                    arrival = Arrival(row.envelope, row.accept_time, row.receive_time)
-                    opening = await self._receiving.prepare(arrival)
-                    outcome = await self._context.store.transact(_bring_back, opening, row)
-                    if outcome.fate is Fate.KEPT:
-                        self._receiving.tell(outcome)
-                        opened += 1
-                after = page[-1].sequence
-            return opened
-
-    async def _retry(self, row: WaitingEnvelope, refreshed: set[str]) -> None:
-        arrival = Arrival(row.envelope, row.accept_time, row.receive_time, row.sequence)
-        opening = await self._receiving.prepare(arrival, refresh=row.username not in refreshed)
-        refreshed.add(row.username)
-        outcome = await self._context.store.transact(_settle_again, opening, row)
-        if outcome.fate is not Fate.WAITS:
-            self._receiving.tell(outcome)
-
-
-def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:
-    outcome = attempt(store, opening)
-    if outcome.fate is Fate.WAITS and _is_never(opening):
-        outcome.fate = Fate.SET_ASIDE
-    if outcome.fate is Fate.SET_ASIDE:
-        store.set_aside.add(to_row(opening, outcome))
-    if outcome.fate is not Fate.WAITS:
-        store.waiting.remove(row.sequence)
-    return outcome
-
-
-def _bring_back(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:
-    outcome = attempt(store, opening)
-    if outcome.fate is not Fate.SET_ASIDE and outcome.fate is not Fate.WAITS:
-        store.set_aside.remove(row.sequence)
-    return outcome
-
-
-def _is_never(opening: Opening) -> bool:
-    """Return whether what contradicts the message now will always do."""
-    if opening.now > opening.accept_time + opening.trust.constants.age_limit:
-        return True
-    record = opening.sender_record
-    return record is not None and record.this_update > opening.receive_time + CLOCK_SKEW
 
 
 def _is_waited_for(store: KeyStore, fingerprint: bytes) -> bool:

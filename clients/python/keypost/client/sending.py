@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from keypost.client.context import short
 from keypost.client.key_requests import warn_if_weak
+from keypost.client.locks import Locks
 from keypost.client.results import Sent
 from keypost.client.sealing import Sealing, new_message_id, seal
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from keypost.client.context import Context
     from keypost.client.identity import Identity
-    from keypost.client.look_up import Records
+    from keypost.client.records import Records
     from keypost.client.sealing import Sealed
     from keypost.client.trusting import Trust
     from keypost.delivery.v1 import delivery_service_pb2, envelope_pb2
@@ -66,7 +66,7 @@ class Sending:
         self._records = records
         self._delivery = delivery
         self._backoff = backoff
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = Locks()
 
     async def send(self, recipient: str, content: envelope_pb2.Content, *, new_session: bool = False) -> Sent:
         """Send one content after everything that waits for the same recipient."""
@@ -81,7 +81,7 @@ class Sending:
             raise InvalidArgumentError(
                 "a message to oneself has no other device to go to: name another user", field="recipient"
             )
-        async with self._locks[recipient]:
+        async with self._locks.of(recipient):
             # Before a counter is taken: a recipient who does not exist must not leave a gap.
             await self._look_up(recipient)
             await self._flush(recipient)

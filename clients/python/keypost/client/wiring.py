@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from keypost.client.enrolling import Enrolling
 from keypost.client.handing_out import HandingOut
 from keypost.client.identity import Identity, PairSigner
-from keypost.client.look_up import Records
-from keypost.client.receiving import Pump, Receiving
+from keypost.client.pump import Pump
+from keypost.client.receiving import Receiving
+from keypost.client.records import Records
 from keypost.client.renewing import Renewing
 from keypost.client.retiring import Retiring
 from keypost.client.sending import Sending
 from keypost.client.trusting import Trust
+from keypost.client.waiting import Waiting
 from keypost.transport.ca_client import CaClient
 from keypost.transport.channels import open_channel
 from keypost.transport.delivery_client import DeliveryClient
@@ -41,6 +43,7 @@ class Parts:
     renewing: Renewing
     sending: Sending
     receiving: Receiving
+    waiting: Waiting
     retiring: Retiring
     handing_out: HandingOut
     delivery: DeliveryClient
@@ -52,7 +55,15 @@ class Parts:
 
     def pump(self, *, follow: bool) -> Pump:
         """Return what keeps a stream open."""
-        return Pump(self.context, self.delivery, self.receiving, self.retiring, self.calls.backoff, follow=follow)
+        return Pump(
+            self.context,
+            self.delivery,
+            self.receiving,
+            self.waiting,
+            self.retiring,
+            self.calls.backoff,
+            follow=follow,
+        )
 
     async def close(self) -> None:
         """Close channels and store, and drop keys and tokens."""
@@ -87,7 +98,8 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Part
         renewing=Renewing(context, identity, ca, records, trust),
         sending=Sending(context, identity, trust, records, delivery, calls.backoff),
         receiving=receiving,
-        retiring=Retiring(context, identity, trust, records, receiving),
+        waiting=Waiting(context, receiving),
+        retiring=Retiring(context, identity, trust, records),
         handing_out=HandingOut(context.store),
         delivery=delivery,
         calls=calls,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Protocol
 
+from keypost.client.locks import Locks
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.keystore.values import Evidence, StoredRecord
 from keypost.protocol.continuity import Pins, check_pins, pin
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from keypost.client.identity import Identity
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
+    from keypost.protocol.realm_trust import RealmTrust
     from keypost.transport.directory_client import DirectoryClient
 
 STOLEN = "device-key-stolen"
@@ -49,6 +51,16 @@ class RecordUnusableError(NotYetError):
     """The directory's answer breaks a rule; a later one may be right."""
 
     reason = "RECORD_UNUSABLE"
+
+
+class KeyInfoStep(Protocol):
+    """The step that verifies key info: step 2 for a recipient, step 8 for a sender."""
+
+    def __call__(
+        self, key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now: int, previous: KeyRecord | None
+    ) -> KeyRecord:
+        """Return the verified record; raises as the step."""
+        ...
 
 
 class Records:
@@ -80,15 +92,23 @@ class Records:
         self._on_newer = on_newer
         self._stolen: bool | None = None
         self._records: OrderedDict[str, KeyRecord] = OrderedDict()
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = Locks()
 
-    async def get(self, username: str, *, min_revision: int = 0, refresh: bool = False) -> KeyRecord:
+    async def get(
+        self,
+        username: str,
+        *,
+        min_revision: int = 0,
+        refresh: bool = False,
+        step: KeyInfoStep = step_2_obtain_recipient_key_info,
+    ) -> KeyRecord:
         """Return the record of a user, from memory while it is fresh.
 
         Args:
             username: The user.
             min_revision: A revision that is believed to exist; the answer may still be lower.
             refresh: Ask the directory whatever is held.
+            step: The step that verifies its answer.
 
         Raises:
             ProtocolError: the answer breaks a rule; sending to the user is blocked.
@@ -97,30 +117,36 @@ class Records:
         """
         check_username(username)
         await self.check_not_stolen()
-        async with self._locks[username]:
+        async with self._locks.of(username):
             held = await self._held(username)
             now = self._context.clock()
             if held is not None and not refresh and held.revision >= min_revision and now < held.next_update:
                 return held
             key_info = await self._directory.get_key_info(username, min_revision=min_revision)
-            return await self._learn(username, key_info)
+            return await self._learn(username, key_info, held, step)
 
     async def get_as_pending(self, username: str) -> KeyRecord:
         """Return the own user's record, asked for with the pending key: if it may ask, it is recorded."""
-        async with self._locks[username]:
-            await self._held(username)
-            return await self._learn(username, await self._pending_directory.get_key_info(username))
+        async with self._locks.of(username):
+            held = await self._held(username)
+            return await self._learn(username, await self._pending_directory.get_key_info(username), held)
 
     async def held(self, username: str) -> KeyRecord | None:
         """Return the newest record that is held, fresh or not."""
-        async with self._locks[username]:
+        async with self._locks.of(username):
             return await self._held(username)
+
+    async def held_fresh(self, username: str) -> KeyRecord | None:
+        """Return the record that is held if it may be relied upon without asking."""
+        if self._stolen:
+            return None
+        held = await self.held(username)
+        return held if held is not None and self._context.clock() < held.next_update else None
 
     async def learn(self, username: str, key_info: pb.KeyInfo) -> KeyRecord:
         """Verify key info that came with another answer, and return the record to rely upon."""
-        async with self._locks[username]:
-            await self._held(username)
-            return await self._learn(username, key_info)
+        async with self._locks.of(username):
+            return await self._learn(username, key_info, await self._held(username))
 
     async def accept_identity(self, username: str, root: bytes) -> KeyRecord:
         """Accept that a user's keys now descend from another root, because people compared it.
@@ -128,7 +154,7 @@ class Records:
         Raises:
             IdentityChangedError: the directory shows yet another root.
         """
-        async with self._locks[username]:
+        async with self._locks.of(username):
             key_info = await self._directory.get_key_info(username)
             trust, now = await self._trust.current(), self._context.clock()
             held = await self._held(username)
@@ -168,10 +194,16 @@ class Records:
         self._remember(record)
         return record
 
-    async def _learn(self, username: str, key_info: pb.KeyInfo) -> KeyRecord:
-        held = self._records.get(username)
+    async def _learn(
+        self,
+        username: str,
+        key_info: pb.KeyInfo,
+        held: KeyRecord | None,
+        step: KeyInfoStep = step_2_obtain_recipient_key_info,
+    ) -> KeyRecord:
+        # ``held`` comes from the caller: meanwhile other look-ups may have pushed it out of memory.
         try:
-            record = await self._verify(username, key_info, held)
+            record = await self._verify(username, key_info, held, step)
             pins = await self._check_pins(record)
             await self._check_own(record)
         except ProtocolError as error:
@@ -182,18 +214,13 @@ class Records:
             self._on_newer(username)
         return record
 
-    async def _verify(self, username: str, key_info: pb.KeyInfo, held: KeyRecord | None) -> KeyRecord:
+    async def _verify(
+        self, username: str, key_info: pb.KeyInfo, held: KeyRecord | None, step: KeyInfoStep
+    ) -> KeyRecord:
         for last in (False, True):
             trust, now = await self._trust.current(), self._context.clock()
             try:
-                return await asyncio.to_thread(
-                    step_2_obtain_recipient_key_info,
-                    key_info,
-                    trust=trust,
-                    username=username,
-                    now=now,
-                    previous=held,
-                )
+                return await asyncio.to_thread(step, key_info, trust=trust, username=username, now=now, previous=held)
             except UnknownRecordKeyError:
                 if last:
                     raise

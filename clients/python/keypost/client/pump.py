@@ -1,0 +1,126 @@
+"""The pump: a stream that reconnects and moves what it brings into the inbox."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from keypost.client.receiving import Arrival
+from keypost.errors import KeypostError, RefusedError, UnreachableError
+from keypost.protocol.errors import ProtocolError
+from keypost.transport.calls import TOKEN_REFUSED
+
+if TYPE_CHECKING:
+    from keypost.client.context import Context
+    from keypost.client.receiving import Receiving
+    from keypost.client.retiring import Endings, Retiring
+    from keypost.client.waiting import Waiting
+    from keypost.delivery.v1 import delivery_service_pb2
+    from keypost.transport.delivery_client import DeliveryClient, ReceiveStream
+    from keypost.transport.retries import Backoff
+
+PATIENCE = 5
+"""How often in a row a stream may fail where waiting is not known to help."""
+
+
+class Pump:
+    """Keeps a stream open and moves what it brings into the inbox, until it is stopped.
+
+    Args:
+        context: What all parts share.
+        delivery: Where the mailbox is.
+        receiving: Settles envelopes.
+        waiting: Retries what waits.
+        retiring: Ends keys whose time is over.
+        backoff: How long to wait before a stream is opened again.
+        follow: Go on after the backlog, however long a service is away.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        delivery: DeliveryClient,
+        receiving: Receiving,
+        waiting: Waiting,
+        retiring: Retiring,
+        backoff: Backoff,
+        *,
+        follow: bool,
+    ) -> None:
+        self._context = context
+        self._delivery = delivery
+        self._receiving = receiving
+        self._waiting = waiting
+        self._retiring = retiring
+        self._backoff = backoff
+        self._follow = follow
+        self._failures = 0
+        self._refused = False
+        self.changed = asyncio.Event()
+        self.caught_up = False
+        self.failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Run until cancelled, until the backlog is in (without ``follow``), or until something fails for good."""
+        try:
+            while self._follow or not self.caught_up:
+                try:
+                    await self._one_stream()
+                    # Only now: whoever iterates ends the pump, and the last acknowledgement is on its way.
+                    self.caught_up = True
+                except KeypostError as error:
+                    self._judge(error)
+                    await asyncio.sleep(self._backoff.delay(self._failures))
+                    self._failures += 1
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whoever iterates must see it, whatever it is
+            self.failure = error
+        finally:
+            self.changed.set()
+
+    def _judge(self, error: KeypostError) -> None:
+        """Raise what another stream would not mend."""
+        tired = self._failures >= PATIENCE
+        if isinstance(error, RefusedError) and error.reason == TOKEN_REFUSED:
+            # The directory may not know a renewed key yet; what else it can be, the own record tells.
+            self._refused = True
+            final = tired
+        elif isinstance(error, RefusedError):
+            final = not error.retriable or (tired and not self._follow)
+        elif isinstance(error, UnreachableError) or (isinstance(error, ProtocolError) and error.not_yet):
+            final = tired and not self._follow
+        else:
+            final = True
+        if final:
+            raise error
+
+    async def _one_stream(self) -> None:
+        await self._retiring.check_self(refresh=self._refused)
+        self._refused = False
+        endings = await self._retiring.endings()
+        stream = self._delivery.receive()
+        try:
+            async for response in stream.responses():
+                self._failures = 0
+                if response.HasField("batch"):
+                    await self._batch(stream, response.batch)
+                elif response.HasField("queue_empty"):
+                    await self._queue_empty(endings)
+                    if not self._follow:
+                        return
+            raise UnreachableError("the stream has ended", service="delivery")
+        finally:
+            await stream.close()
+
+    async def _batch(self, stream: ReceiveStream, batch: delivery_service_pb2.Batch) -> None:
+        now = self._context.clock()
+        arrivals = [Arrival(delivery.envelope, delivery.accept_time, now) for delivery in batch.deliveries]
+        await self._receiving.take(arrivals)
+        self.changed.set()
+        await stream.acknowledge([delivery.delivery_id for delivery in batch.deliveries])
+
+    async def _queue_empty(self, endings: Endings) -> None:
+        await self._waiting.retry()
+        await self._retiring.end(endings)
+        self.changed.set()
