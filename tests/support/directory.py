@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceAsyncStub, KeyEventServiceAsyncStub
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.suites import Suite
     from support.clock import ManualClock
 
 SERVICES = ("ca", "directory", "delivery")
@@ -58,6 +59,10 @@ class FixedTrust:
 
     async def refresh(self) -> None:
         self.refreshed += 1
+
+    def allow(self, *suites: Suite) -> None:
+        constants = replace(self.trust.constants, allowed_suites=tuple(suite.id for suite in suites))
+        self.trust = replace(self.trust, constants=constants)
 
 
 class SimulatedCa(info_grpc.KeyInfoServiceServicer, ca_grpc.CertificateAuthorityServiceServicer):

@@ -17,14 +17,16 @@ from keypost_services.delivery.key_events import KeyEventWatch, event_source
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Receiving
-from keypost_services.delivery.records import CallerKeys, Records
+from keypost_services.delivery.records import CallersRecords, Records
 from keypost_services.delivery.sending import Sending
 from keypost_services.delivery.servicer import DeliveryServicer
 from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
-from keypost_services.delivery.trust import Trust, read_root_keys
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
+from keypost_services.runtime.bundle import read_root_keys
 from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import StartError
+from keypost_services.runtime.realm_trust import TrustKeeper
 from keypost_services.runtime.redis import ANSWER_SECONDS, redis_client
 from keypost_services.runtime.server import Parts, Runtime
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
 DIRECTORY_CALLS = Calls(attempts=3, attempt_timeout=2.0, deadline=5.0)
 PROBE_SECONDS = 2.0
+TRUST_SECONDS = 300.0
 _jitter = random.SystemRandom().random
 
 
@@ -51,17 +54,18 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         StartError: the bundle cannot be used, or the mailbox server is not fit.
     """
     settings = runtime.settings
-    root_keys = await asyncio.to_thread(read_root_keys, settings.bundle, settings.realm)
+    root_keys = await asyncio.to_thread(read_root_keys, settings, settings.bundle)
     metrics = Metrics(runtime.metrics)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(_client(settings))
         mailboxes = await _open_mailboxes(stack, client, settings, metrics)
         channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
         directory = DirectoryClient(channel, DIRECTORY_CALLS)
-        trust = Trust(directory, settings.realm, root_keys, runtime.clock, runtime.log)
+        trust = _trust(runtime, directory, root_keys)
+        stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)
         watch = _watch(runtime, channel, records, metrics)
-        await _keep_running(stack, watch.run(), _probe(runtime, client))
+        await _keep_running(stack, trust.keep_fresh(TRUST_SECONDS), watch.run(), _probe(runtime, client))
         yield Parts(
             services=[
                 (
@@ -70,13 +74,24 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
                     _servicer(runtime, mailboxes, records, trust, metrics),
                 )
             ],
-            device_keys=CallerKeys(records),
+            device_keys=RecordedDeviceKeys(CallersRecords(records, trust)),
         )
 
 
 def _client(settings: DeliverySettings) -> Redis:
     waits = settings.replica_seconds if settings.durability is Durability.REPLICATED else 0
     return redis_client(settings.mailboxes_url, answer_seconds=ANSWER_SECONDS + waits)
+
+
+def _trust(runtime: Runtime[DeliverySettings], directory: DirectoryClient, root_keys: tuple[bytes, ...]) -> TrustKeeper:
+    return TrustKeeper(
+        directory.get_realm_trust,
+        runtime.clock,
+        runtime.log,
+        realm=runtime.settings.realm,
+        root_keys=root_keys,
+        on_change=lambda why: runtime.health.set_degraded("trust", why),
+    )
 
 
 async def _open_mailboxes(
@@ -99,7 +114,11 @@ async def _open_mailboxes(
 
 
 def _servicer(
-    runtime: Runtime[DeliverySettings], mailboxes: ValkeyMailboxes, records: Records, trust: Trust, metrics: Metrics
+    runtime: Runtime[DeliverySettings],
+    mailboxes: ValkeyMailboxes,
+    records: Records,
+    trust: TrustKeeper,
+    metrics: Metrics,
 ) -> DeliveryServicer:
     receiving = Receiving(mailboxes, trust, clock=runtime.clock, ids=runtime.ids, jitter=_jitter, metrics=metrics)
     return DeliveryServicer(

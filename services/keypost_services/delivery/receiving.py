@@ -22,6 +22,7 @@ from keypost_services.delivery.mailboxes import (
     ReceiverDisplacedError,
     position,
 )
+from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
     from keypost_services.delivery.mailboxes import Waiting, WakeUps
     from keypost_services.delivery.metrics import Metrics
-    from keypost_services.delivery.trust import Trust
+    from keypost_services.runtime.realm_trust import TrustKeeper
 
 LOOK_SECONDS = 30.0
 """After so long without a wake-up, spread by a quarter to either side, the mailbox is read all the same."""
@@ -83,7 +84,7 @@ class Receiving:
     def __init__(  # everything that a stream needs
         self,
         mailboxes: Mailboxes,
-        trust: Trust,
+        trust: TrustKeeper,
         *,
         clock: Clock,
         ids: Callable[[], str],
@@ -112,7 +113,7 @@ class Receiving:
             ServiceError: ABORTED with RECEIVER_DISPLACED; DIRECTORY_UNAVAILABLE; what ``acknowledgements`` raises.
             MailboxesUnavailableError: the mailboxes cannot be reached.
         """
-        mailbox_age = (await self._trust.current()).constants.mailbox_age
+        mailbox_age = (await realm_constants(self._trust)).mailbox_age
         stream = _Stream(self, device, Claim(device.address, self._ids()), mailbox_age)
         # At this replica at once, even if the device does not read on; at others by their wake-up.
         if (earlier := self._streams.get(device.address)) is not None:

@@ -15,15 +15,17 @@ from cachetools import LRUCache
 from keypost.clock import SECOND, Clock
 from keypost.errors import KeypostError
 from keypost.protocol.continuity import check_successor
-from keypost.protocol.errors import TokenRefusedError, UnknownRecordKeyError
-from keypost.protocol.key_info import Key, KeyRecord, read_key_info
 from keypost_services.delivery.errors import directory_unavailable, user_not_found
-from keypost_services.runtime.errors import ServiceError
+from keypost_services.delivery.trust import realm_constants
+from keypost_services.runtime.errors import ServiceError, SourceAwayError
+from keypost_services.runtime.records import read_record
 
 if TYPE_CHECKING:
     from keypost.keys.v1 import key_info_pb2
+    from keypost.protocol.key_info import KeyRecord
+    from keypost.protocol.realm_trust import Constants
     from keypost_services.delivery.metrics import Metrics
-    from keypost_services.delivery.trust import Trust
+    from keypost_services.runtime.realm_trust import TrustKeeper
 
 UNCONFIRMED_PAUSE = SECOND
 """After a revision that the CA does not confirm, that user's is not asked for again for so long."""
@@ -70,7 +72,7 @@ class Records:
     """
 
     def __init__(
-        self, source: KeyInfoSource, trust: Trust, clock: Clock, metrics: Metrics, *, most_users: int = 10_000
+        self, source: KeyInfoSource, trust: TrustKeeper, clock: Clock, metrics: Metrics, *, most_users: int = 10_000
     ) -> None:
         self._source = source
         self._trust = trust
@@ -152,53 +154,44 @@ class Records:
 
     async def _look_up(self, username: str, held: _Held, revision: int) -> KeyRecord:
         before = held.record
+        constants = await realm_constants(self._trust)
         try:
             key_info = await self._source.get_key_info(username, min_revision=revision)
-            record = await self._verified(key_info, username)
+            record = await read_record(key_info, trust=self._trust, username=username, now=self._clock())
             if held.record is not before and held.record is not None and record.revision < held.record.revision:
                 return held.record  # a later question was answered sooner: this answer was overtaken, not wrong
             if held.record is not None:
-                record = check_successor(held.record, record, (await self._trust.current()).constants)
+                record = check_successor(held.record, record, constants)
         except KeypostError as error:
             self._metrics.look_up(error.reason)
             raise user_not_found(username) if error.reason == NOT_FOUND else directory_unavailable() from error
+        except SourceAwayError as error:
+            raise directory_unavailable() from error
         self._metrics.look_up("OK")
         return record
 
-    async def _verified(self, key_info: key_info_pb2.KeyInfo, username: str) -> KeyRecord:
-        trust = await self._trust.current()
-        try:
-            return read_key_info(key_info, trust=trust, username=username, now=self._clock())
-        except UnknownRecordKeyError:
-            trust = await self._trust.newer()
-            return read_key_info(key_info, trust=trust, username=username, now=self._clock())
 
+class CallersRecords:
+    """The records of callers: the same ones.
 
-class CallerKeys:
-    """Looks up the keys that tokens name, in the same records."""
+    Args:
+        records: All records.
+        trust: The realm's trust.
+    """
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, trust: TrustKeeper) -> None:
         self._records = records
+        self._trust = trust
 
-    async def find_device_key(self, username: str, fingerprint: bytes) -> Key:
-        """Return the key with ``fingerprint`` (32 bytes) in the record of ``username``, whatever its state.
-
-        Raises:
-            TokenRefusedError: UNKNOWN_KEY: there is no such user or no such key; KEY_VOID: it was vouched for by a key
-                that was compromised.
-            ServiceError: DIRECTORY_UNAVAILABLE.
-        """
+    async def find_record(self, username: str, min_revision: int) -> KeyRecord | None:
+        """Return the record of a user, None if there is no such user; raises DIRECTORY_UNAVAILABLE."""
         try:
-            record = await self._records.current(username)
-            if record.find(fingerprint) is None:  # it may be newer than what is held
-                record = await self._records.at_least(username, record.revision + 1)
+            return await self._records.at_least(username, min_revision)
         except ServiceError as error:
             if error.reason == NOT_FOUND:
-                raise TokenRefusedError("UNKNOWN_KEY") from error
+                return None
             raise
-        key = record.find(fingerprint)
-        if key is None:
-            raise TokenRefusedError("UNKNOWN_KEY")
-        if record.is_void(key):
-            raise TokenRefusedError("KEY_VOID")
-        return key
+
+    async def constants(self) -> Constants:
+        """Return the realm's constants; raises DIRECTORY_UNAVAILABLE."""
+        return await realm_constants(self._trust)

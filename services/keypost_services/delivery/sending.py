@@ -23,6 +23,7 @@ from keypost_services.delivery.errors import (
     sender_is_not_caller,
 )
 from keypost_services.delivery.mailboxes import Acceptance, Mailboxes, MessageName, Outcome, Posting
+from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError, token_refused
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost_services.delivery.records import Records
-    from keypost_services.delivery.trust import Trust
+    from keypost_services.runtime.realm_trust import TrustKeeper
 
 SKEW = 5 * MINUTE
 """A key may expire between the sealing and here, and clocks differ: for so long both sets of devices are right."""
@@ -79,7 +80,7 @@ class Sending:
         clock: The time; accept_time comes from it.
     """
 
-    def __init__(self, mailboxes: Mailboxes, records: Records, trust: Trust, clock: Clock) -> None:
+    def __init__(self, mailboxes: Mailboxes, records: Records, trust: TrustKeeper, clock: Clock) -> None:
         self._mailboxes = mailboxes
         self._records = records
         self._trust = trust
@@ -177,7 +178,7 @@ class Sending:
         return [device for device in devices if device.address in known or device.address in good]
 
     async def _append(self, sealed: SealedEnvelope, devices: Collection[DeviceKey]) -> Stored:
-        constants = (await self._trust.current()).constants
+        constants = await realm_constants(self._trust)
         posting = Posting(
             name=_name(sealed),
             digest=digest_of(sealed),

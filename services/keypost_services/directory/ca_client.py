@@ -12,7 +12,8 @@ from keypost.ca.v1 import key_info_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceStub
 from keypost.transport.refusals import read_refusal
-from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError, SourceAwayError
+from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError
+from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -24,7 +25,7 @@ SERVICE = "ca"
 
 
 class CaClient:
-    """KeySource, TrustSource and EventSource over one channel.
+    """KeySource and EventSource, and the source of the trust statement, over one channel.
 
     Args:
         channel: To the CA's internal port, over mutual TLS.

@@ -12,9 +12,8 @@ from keypost.directory.v1.directory_service_pb2_grpc import (
     add_DirectoryServiceServicer_to_server,
     add_KeyEventServiceServicer_to_server,
 )
-from keypost_services.directory.bundle import read_root_keys
 from keypost_services.directory.ca_client import SERVICE, CaClient
-from keypost_services.directory.device_keys import DirectoryDeviceKeys
+from keypost_services.directory.device_keys import DirectoryRecords
 from keypost_services.directory.key_events.actions import Actions
 from keypost_services.directory.key_events.hub import EventHub
 from keypost_services.directory.key_events.standing import Standing
@@ -24,14 +23,16 @@ from keypost_services.directory.look_up.breaker import Breaker
 from keypost_services.directory.look_up.ca_tier import CaTier
 from keypost_services.directory.look_up.fetch import Fetch
 from keypost_services.directory.look_up.look_up import LookUp
-from keypost_services.directory.look_up.trust import TrustKeeper
 from keypost_services.directory.look_up.verifier import Verifier
 from keypost_services.directory.metrics import Metrics
 from keypost_services.directory.servicer import DirectoryServicer, KeyEventServicer
 from keypost_services.directory.store_guarded import GuardedStore
 from keypost_services.directory.store_process import ProcessStore
 from keypost_services.directory.store_redis import RedisStore
+from keypost_services.runtime.bundle import read_root_keys
 from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.device_keys import RecordedDeviceKeys
+from keypost_services.runtime.realm_trust import TrustKeeper
 from keypost_services.runtime.redis import redis_client
 from keypost_services.runtime.server import Parts, Runtime
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 DIRECTORY_SERVICE = "keypost.directory.v1.DirectoryService"
 KEY_EVENT_SERVICE = "keypost.directory.v1.KeyEventService"
-LEAST_TRUST_INTERVAL_MS = 1_000
 _MEGABYTE = 1_048_576
 
 
@@ -68,7 +68,7 @@ async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
         StartError: The bundle is missing or wrong.
     """
     settings = runtime.settings
-    root_keys = read_root_keys(settings.bundle, settings.realm)
+    root_keys = await asyncio.to_thread(read_root_keys, settings, settings.bundle)
     async with contextlib.AsyncExitStack() as stack:
         channel = await stack.enter_async_context(internal_channel(settings.ca, settings, SERVICE))
         seconds = settings.cache_timeout_ms / 1000
@@ -77,7 +77,7 @@ async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
         directory = build(runtime, CaClient(channel, timeout_ms=settings.ca_timeout_ms), redis, root_keys)
         stack.push_async_callback(directory.look_up.close)
         stack.push_async_callback(directory.trust.close)
-        await _enter(stack, directory.trust.keep_fresh(settings.trust_refresh_ms))
+        await _enter(stack, directory.trust.keep_fresh(settings.trust_refresh_ms / 1000))
         await _enter(stack, directory.watcher.run())
         await _wait_until_ready(runtime, directory)
         yield _parts(directory)
@@ -89,14 +89,13 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
     metrics = Metrics(runtime.metrics)
     told = _teller(runtime, metrics)
     trust = TrustKeeper(
-        ca,
+        ca.fetch_trust,
         clock,
         log,
-        metrics,
         realm=settings.realm,
         root_keys=root_keys,
-        least_interval_ms=LEAST_TRUST_INTERVAL_MS,
         on_change=told("trust"),
+        on_sequence=metrics.trust_sequence.set,
     )
     verifier = Verifier(trust, clock, log, metrics)
     process = ProcessStore(clock, most_bytes=settings.process_cache_megabytes * _MEGABYTE)
@@ -160,7 +159,7 @@ def _parts(directory: Directory) -> Parts:
             (DIRECTORY_SERVICE, add_DirectoryServiceServicer_to_server, servicer),
             (KEY_EVENT_SERVICE, add_KeyEventServiceServicer_to_server, events),
         ],
-        device_keys=DirectoryDeviceKeys(directory.look_up),
+        device_keys=RecordedDeviceKeys(DirectoryRecords(directory.look_up, directory.trust)),
     )
 
 

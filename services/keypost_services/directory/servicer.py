@@ -10,7 +10,7 @@ from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceServicer, KeyEventServiceServicer
 from keypost_services.directory import convert, errors
 from keypost_services.directory.key_events.hub import EventsForgottenError
-from keypost_services.directory.look_up.ports import SourceAwayError
+from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from keypost_services.directory.key_events.hub import EventHub
     from keypost_services.directory.key_events.standing import Standing
     from keypost_services.directory.look_up.look_up import LookUp
-    from keypost_services.directory.look_up.ports import Trust
     from keypost_services.directory.metrics import Metrics
+    from keypost_services.runtime.realm_trust import Trust
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -16,7 +16,8 @@ from keypost.errors import KeypostError
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.encoding import parse
 from keypost.protocol.errors import MalformedStatementError
-from keypost_services.directory.look_up.ports import SourceAwayError, StoreAwayError
+from keypost_services.directory.look_up.ports import StoreAwayError
+from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -125,7 +126,7 @@ class RedisStore:
     async def _read(self, username: str, value: bytes) -> KeyRecord | None:
         try:
             key_info = parse(key_info_pb2.KeyInfo, value[PREFIX_DIGITS:], "KeyInfo")
-            record = await self._verifier.read(key_info, username=username, source="redis")
+            record = await self._verifier.read(key_info, username=username)
             if value[:PREFIX_DIGITS] != _prefix(record.revision, record.this_update):
                 raise MalformedStatementError("the prefix is not the record's")
         except SourceAwayError:

@@ -43,6 +43,10 @@ class StartError(Exception):
     """A service cannot start; the message is the one line that its operator reads."""
 
 
+class SourceAwayError(Exception):
+    """A service that this one asks cannot be reached, did not answer in time, or not with what can be relied upon."""
+
+
 def invalid_field(field: str, why: str) -> ServiceError:
     """Return the refusal of a request because of one of its fields.
 

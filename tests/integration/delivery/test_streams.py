@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Device, Receiving
-from keypost_services.delivery.trust import Trust
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
+from keypost_services.runtime.realm_trust import TrustKeeper
 from support.clock import ManualClock
 from support.mailboxes import BOB, open_mailboxes, posting
 from support.realm import SimulatedRealm
@@ -58,7 +58,14 @@ async def receiving(mailboxes: Any, **options: Any) -> AsyncIterator[Outlet]:
     clock = ManualClock()
     realm = SimulatedRealm(clock=clock)
     log = structlog.wrap_logger(structlog.testing.CapturingLogger())
-    trust = Trust(Source(realm), realm.realm, [realm.root.public_key_der], clock, log)
+    trust = TrustKeeper(
+        Source(realm).get_realm_trust,
+        clock,
+        log,
+        realm=realm.realm,
+        root_keys=[realm.root.public_key_der],
+        on_change=lambda _: None,
+    )
     streams = Receiving(
         mailboxes,
         trust,

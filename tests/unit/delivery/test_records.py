@@ -14,12 +14,14 @@ from keypost.clock import HOUR, SECOND
 from keypost.errors import RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.errors import TokenRefusedError
+from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.delivery.metrics import Metrics
-from keypost_services.delivery.records import CallerKeys, Records
-from keypost_services.delivery.trust import Trust
+from keypost_services.delivery.records import CallersRecords, Records
+from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.realm_trust import TrustKeeper
 from support.clock import ManualClock
-from support.realm import SimulatedRealm
+from support.realm import SimulatedRealm, seeded_signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +38,10 @@ class Directory:
         self.gate = asyncio.Event()
         self.gate.set()
         self.away = False
+        self.sequence = 1
 
     async def get_realm_trust(self) -> SignedRealmTrust:
-        return self.realm.signed_trust()
+        return self.realm.signed_trust(self.sequence)
 
     async def get_key_info(self, username: str, *, min_revision: int = 0) -> key_info_pb2.KeyInfo:
         self.asked.append((username, min_revision))
@@ -57,10 +60,17 @@ class World:
         self.realm = SimulatedRealm(clock=self.clock)
         self.directory = Directory(self.realm)
         log = structlog.wrap_logger(structlog.testing.CapturingLogger())
-        trust = Trust(self.directory, self.realm.realm, [self.realm.root.public_key_der], self.clock, log)
+        self.trust = TrustKeeper(
+            self.directory.get_realm_trust,
+            self.clock,
+            log,
+            realm=self.realm.realm,
+            root_keys=[self.realm.root.public_key_der],
+            on_change=lambda _: None,
+        )
         self.registry = CollectorRegistry()
-        self.records = Records(self.directory, trust, self.clock, Metrics(self.registry), most_users=2)
-        self.keys = CallerKeys(self.records)
+        self.records = Records(self.directory, self.trust, self.clock, Metrics(self.registry), most_users=2)
+        self.keys = RecordedDeviceKeys(CallersRecords(self.records, self.trust))
 
 
 @pytest.fixture
@@ -179,7 +189,7 @@ async def test_two_records_of_one_revision_are_not_believed(world: World) -> Non
     bob = world.realm.enroll("bob")
     await world.records.current("bob")
     user = world.realm.user("bob")
-    user.keys = tuple(replace(key, state_time=key.state_time + 1) for key in user.keys)
+    user.keys = tuple(replace(key, state_time=key.state_time + 1, enter_time=key.enter_time + 1) for key in user.keys)
     world.clock.advance(HOUR)
     with pytest.raises(ServiceError) as raised:
         await world.records.current(bob.address.username)
@@ -234,3 +244,24 @@ async def test_a_key_that_a_compromised_one_vouched_for_is_void(world: World) ->
     with pytest.raises(TokenRefusedError) as raised:
         await world.keys.find_device_key("bob", tablet.fingerprint)
     assert raised.value.metadata["cause"] == "KEY_VOID"
+
+
+async def test_a_key_of_a_suite_that_the_realm_does_not_allow_is_refused(world: World) -> None:
+    weak = world.realm.enroll("bob", WEAK)
+    await world.keys.find_device_key("bob", weak.fingerprint)
+    world.realm.constants = replace(world.realm.constants, allowed_suites=(STRONG.id,))
+    world.clock.advance(2 * SECOND)
+    world.directory.sequence = 2
+    await world.trust.refresh()
+    with pytest.raises(TokenRefusedError) as raised:
+        await world.keys.find_device_key("bob", weak.fingerprint)
+    assert raised.value.metadata["cause"] == "SUITE_NOT_ALLOWED"
+
+
+async def test_without_trust_nothing_is_looked_up(world: World) -> None:
+    world.realm.enroll("bob")
+    world.realm.root = seeded_signer(9)
+    with pytest.raises(ServiceError) as raised:
+        await world.records.current("bob")
+    assert raised.value.reason == "DIRECTORY_UNAVAILABLE"
+    assert world.directory.asked == []

@@ -10,17 +10,19 @@ import pytest
 from keypost.clock import HOUR, MINUTE, SECOND
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.errors import TokenRefusedError
-from keypost_services.directory.device_keys import DirectoryDeviceKeys
+from keypost.protocol.suites import STRONG, WEAK
+from keypost_services.directory.device_keys import DirectoryRecords
 from keypost_services.directory.key_events.standing import Standing
 from keypost_services.directory.look_up.arrow import Arrow
 from keypost_services.directory.look_up.breaker import Breaker
 from keypost_services.directory.look_up.ca_tier import CaTier
 from keypost_services.directory.look_up.fetch import Fetch
 from keypost_services.directory.look_up.look_up import LookUp
-from keypost_services.directory.look_up.ports import Failure, SourceAwayError
+from keypost_services.directory.look_up.ports import Failure
 from keypost_services.directory.look_up.verifier import Verifier
 from keypost_services.directory.store_process import ProcessStore
-from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.device_keys import RecordedDeviceKeys
+from keypost_services.runtime.errors import ServiceError, SourceAwayError
 from support.clock import ManualClock
 from support.directory import Ears, FixedTrust, new_metrics, silent_log
 from support.realm import SimulatedRealm, seeded_signer
@@ -88,6 +90,10 @@ class Bench:
             negative_ms=5_000,
             unconfirmed_ms=1_000,
         )
+
+    @property
+    def keys(self) -> RecordedDeviceKeys:
+        return RecordedDeviceKeys(DirectoryRecords(self.look_up, self.trust))
 
     async def find(self, username: str, min_revision: int = 0) -> int | Failure:
         """Return the revision that is found, or why none is."""
@@ -452,19 +458,19 @@ async def test_closing_ends_what_is_under_way(bench: Bench) -> None:
 class TestDeviceKeys:
     async def test_a_key_in_the_record_is_found(self, bench: Bench) -> None:
         pair = bench.realm.enroll("alice")
-        key = await DirectoryDeviceKeys(bench.look_up).find_device_key("alice", pair.fingerprint)
+        key = await bench.keys.find_device_key("alice", pair.fingerprint)
         assert key.public_key_der == pair.public_key_der
 
     async def test_a_key_newer_than_the_record_is_asked_for(self, bench: Bench) -> None:
         pair = bench.realm.enroll("alice")
         await bench.find("alice")
         new = bench.realm.renew(pair)
-        key = await DirectoryDeviceKeys(bench.look_up).find_device_key("alice", new.fingerprint)
+        key = await bench.keys.find_device_key("alice", new.fingerprint)
         assert key.fingerprint == new.fingerprint
 
     async def test_unknown_keys_do_not_make_everybody_ask_the_ca(self, bench: Bench) -> None:
         bench.realm.enroll("alice")
-        keys = DirectoryDeviceKeys(bench.look_up)
+        keys = bench.keys
         for number in range(20):
             with pytest.raises(TokenRefusedError) as refused:
                 await keys.find_device_key("alice", bytes([number] * 32))
@@ -474,13 +480,13 @@ class TestDeviceKeys:
 
     async def test_a_user_who_does_not_exist_looks_like_an_unknown_key(self, bench: Bench) -> None:
         with pytest.raises(TokenRefusedError) as refused:
-            await DirectoryDeviceKeys(bench.look_up).find_device_key("nobody", b"x" * 32)
+            await bench.keys.find_device_key("nobody", b"x" * 32)
         assert refused.value.metadata == {"cause": "UNKNOWN_KEY"}
 
     async def test_with_nothing_fresh_and_the_ca_away_nobody_is_refused_for_good(self, bench: Bench) -> None:
         bench.ca.is_away = True
         with pytest.raises(ServiceError) as refused:
-            await DirectoryDeviceKeys(bench.look_up).find_device_key("alice", b"x" * 32)
+            await bench.keys.find_device_key("alice", b"x" * 32)
         assert refused.value.reason == "CA_UNAVAILABLE"
 
     async def test_a_key_that_descends_from_a_compromised_one_is_void(self, bench: Bench) -> None:
@@ -491,5 +497,14 @@ class TestDeviceKeys:
         bench.clock.advance(MINUTE)
         bench.realm.revoke(pair, key_info_pb2.REVOCATION_REASON_COMPROMISED, since=stolen_time)
         with pytest.raises(TokenRefusedError) as refused:
-            await DirectoryDeviceKeys(bench.look_up).find_device_key("alice", intruder.fingerprint)
+            await bench.keys.find_device_key("alice", intruder.fingerprint)
         assert refused.value.metadata == {"cause": "KEY_VOID"}
+
+    async def test_a_key_of_a_suite_that_the_realm_does_not_allow_is_refused(self, bench: Bench) -> None:
+        weak, strong = bench.realm.enroll("alice", WEAK), bench.realm.enroll("bob")
+        assert (await bench.keys.find_device_key("alice", weak.fingerprint)).suite is WEAK
+        bench.trust.allow(STRONG)
+        with pytest.raises(TokenRefusedError) as refused:
+            await bench.keys.find_device_key("alice", weak.fingerprint)
+        assert refused.value.metadata == {"cause": "SUITE_NOT_ALLOWED"}
+        await bench.keys.find_device_key("bob", strong.fingerprint)

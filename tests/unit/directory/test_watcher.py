@@ -12,7 +12,8 @@ from keypost_services.directory.key_events.actions import Actions
 from keypost_services.directory.key_events.hub import EventHub
 from keypost_services.directory.key_events.standing import Standing
 from keypost_services.directory.key_events.watcher import Watcher
-from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError, SourceAwayError
+from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError
+from keypost_services.runtime.errors import SourceAwayError
 from support.clock import START, ManualClock
 from support.directory import Ears, new_metrics, silent_log
 

@@ -6,7 +6,8 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError, SourceAwayError
+from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError
+from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,8 +9,8 @@ from keypost.protocol.errors import RecordRegressedError
 
 if TYPE_CHECKING:
     from keypost.protocol.key_info import KeyRecord
-    from keypost_services.directory.look_up.ports import Trust
     from keypost_services.directory.store_process import ProcessStore
+    from keypost_services.runtime.realm_trust import Trust
 
 
 class Arrow:

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from keypost.errors import KeypostError
-from keypost_services.directory.look_up.ports import Failure, Outcome, SourceAwayError
+from keypost_services.directory.look_up.ports import Failure, Outcome
+from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,7 @@ class CaTier:
             if key_info is None:
                 self._arrow.accept_absence(username)
                 return Failure.NOT_FOUND
-            record = await self._verifier.read(key_info, username=username, source=SOURCE)
+            record = await self._verifier.read(key_info, username=username)
             self._arrow.accept(record)
         except SourceAwayError:
             return Failure.UNAVAILABLE

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.errors import KeypostError
-from keypost_services.directory.look_up.ports import Failure, Outcome, SourceAwayError
+from keypost_services.directory.look_up.ports import Failure, Outcome
+from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

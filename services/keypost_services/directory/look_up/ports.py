@@ -11,8 +11,7 @@ from keypost.protocol.key_info import KeyRecord
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
-    from keypost.protocol.realm_trust import RealmTrust
+    from keypost.keys.v1 import key_info_pb2
 
 
 class Failure(Enum):
@@ -23,10 +22,6 @@ class Failure(Enum):
 
 
 Outcome: TypeAlias = KeyRecord | Failure
-
-
-class SourceAwayError(Exception):
-    """The CA cannot be reached, or did not answer in time."""
 
 
 class SequenceAheadError(Exception):
@@ -117,17 +112,6 @@ class KeySource(Protocol):
         """
 
 
-class TrustSource(Protocol):
-    """Where the realm's trust statement comes from. It is not verified yet."""
-
-    async def fetch_trust(self) -> realm_trust_pb2.SignedRealmTrust:
-        """Return the current statement.
-
-        Raises:
-            SourceAwayError: the CA does not answer.
-        """
-
-
 class EventSource(Protocol):
     """The CA's key events."""
 
@@ -138,17 +122,3 @@ class EventSource(Protocol):
             SourceAwayError: the stream broke.
             SequenceAheadError: the CA has not come that far.
         """
-
-
-class Trust(Protocol):
-    """The realm's trust as verification needs it."""
-
-    def current(self) -> RealmTrust:
-        """Return the newest statement seen.
-
-        Raises:
-            SourceAwayError: none is known, or it has expired.
-        """
-
-    async def refresh(self) -> None:
-        """Fetch it anew, unless that was done a moment ago; failures are logged and change nothing."""

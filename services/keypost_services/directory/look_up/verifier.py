@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.clock import HOUR
-from keypost.protocol.errors import UnknownRecordKeyError
-from keypost.protocol.key_info import read_key_info
 from keypost.protocol.realm_trust import CLOCK_SKEW
-from keypost_services.directory.look_up.ports import SourceAwayError
+from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.records import read_record
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from keypost.errors import KeypostError
     from keypost.keys.v1 import key_info_pb2
     from keypost.protocol.key_info import KeyRecord
-    from keypost_services.directory.look_up.ports import Trust
     from keypost_services.directory.metrics import Metrics
+    from keypost_services.runtime.realm_trust import Trust
 
 
 class Verifier:
@@ -37,26 +36,18 @@ class Verifier:
         self._log = log
         self._metrics = metrics
 
-    async def read(self, key_info: key_info_pb2.KeyInfo, *, username: str, source: str) -> KeyRecord:
+    async def read(self, key_info: key_info_pb2.KeyInfo, *, username: str) -> KeyRecord:
         """Return the verified record in ``key_info``.
-
-        A record key that is unknown makes the realm's trust be fetched anew, once.
 
         Args:
             key_info: As received.
             username: The user that was asked for.
-            source: Where it comes from, for the log: ``redis`` or ``ca``.
 
         Raises:
             SourceAwayError: the realm's trust is not known.
             ProtocolError: what :func:`keypost.protocol.key_info.read_key_info` raises.
         """
-        try:
-            return self._read(key_info, username)
-        except UnknownRecordKeyError:
-            self._log.info("unknown record key", username=username, source=source)
-            await self._trust.refresh()
-        return self._read(key_info, username)
+        return await read_record(key_info, trust=self._trust, username=username, now=self._clock())
 
     def refused(self, error: KeypostError, *, username: str, source: str) -> None:
         """Note that what ``source`` gave for ``username`` is not believed."""
@@ -70,6 +61,3 @@ class Verifier:
             return self._trust.current().constants.record_lifetime + CLOCK_SKEW
         except SourceAwayError:
             return HOUR + CLOCK_SKEW
-
-    def _read(self, key_info: key_info_pb2.KeyInfo, username: str) -> KeyRecord:
-        return read_key_info(key_info, trust=self._trust.current(), username=username, now=self._clock())

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keypost.clock import DAY
-from keypost_services.directory.look_up.ports import SourceAwayError
-from keypost_services.directory.look_up.trust import TrustKeeper
+from keypost.errors import UnreachableError
+from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.realm_trust import TrustKeeper
 from support.clock import ManualClock
-from support.directory import Ears, new_metrics, silent_log
+from support.directory import Ears, silent_log
 from support.realm import REALM, SimulatedRealm, seeded_signer
 
 if TYPE_CHECKING:
@@ -17,17 +18,18 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Serves the statement that the test puts here; None: the CA is away."""
+    """Serves the statement that the test puts here; None: whoever is asked is away."""
 
     def __init__(self, signed: realm_trust_pb2.SignedRealmTrust | None) -> None:
         self.signed = signed
         self.asked = 0
+        self.error: Exception = SourceAwayError("away")
 
     async def fetch_trust(self) -> realm_trust_pb2.SignedRealmTrust:
         self.asked += 1
         await asyncio.sleep(0)
         if self.signed is None:
-            raise SourceAwayError("away")
+            raise self.error
         return self.signed
 
 
@@ -37,15 +39,15 @@ class Bench:
         self.realm = SimulatedRealm(self.clock)
         self.source = Source(self.realm.signed_trust())
         self.ears = Ears()
+        self.sequences: list[int] = []
         self.trust = TrustKeeper(
-            self.source,
+            self.source.fetch_trust,
             self.clock,
             silent_log(),
-            new_metrics(),
             realm=REALM,
             root_keys=[self.realm.root.public_key_der],
-            least_interval_ms=1_000,
             on_change=self.ears,
+            on_sequence=self.sequences.append,
         )
 
     async def refresh(self, **changes: Any) -> None:
@@ -72,6 +74,7 @@ async def test_a_newer_statement_replaces_an_older(bench: Bench) -> None:
     await bench.trust.refresh()
     await bench.refresh(sequence=2)
     assert bench.trust.current().sequence == 2
+    assert bench.sequences == [1, 2]
 
 
 async def test_the_sequence_never_goes_back(bench: Bench) -> None:
@@ -85,7 +88,7 @@ async def test_a_statement_by_another_root_is_refused(bench: Bench) -> None:
     await bench.refresh()
     with pytest.raises(SourceAwayError):
         bench.trust.current()
-    assert bench.ears.heard == ["the CA's trust statement is refused: REALM_TRUST_REFUSED"]
+    assert bench.ears.heard == ["the realm's trust statement is refused: REALM_TRUST_REFUSED"]
 
 
 async def test_a_statement_of_another_realm_is_refused(bench: Bench) -> None:
@@ -101,7 +104,7 @@ async def test_a_statement_that_has_expired_is_trusted_no_longer(bench: Bench) -
         bench.trust.current()
 
 
-async def test_with_the_ca_away_what_is_known_goes_on(bench: Bench) -> None:
+async def test_with_the_source_away_what_is_known_goes_on(bench: Bench) -> None:
     await bench.trust.refresh()
     bench.source.signed = None
     bench.clock.advance(1_000)
@@ -110,13 +113,14 @@ async def test_with_the_ca_away_what_is_known_goes_on(bench: Bench) -> None:
     assert bench.ears.heard == [None, None]
 
 
-async def test_with_the_ca_away_from_the_start_it_says_so(bench: Bench) -> None:
-    bench.source.signed = None
+@pytest.mark.parametrize("error", [SourceAwayError("away"), UnreachableError("away")])
+async def test_with_the_source_away_from_the_start_it_says_so(bench: Bench, error: Exception) -> None:
+    bench.source.signed, bench.source.error = None, error
     await bench.trust.refresh()
     assert bench.ears.heard == ["away"]
 
 
-async def test_however_many_unknown_keys_are_seen_the_ca_is_asked_once_a_while(bench: Bench) -> None:
+async def test_however_many_unknown_keys_are_seen_it_is_asked_for_once_a_while(bench: Bench) -> None:
     await asyncio.gather(*(bench.trust.refresh() for _ in range(50)))
     await bench.trust.refresh()
     assert bench.source.asked == 1
@@ -126,10 +130,31 @@ async def test_however_many_unknown_keys_are_seen_the_ca_is_asked_once_a_while(b
 
 
 async def test_it_is_kept_fresh(bench: Bench) -> None:
-    task = asyncio.create_task(bench.trust.keep_fresh(1))
+    task = asyncio.create_task(bench.trust.keep_fresh(0.001))
     async with asyncio.timeout(5):
         while bench.source.asked < 3:  # noqa: ASYNC110  # the source is no event
             await asyncio.sleep(0.001)
     task.cancel()
     await asyncio.wait([task])
     await bench.trust.close()
+
+
+async def test_whoever_must_rely_on_it_asks_for_it_and_not_all_the_time(bench: Bench) -> None:
+    true, bench.source.signed = bench.source.signed, None
+    for _ in range(3):
+        with pytest.raises(SourceAwayError):
+            await bench.trust.reliable()
+    assert bench.source.asked == 1
+    bench.source.signed = true
+    bench.clock.advance(1_000)
+    assert {trust.sequence for trust in await asyncio.gather(*(bench.trust.reliable() for _ in range(9)))} == {1}
+    assert (await bench.trust.reliable()).sequence == 1
+    assert bench.source.asked == 2
+
+
+async def test_the_question_goes_on_if_who_asked_first_goes_away(bench: Bench) -> None:
+    first, second = asyncio.ensure_future(bench.trust.reliable()), asyncio.ensure_future(bench.trust.reliable())
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).sequence == 1
+    assert bench.source.asked == 1

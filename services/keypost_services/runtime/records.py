@@ -1,0 +1,31 @@
+"""The one way by which a record enters a service: verified, wherever it comes from."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from keypost.protocol.errors import UnknownRecordKeyError
+from keypost.protocol.key_info import read_key_info
+
+if TYPE_CHECKING:
+    from keypost.keys.v1 import key_info_pb2
+    from keypost.protocol.key_info import KeyRecord
+    from keypost_services.runtime.realm_trust import Trust
+
+
+async def read_record(key_info: key_info_pb2.KeyInfo, *, trust: Trust, username: str, now: int) -> KeyRecord:
+    """Return the verified record in ``key_info``.
+
+    A record key that is unknown makes the realm's trust be fetched anew, once. A record may have a thousand signatures
+    to verify, so that happens in a thread: others' calls go on meanwhile.
+
+    Raises:
+        SourceAwayError: the realm's trust is not known.
+        ProtocolError: what :func:`keypost.protocol.key_info.read_key_info` raises.
+    """
+    try:
+        return await asyncio.to_thread(read_key_info, key_info, trust=trust.current(), username=username, now=now)
+    except UnknownRecordKeyError:
+        await trust.refresh()
+    return await asyncio.to_thread(read_key_info, key_info, trust=trust.current(), username=username, now=now)
