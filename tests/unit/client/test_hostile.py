@@ -14,12 +14,14 @@ import pytest
 from keypost.client.look_ups import AT_ONCE, LookUps
 from keypost.client.opening import Fate
 from keypost.client.receiving import Arrival
+from keypost.client.storing import to_session, to_signed_extension, to_stored_session
 from keypost.clock import DAY, HOUR, MINUTE
 from keypost.delivery.v1 import delivery_service_pb2 as delivery_pb
 from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.errors import RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2
-from keypost.keystore.values import OutgoingMessage
+from keypost.keystore.values import OutgoingMessage, StoredStatement
+from keypost.protocol.extension import Session
 from keypost.protocol.key_info import Key
 from keypost.protocol.key_requests import read_key_request
 from support.simulation import failing
@@ -589,6 +591,43 @@ async def test_a_second_statement_for_a_session_is_refused(alice: Any, bob: Any)
 
 def _key_id(opened: Any) -> bytes:
     return opened.sessions.newest(("alice", "bob"))[0].key_id  # type: ignore[no-any-return]
+
+
+async def test_a_session_that_this_device_never_made_is_not_taken_for_its_own(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    await bob.client.send("alice", "a session of Bob's")
+    await alice.inbox()
+
+    def invent(store: Any) -> None:
+        [known] = store.sessions.newest(("alice", "bob"))
+        session = to_session(known, "example.org")
+        made = Session.create(
+            "example.org", ("alice", "bob"), session.suite, session.creator, services.realm.clock(), bytes(32)
+        )
+        store.sessions.add(to_stored_session(made))
+        real = store.sessions.newest
+
+        def newest(conversation: Any, limit: int = 32) -> Any:
+            return tuple(row for row in real(conversation, limit) if row.key_id == made.key_id)
+
+        store.sessions.newest = newest
+        statement = store.sessions.statement
+        offered = to_signed_extension(*_parts_of(statement(("alice", "bob"), known.key_id, known.creator)))
+        forged = replace(offered.extension, key_id=made.key_id, session_create_time=made.create_time)
+        store.sessions.add_statement(
+            ("alice", "bob"), made.key_id, StoredStatement(known.creator, forged.to_bytes(), offered.signature)
+        )
+
+    await alice.client._parts.context.store.run(invent)
+    answer = await alice.client.send("bob", "under a key of Alice's choice")
+    assert not answer.new_session
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["SECOND_STATEMENT"]
+
+
+def _parts_of(stored: StoredStatement) -> tuple[bytes, bytes]:
+    return stored.extension, stored.signature
 
 
 async def test_a_stream_that_breaks_is_opened_again(alice: Any, bob: Any, services: Services) -> None:

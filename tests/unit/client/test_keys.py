@@ -327,12 +327,14 @@ async def test_an_expired_key_can_still_be_renewed_and_does_nothing_else(
     with pytest.raises(RefusedError, match="TOKEN_REFUSED"):
         await manual.client.send("alice", "no")
     with pytest.raises(NoUsableDeviceError):
-        await alice.client.send("bob", "nobody could read it")
+        await alice.client.send("bob", "it waits in the outbox for a key that can read it")
+    assert alice.reasons("waiting") == ["NO_USABLE_DEVICE"]
     assert alice.numbers("renewal") == [1, 2, 3, 4, 5, 6, 7, 8]
     await manual.client.renew()
     clock.advance(HOUR)
     await alice.client.send("bob", "now")
-    assert [message.text for message in await manual.inbox()] == ["now"]
+    texts = [message.text for message in await manual.inbox()]
+    assert texts == ["it waits in the outbox for a key that can read it", "now"]
 
 
 async def test_a_successor_that_this_device_did_not_ask_for_stops_it_for_good(
@@ -564,3 +566,105 @@ async def test_each_side_of_a_negotiation_verifies_the_other_by_its_own_step(
     assert seen == []
     await bob.inbox()
     assert seen == ["alice"]
+
+
+async def test_that_the_key_was_replaced_stops_the_device_for_good(
+    alice: Any, services: Services, open_client: Any
+) -> None:
+    services.faults["Renew"] = [failing(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REPLACED")]
+    with pytest.raises(DeviceKeyStolenError):
+        await alice.client.renew()
+    await alice.client.close()
+    again = await open_client("alice", bundle=None)
+    with pytest.raises(DeviceKeyStolenError):
+        await again.client.send("bob", "x")
+
+
+async def test_a_successor_that_has_ended_since_shows_a_theft_too(alice: Any, services: Services) -> None:
+    stolen = services.realm.renew(alice.client._parts.identity.current)
+    services.realm.revoke(stolen)
+    with pytest.raises(DeviceKeyStolenError):
+        await alice.client._parts.records.learn("alice", services.realm.key_info("alice"))
+
+
+async def test_a_renewal_whose_answer_was_lost_is_no_theft(alice: Any, services: Services) -> None:
+    services.lost_answers["Renew"] = 5
+    with pytest.raises(UnreachableError):
+        await alice.client.renew()
+    record = await alice.client._parts.records.learn("alice", services.realm.key_info("alice"))
+    assert len(record.keys) == 2
+    await alice.client.renew()
+    assert (await alice.client.devices()).revision == 2
+
+
+async def test_an_approval_by_the_own_key_is_no_theft(alice: Any, services: Services) -> None:
+    services.realm.approve(alice.client._parts.identity.current)
+    await alice.client._parts.records.learn("alice", services.realm.key_info("alice"))
+    await alice.client.renew()
+    assert len((await alice.client.devices()).good_keys(services.realm.clock())) == 2
+
+
+async def test_the_end_of_a_key_is_reckoned_by_the_clock_of_the_ca(
+    open_client: Any, services: Services, clock: ManualClock
+) -> None:
+    carol = await open_client("carol", clock=lambda: clock() + 4 * MINUTE)
+    await carol.client.enroll("carol")
+    await carol.client.renew()
+    assert {key.expire_time for key in services.realm.users["carol"].keys} == {clock() + 90 * DAY}
+
+
+async def test_a_message_stays_in_the_outbox_unless_it_was_refused_itself(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    async def unexpected(context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a proxy says so")
+
+    services.faults["Send"] = [unexpected]
+    with pytest.raises(RefusedError, match="unexpected"):
+        await alice.client.send("bob", "one")
+    assert alice.reasons("waiting") == ["UNEXPECTED_ANSWER"]
+    services.faults["Send"] = [unexpected]
+    with pytest.raises(RefusedError):
+        await alice.client.send("bob", "never taken: the first one still waits")
+    await bob.client.renew()
+    real = services.realm.key_info
+
+    def of_the_past(name: str, **changes: Any) -> Any:
+        return real(name, **({"next_update": clock()} if name == "bob" else changes))
+
+    services.realm.key_info = of_the_past  # type: ignore[method-assign]
+    with pytest.raises(RecordExpiredError):
+        await alice.client.send("bob", "not taken either")
+    services.realm.key_info = real  # type: ignore[method-assign]
+    sent = await alice.client.send("bob", "two")
+    assert sent.counter == 2
+    assert [message.text for message in await bob.inbox()] == ["one", "two"]
+
+
+async def test_a_message_that_was_refused_is_not_kept(alice: Any, bob: Any, services: Services) -> None:
+    services.faults["Send"] = [failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL")]
+    with pytest.raises(RefusedError):
+        await alice.client.send("bob", "one")
+    assert alice.reasons("waiting") == []
+    await alice.client.send("bob", "two")
+    assert [message.text for message in await bob.inbox()] == ["two"]
+
+
+async def test_a_key_of_the_peer_that_expires_makes_a_new_session(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    realm = services.realm
+    pair = realm.new_pair(realm.new_address("bob"))
+    own = bob.client._parts.identity.current
+    short = realm.signed_request(pair, pb.KEY_REQUEST_KIND_APPROVE, own, expire_time=clock() + 30 * MINUTE)
+    realm.record(short)
+    await bob.client.keys("bob")
+    first = await bob.client.send("alice", "a session of Bob's")
+    await alice.inbox()
+    answer = await alice.client.send("bob", "sealed to two devices")
+    assert answer.key_id == first.key_id
+    clock.advance(31 * MINUTE)
+    later = await alice.client.send("bob", "sealed to one device")
+    assert later.new_session
+    assert len(services.requests["Send"][-1].envelope.key_extension.sealed_keys) == 1
+    assert [message.text for message in await bob.inbox()] == ["sealed to two devices", "sealed to one device"]

@@ -192,8 +192,9 @@ class Client:
     async def send(self, username: str, body: str | bytes, *, media_type: str | None = None) -> Sent:
         """Send a message to all devices of a user (steps 2 to 7), after all earlier ones to that user.
 
-        When the outcome is not known (UnreachableError, a retriable RefusedError) the message stays in the outbox
-        and goes out before the next one to that user: do not send it again. So it is when the call is cancelled.
+        When the outcome is not known, or may be another later (no answer, keys that changed on the way), the message
+        stays in the outbox and goes out before the next one to that user: do not send it again. An event of kind
+        ``waiting`` with its ``message_id`` says so. So it is, without an event, when the call is cancelled.
 
         Args:
             username: The recipient.

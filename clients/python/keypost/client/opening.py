@@ -17,7 +17,7 @@ from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.keystore.values import Evidence, InboxMessage, StoredFile, WaitingEnvelope
 from keypost.protocol import negotiation as steps
 from keypost.protocol.continuity import Pins
-from keypost.protocol.errors import ContentRefusedError, NotForThisDeviceError, ProtocolError
+from keypost.protocol.errors import ContentRefusedError, NotForThisDeviceError, ProtocolError, SecondStatementError
 from keypost.protocol.sessions import check_same_session, check_statement
 from keypost.protocol.steps import Step, negotiation_step
 from keypost.protocol.validity import Policy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from keypost.delivery.v1 import envelope_pb2 as pb
     from keypost.keystore.port import KeyStore
     from keypost.protocol.envelope import SealedEnvelope
-    from keypost.protocol.extension import Session
+    from keypost.protocol.extension import DeviceKey, Session
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.realm_trust import RealmTrust
@@ -222,6 +222,8 @@ def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: 
     known = store.sessions.statement(extension.conversation, extension.key_id, extension.signer.address)
     if check_statement(known.extension if known else None, signed.statement) and kept is not None:
         return to_session(kept, opening.trust.realm)
+    if kept is None and _is_of_this_device(opening, extension.creator):
+        raise SecondStatementError("the message names this device as the creator of a session that it never made")
     pair = next((p for p in map(opening.ring.find, (k.fingerprint for k in sealed.sealed_keys)) if p), None)
     if pair is None:
         raise NotForThisDeviceError("the message has no session key sealed to this device's key")
@@ -236,6 +238,10 @@ def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: 
     if kept is not None:
         check_same_session(to_session(kept, opening.trust.realm), session)
     return session
+
+
+def _is_of_this_device(opening: Opening, creator: DeviceKey) -> bool:
+    return creator.address == opening.me or opening.ring.find(creator.fingerprint) is not None
 
 
 def _keep_session(store: KeyStore, sealed: SealedEnvelope, session: Session) -> None:

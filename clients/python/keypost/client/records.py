@@ -23,7 +23,7 @@ from keypost.protocol.errors import (
     UnknownRecordKeyError,
 )
 from keypost.protocol.identifiers import check_username
-from keypost.protocol.key_info import KeyRecord, restore_key_info
+from keypost.protocol.key_info import SUPERSEDED, KeyRecord, restore_key_info
 from keypost.protocol.negotiation import step_2_obtain_recipient_key_info
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from keypost.client.identity import Identity
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.protocol.realm_trust import RealmTrust
     from keypost.transport.directory_client import DirectoryClient
 
@@ -177,7 +179,7 @@ class Records:
             note = await self._context.store.run(lambda store: store.profile.note(STOLEN))
             self._stolen = note is not None
         if self._stolen:
-            raise stolen()
+            raise _stolen_error()
 
     def known(self) -> tuple[KeyRecord, ...]:
         """Return the records in memory."""
@@ -236,12 +238,18 @@ class Records:
         ring = self._identity.ring
         if ring.address is None or ring.current is None or record.username != ring.address.username:
             return
-        mine = {pair.fingerprint for pair in (ring.current, ring.pending) if pair is not None}
-        for key in record.keys:
-            if key.address == ring.address and key.is_good and key.fingerprint not in mine:
-                self._stolen = True
-                await self._context.store.run(_note_stolen, key.fingerprint)
-                raise stolen()
+        if (name := _foreign_successor(record, ring.address, ring.current, ring.pending)) is not None:
+            raise await self.stop(name)
+
+    async def stop(self, fingerprint: bytes) -> DeviceKeyStolenError:
+        """Stop this device for good, across restarts, and return the error that says so.
+
+        Args:
+            fingerprint: The key that shows it, 32 bytes.
+        """
+        self._stolen = True
+        await self._context.store.run(_note_stolen, fingerprint)
+        return _stolen_error()
 
     async def _keep(self, record: KeyRecord, pins: Pins) -> None:
         stored = StoredRecord(
@@ -277,6 +285,23 @@ class Records:
         self._context.tell("error", error.reason, str(error), username=username)
 
 
+def _foreign_successor(
+    record: KeyRecord, me: Address, current: DeviceKeyPair, pending: DeviceKeyPair | None
+) -> bytes | None:
+    """Return the key that shows that somebody else renewed this device's, if one does."""
+    mine = {pair.fingerprint for pair in (current, pending) if pair is not None}
+    for key in record.keys:
+        if key.address == me and key.is_good and key.fingerprint not in mine:
+            return key.fingerprint
+    own = record.find(current.fingerprint)
+    if own is None or own.state != SUPERSEDED:
+        return None
+    # The successor is not good any more, or not shown: it has to be the one that this device asked for.
+    asked_for = None if pending is None else record.find(pending.fingerprint)
+    is_ours = asked_for is not None and asked_for.request.parent_fingerprint == own.fingerprint
+    return None if is_ours else own.fingerprint
+
+
 def _restore(stored: StoredRecord) -> KeyRecord:
     """Return a record from the store: it was verified when it came in, and the store is sealed."""
     return restore_key_info(parse(pb.KeyInfo, stored.key_info, "KeyInfo"))
@@ -286,7 +311,7 @@ def _note_stolen(store: KeyStore, fingerprint: bytes) -> None:
     store.profile.set_note(STOLEN, fingerprint)
 
 
-def stolen() -> DeviceKeyStolenError:
+def _stolen_error() -> DeviceKeyStolenError:
     """Return the error that stops this device."""
     return DeviceKeyStolenError(
         "somebody else renewed this device's key: this device has stopped; tell your administrator, and have the "

@@ -15,7 +15,6 @@ from keypost.client.key_requests import (
     generate,
     write_pending,
 )
-from keypost.client.records import stolen
 from keypost.clock import MINUTE
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
@@ -134,7 +133,7 @@ class Renewing:
                 key_info = await self._ca.renew(signed)
             except RefusedError as refused:
                 if refused.reason == KEY_REPLACED:
-                    raise stolen() from refused
+                    raise await self._records.stop(old.fingerprint) from refused
                 if refused.reason not in BEGIN_ANEW or not last:
                     raise
                 continue

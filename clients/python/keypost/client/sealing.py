@@ -24,7 +24,7 @@ from keypost.protocol.envelope import MOST_ENVELOPE_BYTES, Header
 from keypost.protocol.extension import DeviceKey, Session, SignedExtension
 from keypost.protocol.identifiers import conversation_of
 from keypost.protocol.rsa import counted
-from keypost.protocol.sessions import Situation, choose_session, next_create_time
+from keypost.protocol.sessions import Candidate, Situation, choose_session, next_create_time
 from keypost.protocol.steps import Step, negotiation_step
 from keypost.protocol.suites import NONCE_BYTES
 from keypost.protocol.validity import Policy, check_can_act, check_suite
@@ -152,7 +152,8 @@ def _session(
     )
     chosen = None
     if not sealing.new_session:
-        chosen = choose_session(candidates(store, sealing.conversation, sealing.trust.realm), situation)
+        known = candidates(store, sealing.conversation, sealing.trust.realm)
+        chosen = choose_session((one for one in known if _may_answer_under(store, one, recipients)), situation)
     if chosen is None:
         session = _negotiate(store, sealing, log)
         return (session, *_offer(store, sealing, session, recipients, log), True)
@@ -161,6 +162,18 @@ def _session(
         return chosen.session, to_signed_extension(own.extension, own.signature), to_sealed_keys(own), False
     # Answering under the peer's session key: the own statement about it is signed once.
     return (chosen.session, *_offer(store, sealing, chosen.session, recipients, log), False)
+
+
+def _may_answer_under(store: KeyStore, candidate: Candidate, recipients: Sequence[Key]) -> bool:
+    """Return whether the own statement about a session, if there is one, names exactly whom to seal to now.
+
+    A key may have expired since without a new revision; a second statement for the session would be refused.
+    """
+    own = store.sessions.own_extension(candidate.session.conversation, candidate.session.key_id)
+    if own is None:
+        return True
+    named = to_signed_extension(own.extension, own.signature).extension.recipient_devices
+    return set(named) == {DeviceKey.of(key) for key in recipients}
 
 
 def _negotiate(store: KeyStore, sealing: Sealing, log: _Log) -> Session:

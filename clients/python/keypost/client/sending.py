@@ -12,7 +12,7 @@ from keypost.client.key_requests import warn_if_weak
 from keypost.client.locks import Locks
 from keypost.client.results import Sent
 from keypost.client.sealing import Sealing, new_message_id, seal
-from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
 from keypost.keystore.values import OutgoingMessage
 from keypost.protocol.identifiers import conversation_of
 from keypost.protocol.validity import check_can_act
@@ -36,6 +36,10 @@ ROUNDS = 6
 LARGEST_BODY = 224 * 1024
 """Bytes; leaves room in an envelope for padding and for sealed keys."""
 STALE_KEYS = "STALE_KEYS"
+REFUSALS = frozenset(
+    {"INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND", "MAILBOX_FULL"}
+)
+"""Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
 ALREADY_STORED = "MESSAGE_ID_USED"
 
 
@@ -99,14 +103,16 @@ class Sending:
             keep: Keep it in the outbox until delivery has it, across crashes too.
 
         Raises:
-            KeypostError: it was not stored, as far as is known.
+            KeypostError: it was not stored, as far as is known; unless it was refused for good, it is kept.
         """
         message = await self._context.store.transact(self._begin, recipient, content.SerializeToString(), keep=keep)
         try:
             return await self._hand_over(message, new_session=new_session)
         except KeypostError as error:
-            if not _may_succeed_later(error):
+            if _is_final(error):
                 await self._forget(message.message_id)
+            elif keep:
+                self._tell_kept(message, error)
             raise
 
     async def _look_up(self, recipient: str) -> tuple[KeyRecord, KeyRecord]:
@@ -123,10 +129,15 @@ class Sending:
                 try:
                     await self._hand_over(message, new_session=False)
                 except KeypostError as error:
-                    if _may_succeed_later(error):
+                    if not _is_final(error):
                         raise
                     await self._forget(message.message_id)
                     self._context.tell("error", error.reason, f"a message that waited was given up: {error}")
+
+    def _tell_kept(self, message: OutgoingMessage, error: KeypostError) -> None:
+        sentence = f"a message to {message.recipient} stays in the outbox and goes before the next one: {error}"
+        message_id = str(UUID(bytes=message.message_id))
+        self._context.tell("waiting", error.reason, sentence, recipient=message.recipient, message_id=message_id)
 
     def _begin(self, store: KeyStore, recipient: str, content: bytes, *, keep: bool) -> OutgoingMessage:
         now = self._context.clock()
@@ -215,8 +226,11 @@ class Sending:
         )
 
 
-def _may_succeed_later(error: KeypostError) -> bool:
-    return isinstance(error, UnreachableError) or (isinstance(error, RefusedError) and error.retriable)
+def _is_final(error: KeypostError) -> bool:
+    """Return whether this very message was refused; everything else may mend, and the message stays."""
+    if isinstance(error, RefusedError):
+        return not error.retriable and error.reason in REFUSALS
+    return isinstance(error, InvalidArgumentError)
 
 
 def _sent(message: OutgoingMessage, sealed: Sealed, accept_time: int) -> Sent:
