@@ -630,8 +630,10 @@ async def test_a_message_stays_in_the_outbox_unless_it_was_refused_itself(
     real = services.realm.key_info
 
     def of_the_past(name: str, **changes: Any) -> Any:
-        return real(name, **({"next_update": clock()} if name == "bob" else changes))
+        past = {"this_update": clock() - MINUTE, "next_update": clock()}
+        return real(name, **(past if name == "bob" else changes))
 
+    clock.advance(2 * MINUTE)
     services.realm.key_info = of_the_past  # type: ignore[method-assign]
     with pytest.raises(RecordExpiredError):
         await alice.client.send("bob", "not taken either")
