@@ -36,6 +36,9 @@ lint: $(STAMP) ## Run all linters
 	@$(BIN)/buf lint
 	@$(BIN)/buf format -d --exit-code
 
+docs: $(STAMP) ## Write docs/settings.md anew from the code
+	@PYTHONPATH=tests $(BIN)/python -m support.settings_page
+
 format: $(STAMP) ## Format code and protos
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
@@ -45,4 +48,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test lint format clean
+.PHONY: help install run up test lint docs format clean

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keypost_services.embedded.processes import clean_environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -74,3 +73,28 @@ def test_a_service_that_dies_ends_it(tmp_path: Path) -> None:
     for pid in pids.values():
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_when_it_is_killed_its_parts_end_as_well(tmp_path: Path) -> None:
+    with start(tmp_path, "--json") as process:
+        facts = first_line(process)
+        process.kill()
+    deadline = time.monotonic() + 20
+    pids = [service["process"] for service in facts["services"]]
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline, "they stayed behind"
+        time.sleep(0.05)
+    with start(tmp_path, "--json") as again:
+        assert first_line(again)["event"] == "up", "and nothing is in the way of the next"
+        again.terminate()
+        assert again.wait(30) == 0
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process that is nobody's child here runs; one that waits for a negligent parent does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,7 +1,4 @@
-"""docs/settings.md, made from the settings themselves.
-
-``python tests/support/settings_page.py`` (with the tests folder on the path) writes it anew.
-"""
+"""docs/settings.md, made from the settings themselves; ``make docs`` writes it anew."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ SERVICES: dict[str, type[ServiceSettings]] = {
 HEAD = """# Settings
 
 All three services take their settings from the environment. A setting that is wrong, missing or unknown stops the start
-with one line that names it, and exit code 2. `keypost-ca serve --help`, `keypost-directory serve
---help` and `keypost-delivery serve --help` print the same lists.
+with one line that names it, and exit code 2. `keypost-ca serve --help`, `keypost-directory serve --help`
+and `keypost-delivery serve --help` print the same lists.
 
-Made by `PYTHONPATH=tests .venv/bin/python tests/support/settings_page.py`; a test compares it with the code.
+Made by `make docs`; a test compares it with the code.
 """
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from keypost.clock import system_clock
 from keypost_services.embedded import certificates
+from keypost_services.embedded.guard import Guard
 from keypost_services.embedded.layout import SERVICES, Layout, Ports, settings_of
 from keypost_services.embedded.ports import choose_ports
 from keypost_services.embedded.processes import Process, StartFailed
@@ -50,6 +51,7 @@ class Stack:
         self._died = threading.Event()
         self._obituary: str | None = None
         self._lock = FileLock(layout.folder / "lock")
+        self._guard = Guard()
         self._valkey = Valkey(layout.folder / "valkey")
         self._processes: list[Process] = []
         self._ports: dict[str, Ports] = {}
@@ -100,6 +102,7 @@ class Stack:
         self._obituary = None
         layout.log_folder.mkdir(parents=True, exist_ok=True)
         self._lock_folder()
+        self._guard.start()
         self._take(self._valkey.start())
         self._ports = choose_ports(layout.ports_file)
         if not layout.certificates.exists():
@@ -130,6 +133,7 @@ class Stack:
 
     def _take(self, process: Process) -> None:
         self._processes.append(process)
+        self._guard.add(process.pid)
         process.watch(self._note_death)
 
     def _note_death(self, process: Process) -> None:
@@ -164,6 +168,7 @@ class Stack:
             if not process.wait_stopped(STOP_SECONDS):
                 killed.append(process.name)
         self._processes.clear()
+        self._guard.stop()
         self._valkey.tidy_up()
         self._lock.release()
         self._died.set()

@@ -136,7 +136,14 @@ class HumanTeller:
         self._console.print(table)
         if event["facts"]:
             facts = Text(harmless(facts_for_people(event["facts"])), style="dim")
-            self._console.print(Padding(facts, (0, 0, 0, 6)))
+            self._print_indented(facts, 6)
+
+    def _print_indented(self, text: Text, columns: int) -> None:
+        """Print a line, wrapped if this is a terminal; what is piped is for a pager or grep, and stays whole."""
+        if self._console.is_terminal:
+            self._console.print(Padding(text, (0, 0, 0, columns)))
+        else:
+            self._console.print(Text(" " * columns) + text, soft_wrap=True)
 
     def _message(self, event: Event) -> None:
         if "file" in event:

@@ -2,7 +2,7 @@ from support.settings_page import PAGE, SERVICES, settings_page
 
 
 def test_the_page_of_settings_is_the_codes() -> None:
-    assert PAGE.read_text() == settings_page(), "write it anew: see the head of docs/settings.md"
+    assert PAGE.read_text() == settings_page(), "write it anew: make docs"
 
 
 def test_every_setting_is_documented() -> None:

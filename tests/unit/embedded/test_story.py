@@ -91,6 +91,16 @@ def test_people_see_every_event(terminal: bool) -> None:  # noqa: FBT001
     assert "\x1b[2J" not in shown
 
 
+def test_what_is_piped_is_not_wrapped() -> None:
+    stream = io.StringIO()
+    step = step_event(1)
+    step["facts"] = {f"fact_number_{number}": "x" * 20 for number in range(9)}
+    HumanTeller(Console(file=stream, width=100)).tell(step)
+    (facts,) = (line for line in stream.getvalue().splitlines() if "fact number" in line)
+    assert facts.startswith("      fact number 0 ")
+    assert facts.endswith("x" * 20)
+
+
 def test_machines_get_one_object_a_line() -> None:
     stream = io.StringIO()
     teller = JsonTeller(stream)
