@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
-from keypost.keys.v1 import key_info_pb2
 from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Calls
 from keypost_services.delivery.cancellation import heeding_cancellation
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
-from keypost_services.delivery.key_events import KeyEventWatch, event_source
+from keypost_services.delivery.key_events import KeyEventEffects, event_source
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Receiving
@@ -22,22 +21,22 @@ from keypost_services.delivery.sending import Sending
 from keypost_services.delivery.servicer import DeliveryServicer
 from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
+from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.bundle import read_root_keys
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import StartError
+from keypost_services.runtime.key_event_watch import KeyEventWatch
 from keypost_services.runtime.realm_trust import TrustKeeper
 from keypost_services.runtime.redis import ANSWER_SECONDS, redis_client
 from keypost_services.runtime.server import Parts, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
-    import grpc.aio
     from redis.asyncio import Redis
 
     from keypost_services.delivery.settings import DeliverySettings
-    from keypost_services.runtime.callers import VerifiedCallers
 
 DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
 DIRECTORY_CALLS = Calls(attempts=3, attempt_timeout=2.0, deadline=5.0)
@@ -64,8 +63,16 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         trust = _trust(runtime, directory, root_keys)
         stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)
-        watch = _watch(runtime, channel, records, metrics)
-        await _keep_running(stack, trust.keep_fresh(TRUST_SECONDS), watch.run(), _probe(runtime, client))
+        watch = KeyEventWatch(
+            event_source(channel),
+            KeyEventEffects(records, runtime.callers, metrics),
+            runtime.log,
+            on_change=lambda why: runtime.health.set_degraded("key_events", why),
+            jitter=_jitter,
+        )
+        keep_running(stack, runtime, "trust", lambda: trust.keep_fresh(TRUST_SECONDS))
+        keep_running(stack, runtime, "key_events", watch.run)
+        keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, client))
         yield Parts(
             services=[
                 (
@@ -131,40 +138,6 @@ def _servicer(
     )
 
 
-def _watch(
-    runtime: Runtime[DeliverySettings], channel: grpc.aio.Channel, records: Records, metrics: Metrics
-) -> KeyEventWatch:
-    return KeyEventWatch(
-        event_source(channel),
-        KeyEventEffects(records, runtime.callers),
-        lambda why: runtime.health.set_degraded("key_events", why),
-        metrics,
-        runtime.log,
-        _jitter,
-    )
-
-
-class KeyEventEffects:
-    """What a key event ends: the record that is held, and the callers and streams of the key that ended."""
-
-    def __init__(self, records: Records, callers: VerifiedCallers) -> None:
-        self._records = records
-        self._callers = callers
-
-    def key_changed(self, event: key_info_pb2.KeyEvent) -> None:
-        """A user's record has changed."""
-        self._records.changed(event.username, event.revision)
-        if event.kind == key_info_pb2.KEY_EVENT_KIND_REVOKED:
-            # Keys that a compromised one vouched for end with it; which they are, only the record says.
-            self._callers.drop_user(event.username)
-        elif event.ended_fingerprint:
-            self._callers.drop_key(event.ended_fingerprint)
-
-    def anything_changed(self) -> None:
-        """Events were missed; callers and streams are looked at again within a minute, by the records of then."""
-        self._records.forget_all()
-
-
 async def _probe(runtime: Runtime[DeliverySettings], client: Redis) -> None:
     """Say in health whether the mailbox server answers and is still fit, now and then."""
     while True:
@@ -175,14 +148,3 @@ async def _probe(runtime: Runtime[DeliverySettings], client: Redis) -> None:
         else:
             runtime.health.set_degraded("mailboxes", None)
         await asyncio.sleep(PROBE_SECONDS)
-
-
-async def _keep_running(stack: AsyncExitStack, *coroutines: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-
-    async def end() -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    stack.push_async_callback(end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -12,11 +12,10 @@ from keypost.ca.v1 import key_info_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceStub
 from keypost.transport.refusals import read_refusal
-from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError
 from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
 
@@ -25,7 +24,7 @@ SERVICE = "ca"
 
 
 class CaClient:
-    """KeySource and EventSource, and the source of the trust statement, over one channel.
+    """KeySource, and the source of the trust statement and of key events, over one channel.
 
     Args:
         channel: To the CA's internal port, over mutual TLS.
@@ -64,23 +63,9 @@ class CaClient:
             raise _away(error) from error
         return response.realm_trust
 
-    async def watch(self, after_sequence: int | None) -> AsyncGenerator[EventBatch]:
-        """Stream key events; ends when the CA ends the stream.
-
-        Raises:
-            SourceAwayError: the stream broke.
-            SequenceAheadError: the CA has not come as far as ``after_sequence``.
-        """
-        call = self._keys.WatchKeyEvents(pb.WatchKeyEventsRequest(after_sequence=after_sequence))
-        try:
-            async for response in call:
-                yield EventBatch(tuple(response.events), response.newest_sequence)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.OUT_OF_RANGE:
-                raise SequenceAheadError from error
-            raise _away(error) from error
-        finally:
-            call.cancel()
+    def open_watch(self, after_sequence: int | None) -> Any:
+        """Open a watch of the key events."""
+        return self._keys.WatchKeyEvents(pb.WatchKeyEventsRequest(after_sequence=after_sequence))
 
     async def _one(self, username: str) -> Mapping[str, key_info_pb2.KeyInfo]:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keypost.directory.v1.directory_service_pb2_grpc import (
     add_DirectoryServiceServicer_to_server,
@@ -17,7 +17,6 @@ from keypost_services.directory.device_keys import DirectoryRecords
 from keypost_services.directory.key_events.actions import Actions
 from keypost_services.directory.key_events.hub import EventHub
 from keypost_services.directory.key_events.standing import Standing
-from keypost_services.directory.key_events.watcher import Watcher
 from keypost_services.directory.look_up.arrow import Arrow
 from keypost_services.directory.look_up.breaker import Breaker
 from keypost_services.directory.look_up.ca_tier import CaTier
@@ -29,15 +28,17 @@ from keypost_services.directory.servicer import DirectoryServicer, KeyEventServi
 from keypost_services.directory.store_guarded import GuardedStore
 from keypost_services.directory.store_process import ProcessStore
 from keypost_services.directory.store_redis import RedisStore
+from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.bundle import read_root_keys
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
+from keypost_services.runtime.key_event_watch import GrpcEventSource, KeyEventWatch
 from keypost_services.runtime.realm_trust import TrustKeeper
 from keypost_services.runtime.redis import redis_client
 from keypost_services.runtime.server import Parts, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable
 
     from redis.asyncio import Redis
 
@@ -56,7 +57,7 @@ class Directory:
     look_up: LookUp
     hub: EventHub
     standing: Standing
-    watcher: Watcher
+    watch: KeyEventWatch
     metrics: Metrics
 
 
@@ -77,8 +78,8 @@ async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
         directory = build(runtime, CaClient(channel, timeout_ms=settings.ca_timeout_ms), redis, root_keys)
         stack.push_async_callback(directory.look_up.close)
         stack.push_async_callback(directory.trust.close)
-        await _enter(stack, directory.trust.keep_fresh(settings.trust_refresh_ms / 1000))
-        await _enter(stack, directory.watcher.run())
+        keep_running(stack, runtime, "trust", lambda: directory.trust.keep_fresh(settings.trust_refresh_ms / 1000))
+        keep_running(stack, runtime, "watch", directory.watch.run)
         await _wait_until_ready(runtime, directory)
         yield _parts(directory)
 
@@ -124,18 +125,11 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
         unconfirmed_ms=settings.unconfirmed_ms,
     )
     hub = EventHub(settings.event_buffer)
-    actions = Actions(look_up, store, runtime.callers, hub, metrics)
-    watcher = Watcher(
-        source=ca,
-        actions=actions,
-        standing=standing,
-        clock=clock,
-        log=log,
-        metrics=metrics,
-        on_change=told("watch"),
-        jitter=random.random,
+    actions = Actions(look_up, store, runtime.callers, hub, standing=standing, clock=clock, metrics=metrics)
+    watch = KeyEventWatch(
+        GrpcEventSource(ca.open_watch, "the CA"), actions, log, on_change=told("watch"), jitter=random.random
     )
-    return Directory(trust, look_up, hub, standing, watcher, metrics)
+    return Directory(trust, look_up, hub, standing, watch, metrics)
 
 
 def _teller(runtime: Runtime[DirectorySettings], metrics: Metrics) -> Callable[[str], Callable[[str | None], None]]:
@@ -163,22 +157,11 @@ def _parts(directory: Directory) -> Parts:
     )
 
 
-async def _enter(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` in the background until the stack is left."""
-    task = asyncio.create_task(work)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)
-
-
 async def _wait_until_ready(runtime: Runtime[DirectorySettings], directory: Directory) -> None:
     """Wait until the watch stands and the realm's trust is known; without a CA the service starts degraded."""
     try:
         async with asyncio.timeout(runtime.settings.start_ms / 1000):
-            await directory.watcher.wait_until_standing()
+            await directory.watch.wait_until_standing()
             await directory.trust.wait_until_known()
     except TimeoutError:
         runtime.log.warning("started without the CA", degraded=runtime.health.degraded)

@@ -11,9 +11,8 @@ from keypost.keys.v1.key_info_pb2 import KeyEvent
 from keypost_services.directory.key_events.actions import Actions
 from keypost_services.directory.key_events.hub import EventHub
 from keypost_services.directory.key_events.standing import Standing
-from keypost_services.directory.key_events.watcher import Watcher
-from keypost_services.directory.look_up.ports import EventBatch, SequenceAheadError
 from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.key_event_watch import CannotResumeError, EventBatch, KeyEventWatch
 from support.clock import START, ManualClock
 from support.directory import Ears, new_metrics, silent_log
 
@@ -101,14 +100,19 @@ class Bench:
         self.metrics = new_metrics()
         callers = Callers(self.done)
         look_up: Any = LookUp(self.done)
-        self.actions = Actions(look_up, Position(self.done, position), callers, self.hub, self.metrics)
-        self.watcher = Watcher(
-            source=self.source,
-            actions=self.actions,
+        self.actions = Actions(
+            look_up,
+            Position(self.done, position),
+            callers,
+            self.hub,
             standing=self.standing,
             clock=self.clock,
-            log=silent_log(),
             metrics=self.metrics,
+        )
+        self.watcher = KeyEventWatch(
+            self.source,
+            self.actions,
+            silent_log(),
             on_change=self.ears,
             jitter=lambda: 0.0,
             silence_seconds=silence_seconds,
@@ -185,7 +189,7 @@ async def test_where_the_watch_broke_it_is_resumed() -> None:
     assert [step for step in bench.done if step[0] == "publish"] == [("publish", [8]), ("publish", [9])]
     assert "drop all" not in bench.done
     assert bench.breaks("away") == 1
-    assert bench.ears.heard == [None, "the watch of the CA's key events broke: gone", None]
+    assert bench.ears.heard == [None, "the watch of key events broke: gone", None]
 
 
 async def test_a_watch_that_the_ca_ends_is_opened_again() -> None:
@@ -242,7 +246,7 @@ async def test_a_ca_restored_from_a_backup_makes_it_begin_anew() -> None:
     bench = Bench(position=50)
     async with bench.watching():
         assert await bench.source.watches.get() == 50
-        bench.source.stream.put_nowait(SequenceAheadError())
+        bench.source.stream.put_nowait(CannotResumeError())
         assert await bench.source.watches.get() is None
         bench.source.send(7)
         await bench.watcher.wait_until_standing()

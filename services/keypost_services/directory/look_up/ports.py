@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from keypost.protocol.key_info import KeyRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from keypost.keys.v1 import key_info_pb2
 
@@ -24,25 +23,8 @@ class Failure(Enum):
 Outcome: TypeAlias = KeyRecord | Failure
 
 
-class SequenceAheadError(Exception):
-    """The CA has not come as far as the sequence to resume after: it was restored from a backup."""
-
-
 class StoreAwayError(Exception):
     """A store cannot be reached, or did not answer in time."""
-
-
-@dataclass(frozen=True)
-class EventBatch:
-    """What one message of the CA's watch brings.
-
-    Attributes:
-        events: In order; may be empty.
-        newest_sequence: The sequence of the newest event there is.
-    """
-
-    events: tuple[key_info_pb2.KeyEvent, ...]
-    newest_sequence: int
 
 
 class RecordStore(Protocol):
@@ -109,16 +91,4 @@ class KeySource(Protocol):
 
         Raises:
             SourceAwayError: the CA does not answer.
-        """
-
-
-class EventSource(Protocol):
-    """The CA's key events."""
-
-    def watch(self, after_sequence: int | None) -> AsyncGenerator[EventBatch]:
-        """Stream the events after ``after_sequence`` (None: those to come), the first batch at once.
-
-        Raises:
-            SourceAwayError: the stream broke.
-            SequenceAheadError: the CA has not come that far.
         """
