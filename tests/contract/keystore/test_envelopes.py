@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from keypost.keystore import KeyStoreFullError, Limits
-from keypost.keystore.values import Totals
 from support.key_store import WAITING, Reopening, envelope
 
 Factory = Callable[[Limits], Reopening]
@@ -19,7 +18,7 @@ def test_envelopes_wait_in_the_order_in_which_they_came(key_store: Reopening) ->
     assert [found.sequence for found in waiting.page()] == sequences
     assert waiting.page(limit=1) == (replace(envelope(0, "carol"), sequence=sequences[0]),)
     assert [found.sequence for found in waiting.page(sequences[1], username="bob")] == [sequences[3]]
-    assert waiting.totals() == Totals(5, 500)
+    assert len(waiting.page()) == 5
 
 
 def test_the_same_envelope_waits_once(key_store: Reopening) -> None:
@@ -34,17 +33,17 @@ def test_an_envelope_moves_from_waiting_to_set_aside(key_store: Reopening) -> No
         key_store.store.waiting.remove(sequence)
         moved = key_store.store.set_aside.add(replace(WAITING, reason="TOO_OLD"))
     store = key_store.again()
-    assert store.waiting.totals() == Totals(0, 0)
+    assert store.waiting.page() == ()
     assert store.set_aside.page() == (replace(WAITING, reason="TOO_OLD", sequence=moved),)
 
 
 def test_a_list_removes_its_own_envelopes_alone(key_store: Reopening) -> None:
     sequence = key_store.store.waiting.add(WAITING)
     key_store.store.set_aside.remove(sequence)
-    assert key_store.again().waiting.totals().count == 1
+    assert key_store.again().waiting.page() != ()
     key_store.store.waiting.remove(sequence)
     key_store.store.waiting.remove(sequence)
-    assert key_store.again().waiting.totals().count == 0
+    assert key_store.again().waiting.page() == ()
 
 
 def test_what_is_sealed_to_a_key_is_counted_and_what_is_not_known_counts_too(key_store: Reopening) -> None:
@@ -79,7 +78,7 @@ def test_a_full_waiting_list_refuses_and_keeps_what_it_has(limited: Factory, lim
         key_store.store.waiting.add(envelope(2))
     assert refused.value.metadata == {"list": "waiting"}
     key_store.store.waiting.add(envelope(1))
-    assert key_store.again().waiting.totals() == Totals(2, 200)
+    assert key_store.again().waiting.page()[1].envelope == envelope(1).envelope
     assert key_store.store.waiting.dropped() == 0
 
 
@@ -97,4 +96,26 @@ def test_an_envelope_beyond_the_whole_list_empties_nothing(limited: Factory) -> 
     key_store.store.set_aside.add(envelope(1))
     with pytest.raises(KeyStoreFullError):
         key_store.store.set_aside.add(replace(WAITING, envelope=bytes(151)))
-    assert key_store.again().set_aside.totals() == Totals(1, 100)
+    assert key_store.again().set_aside.page()[0].envelope == envelope(1).envelope
+
+
+@pytest.mark.parametrize("limits", [Limits(user_count=2), Limits(user_size=299)])
+def test_one_user_fills_neither_list(limited: Factory, limits: Limits) -> None:
+    store = limited(limits).store
+    carols = [store.set_aside.add(envelope(10, "carol")), store.waiting.add(envelope(10, "carol"))]
+    for number in range(2):
+        store.waiting.add(envelope(number))
+    with pytest.raises(KeyStoreFullError):
+        store.waiting.add(envelope(2))
+    sequences = [store.set_aside.add(envelope(number)) for number in range(3)]
+    assert [found.sequence for found in store.set_aside.page()] == [carols[0], *sequences[1:]]
+    assert store.set_aside.dropped() == 1
+    assert store.waiting.add(envelope(11, "carol")) > carols[1]
+
+
+def test_a_full_list_takes_from_the_user_who_takes_most(limited: Factory) -> None:
+    store = limited(Limits(set_aside_count=4)).store
+    first = store.set_aside.add(envelope(10, "carol"))
+    sequences = [store.set_aside.add(envelope(number)) for number in range(3)]
+    last = store.set_aside.add(envelope(11, "dave"))
+    assert [found.sequence for found in store.set_aside.page()] == [first, *sequences[1:], last]

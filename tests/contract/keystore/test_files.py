@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keypost.keystore import KeyStoreConflictError, KeyStoreFullError, Limits
-from support.key_store import ALICE, BOB, FILE, NOW, Reopening
+from support.key_store import ALICE, ALICE_TABLET, BOB, FILE, NOW, Reopening
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,14 +83,65 @@ def test_an_empty_file_is_one_empty_part(key_store: Reopening) -> None:
 
 
 def test_incomplete_files_are_bounded(limited: Callable[[Limits], Reopening]) -> None:
-    key_store = limited(Limits(incomplete_file_size=20))
-    key_store.store.files.add_part(FILE, 0, PARTS[0], NOW)
-    another = replace(FILE, file_id=b"\x09" * 16)
+    key_store = limited(Limits(incomplete_file_size=9_000))
+    files = [replace(FILE, file_id=bytes([number]) * 16, size=9_000) for number in range(4)]
+    for number, file in enumerate(files):
+        key_store.store.files.add_part(file, 0, bytes(500), NOW + number)
+    found = [key_store.again().files.find(BOB, file.file_id) is not None for file in files]
+    assert found == [False, True, True, True]
+    assert key_store.store.files.dropped() == 1
     with pytest.raises(KeyStoreFullError):
-        key_store.store.files.add_part(another, 0, PARTS[0], NOW)
-    for index in (1, 2):
-        key_store.store.files.add_part(FILE, index, PARTS[index], NOW)
-    key_store.again().files.add_part(another, 0, PARTS[0], NOW)
+        key_store.store.files.add_part(replace(FILE, file_id=b"\x09" * 16, size=9_001), 0, b"a", NOW)
+    assert key_store.again().files.dropped() == 1
+
+
+def test_what_a_file_announces_takes_no_room_from_others(limited: Callable[[Limits], Reopening]) -> None:
+    files = limited(Limits(incomplete_file_size=100_000)).store.files
+    files.add_part(replace(FILE, sender=ALICE, size=100_000), 0, b"a", NOW)
+    for index in range(3):
+        files.add_part(FILE, index, PARTS[index], NOW)
+    assert files.dropped() == 0
+
+
+def test_the_stalest_file_of_the_user_who_takes_most_makes_room(limited: Callable[[Limits], Reopening]) -> None:
+    files = limited(Limits(incomplete_file_size=20_000)).store.files
+    small, large = replace(FILE, size=20_000), replace(FILE, sender=ALICE, size=20_000)
+    files.add_part(small, 0, bytes(1_000), NOW)
+    files.add_part(large, 0, bytes(6_000), NOW + 1)
+    files.add_part(replace(large, sender=ALICE_TABLET), 0, bytes(4_000), NOW + 2)
+    files.add_part(small, 1, bytes(2_000), NOW + 3)
+    assert files.find(ALICE, FILE.file_id) is None
+    assert files.find(ALICE_TABLET, FILE.file_id) is not None
+    assert files.find(BOB, FILE.file_id) == replace(small, received=2)
+
+
+def test_who_takes_most_gets_no_more_at_the_cost_of_others(limited: Callable[[Limits], Reopening]) -> None:
+    files = limited(Limits(incomplete_file_size=20_000)).store.files
+    large = replace(FILE, sender=ALICE, size=20_000)
+    files.add_part(replace(FILE, size=20_000), 0, bytes(3_000), NOW)
+    files.add_part(large, 0, bytes(11_000), NOW)
+    with pytest.raises(KeyStoreFullError):
+        files.add_part(large, 1, bytes(2_000), NOW)
+    assert files.find(BOB, FILE.file_id) is not None
+    assert files.find(ALICE, FILE.file_id) == replace(large, received=1)
+
+
+def test_parts_of_one_byte_are_not_free(limited: Callable[[Limits], Reopening]) -> None:
+    files = limited(Limits(incomplete_file_size=10_000)).store.files
+    many = replace(FILE, size=9_000, count=9_000)
+    for index in range(30):
+        files.add_part(many, index, b"a", NOW)
+    with pytest.raises(KeyStoreFullError):
+        files.add_part(many, 31, b"a", NOW)
+
+
+@pytest.mark.parametrize("field", ["name", "media_type"])
+def test_a_name_has_an_end(key_store: Reopening, field: str) -> None:
+    longest: dict[str, Any] = {field: "ä" * 512}
+    key_store.store.files.add_part(replace(FILE, **longest), 0, PARTS[0], NOW)
+    longer: dict[str, Any] = {field: "ä" * 513}
+    with pytest.raises(KeyStoreConflictError):
+        key_store.store.files.add_part(replace(FILE, file_id=bytes(16), **longer), 0, PARTS[0], NOW)
 
 
 def test_a_file_is_removed_with_its_parts(key_store: Reopening) -> None:

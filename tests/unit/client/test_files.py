@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from keypost.client.files import PART_BYTES
 from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.errors import InvalidArgumentError, RefusedError
 from keypost.keystore.errors import KeyStoreUnavailableError
+from keypost.keystore.values import Totals
+from keypost.protocol.encoding import sha256
 from support.simulation import failing
 
 if TYPE_CHECKING:
@@ -123,3 +126,52 @@ async def test_a_file_that_cannot_be_read_or_changes_is_said(alice: Any, tmp_pat
 
     with pytest.raises(InvalidArgumentError, match="changed"):
         await alice.client.send_file("bob", path, progress=truncate)
+
+
+async def test_a_part_that_comes_again_hands_nothing_out_again(
+    alice: Any, bob: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = pb.FilePart(file_id=bytes(16), name="f", media_type="a/b", index=0, count=1, size=3, data=b"abc")
+    part.sha256 = sha256(part.data)
+    for _ in range(2):
+        await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
+    hashed: list[int] = []
+    real = hashlib.sha256
+
+    def counting() -> Any:
+        hashed.append(1)
+        return real()
+
+    monkeypatch.setattr("keypost.client.opening.hashlib.sha256", counting)
+    bodies = [await read(message.file) async for message in bob.client.receive(follow=False)]
+    assert bodies == [b"abc"]
+    assert hashed == [1]
+    assert bob.reasons("set_aside") == []
+
+
+async def test_a_file_that_is_only_announced_blocks_nobody(
+    alice: Any, bob: Any, open_client: Any, tmp_path: Path
+) -> None:
+    carol = await open_client("carol")
+    await carol.client.enroll("carol")
+    part = pb.FilePart(file_id=bytes(16), name="f", index=0, count=2, size=4 * 1024**3, sha256=bytes(32), data=b"a")
+    await carol.client._parts.sending.send("bob", pb.Content(file_part=part))
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    await alice.client.send_file("bob", path)
+    assert [message.file.name for message in await bob.inbox()] == ["file"]
+
+
+async def test_that_something_had_to_make_room_is_told(alice: Any, bob: Any, services: Services) -> None:
+    def tighten(store: Any) -> None:
+        store.set_aside._of_one_user = Totals(1, 10**6)
+        store.files._incomplete_file_size = 5_000
+
+    await bob.client._parts.context.store.run(tighten)
+    for number in range(3):
+        part = pb.FilePart(file_id=bytes([number]) * 16, name="f", index=0, count=2, size=6, sha256=bytes(32))
+        part.data = b"abc"
+        await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
+        await services.put(bob.client.address, b"rubbish %d" % number)
+    assert await bob.inbox() == []
+    assert bob.reasons("warning") == ["SET_ASIDE_DROPPED", "FILE_DROPPED", "SET_ASIDE_DROPPED"]

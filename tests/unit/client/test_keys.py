@@ -634,7 +634,7 @@ async def test_a_message_stays_in_the_outbox_unless_it_was_refused_itself(
         return real(name, **(past if name == "bob" else changes))
 
     clock.advance(2 * MINUTE)
-    services.realm.key_info = of_the_past  # type: ignore[method-assign]
+    services.realm.key_info = of_the_past  # type: ignore[assignment,method-assign]
     with pytest.raises(RecordExpiredError):
         await alice.client.send("bob", "not taken either")
     services.realm.key_info = real  # type: ignore[method-assign]

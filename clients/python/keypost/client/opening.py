@@ -116,8 +116,17 @@ def settle(store: KeyStore, opening: Opening) -> Outcome:
         except KeyStoreFullError:
             outcome.fate = Fate.SET_ASIDE
     if outcome.fate is Fate.SET_ASIDE:
-        store.set_aside.add(to_row(opening, outcome))
+        set_aside(store, opening, outcome)
     return outcome
+
+
+def set_aside(store: KeyStore, opening: Opening, outcome: Outcome) -> None:
+    """Keep an envelope raw among those that will not be opened, and say so if others had to make room."""
+    before = store.set_aside.dropped()
+    store.set_aside.add(to_row(opening, outcome))
+    if dropped := store.set_aside.dropped() - before:
+        sentence = f"{dropped} of the oldest messages that were set aside are gone: too many are"
+        outcome.warnings.append(("SET_ASIDE_DROPPED", sentence))
 
 
 def attempt(store: KeyStore, opening: Opening) -> Outcome:
@@ -266,7 +275,7 @@ def _keep_content(
         )
     missed = mark.missed
     if content.HasField("file_part"):
-        if not _keep_part(store, header.sender, content.file_part, opening.now):
+        if not _keep_part(store, header.sender, content.file_part, opening.now, outcome):
             return
         # Parts may overtake each other; what counts is what is missing once all are here.
         missed = store.counters.missed(header.sender, header.conversation)
@@ -288,15 +297,19 @@ def _keep_content(
     )
 
 
-def _keep_part(store: KeyStore, sender: Address, part: pb.FilePart, now: int) -> bool:
-    """Keep a part of a file; return whether the file is whole, and what it says it is."""
+def _keep_part(store: KeyStore, sender: Address, part: pb.FilePart, now: int, outcome: Outcome) -> bool:
+    """Keep a part of a file; return whether by this very part the file is whole, and what it says it is."""
+    before, dropped = store.files.find(sender, part.file_id), store.files.dropped()
     file = store.files.add_part(
         StoredFile(sender, part.file_id, part.name, part.media_type, part.count, part.size, part.sha256),
         part.index,
         part.data,
         now,
     )
-    if not file.complete:
+    if dropped := store.files.dropped() - dropped:
+        sentence = f"{dropped} incomplete file(s) are gone to make room: ask their senders to send them again"
+        outcome.warnings.append(("FILE_DROPPED", sentence))
+    if not file.complete or (before is not None and before.complete):
         return False
     digest, size = hashlib.sha256(), 0
     for data in store.files.read(sender, part.file_id):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from keypost.client.opening import Fate, attempt, to_row
+from keypost.client.opening import Fate, attempt, set_aside
 from keypost.client.receiving import Arrival
 from keypost.protocol.realm_trust import CLOCK_SKEW
 
@@ -71,7 +71,7 @@ def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Ou
     if outcome.fate is Fate.WAITS and _is_never(opening):
         outcome.fate = Fate.SET_ASIDE
     if outcome.fate is Fate.SET_ASIDE:
-        store.set_aside.add(to_row(opening, outcome))
+        set_aside(store, opening, outcome)
     if outcome.fate is not Fate.WAITS:
         store.waiting.remove(row.sequence)
     return outcome

@@ -24,13 +24,15 @@ class SqliteEnvelopes:
         database: The database.
         name: ``waiting`` or ``set_aside``.
         limit: How much the list takes.
+        of_one_user: How much of it the envelopes of one sending user may take.
         make_room: Whether the oldest make room in a full list; otherwise it refuses.
     """
 
-    def __init__(self, database: Database, name: str, limit: Totals, *, make_room: bool) -> None:
+    def __init__(self, database: Database, name: str, limit: Totals, of_one_user: Totals, *, make_room: bool) -> None:
         self._database = database
         self._name = name
         self._limit = limit
+        self._of_one_user = of_one_user
         self._make_room = make_room
 
     def add(self, envelope: WaitingEnvelope) -> int:
@@ -42,7 +44,7 @@ class SqliteEnvelopes:
             )
             if held:
                 return held
-            self._check_room(len(envelope.envelope))
+            self._check_room(envelope.username, len(envelope.envelope))
             return self._write(envelope, digest)
 
     def _write(self, envelope: WaitingEnvelope, digest: bytes) -> int:
@@ -63,28 +65,47 @@ class SqliteEnvelopes:
         )
         return cursor.lastrowid or 0
 
-    def _check_room(self, size: int) -> None:
-        if size > self._limit.size:
+    def _check_room(self, username: str, size: int) -> None:
+        if size > min(self._limit.size, self._of_one_user.size):
             raise KeyStoreFullError("the envelope alone exceeds the limit of its list", list=self._name)
-        while not self._has_room(size):
-            if not self._make_room:
-                raise KeyStoreFullError(
-                    "too many envelopes wait for newer records; nothing more is taken until some are settled",
-                    list=self._name,
-                )
-            self._drop_oldest()
+        while not _has_room(self._totals(username), self._of_one_user, size):
+            self._make_room_of(username)
+        while not _has_room(self._totals(), self._limit, size):
+            self._make_room_of(self._greediest())
 
-    def _has_room(self, size: int) -> bool:
-        totals = self.totals()
-        return totals.count < self._limit.count and totals.size + size <= self._limit.size
-
-    def _drop_oldest(self) -> None:
+    def _make_room_of(self, username: str) -> None:
+        if not self._make_room:
+            raise KeyStoreFullError(
+                "too many envelopes wait for newer records; nothing more is taken until some are settled",
+                list=self._name,
+            )
         self._database.run(
-            "DELETE FROM envelopes WHERE sequence = (SELECT min(sequence) FROM envelopes WHERE list = ?)", self._name
+            "DELETE FROM envelopes WHERE sequence ="
+            " (SELECT min(sequence) FROM envelopes WHERE list = ? AND username = ?)",
+            self._name,
+            username,
         )
         self._database.run(
             "INSERT INTO dropped VALUES (?, 1) ON CONFLICT (list) DO UPDATE SET count = count + 1", self._name
         )
+
+    def _greediest(self) -> str:
+        row = self._database.one(
+            "SELECT username FROM envelopes WHERE list = ? GROUP BY username"
+            " ORDER BY total(size) DESC, min(sequence) LIMIT 1",
+            self._name,
+        )
+        return "" if row is None else str(row[0])
+
+    def _totals(self, username: str | None = None) -> Totals:
+        row = self._database.one(
+            "SELECT count(*), total(size) FROM envelopes WHERE list = ? AND (? IS NULL OR username = ?)",
+            self._name,
+            username,
+            username,
+        )
+        count, size = row or (0, 0)
+        return Totals(count, int(size))
 
     def page(self, after: int = 0, *, username: str | None = None, limit: int = 64) -> tuple[WaitingEnvelope, ...]:
         """Return the next envelopes in the order in which they came."""
@@ -116,12 +137,6 @@ class SqliteEnvelopes:
             fingerprint,
         )
 
-    def totals(self) -> Totals:
-        """Return how full the list is."""
-        row = self._database.one("SELECT count(*), total(size) FROM envelopes WHERE list = ?", self._name)
-        count, size = row or (0, 0)
-        return Totals(count, int(size))
-
     def dropped(self) -> int:
         """Return how many envelopes were ever dropped to make room."""
         return self._database.number("SELECT count FROM dropped WHERE list = ?", self._name)
@@ -131,3 +146,7 @@ class SqliteEnvelopes:
         opened = self._database.open(("envelopes", "envelope", *bound), envelope)
         _, _, accept_time, receive_time, reason, username, sealed_to = bound
         return WaitingEnvelope(opened, accept_time, receive_time, reason, username, sealed_to, sequence)
+
+
+def _has_room(taken: Totals, limit: Totals, size: int) -> bool:
+    return taken.count < limit.count and taken.size + size <= limit.size

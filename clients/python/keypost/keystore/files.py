@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from keypost.keystore.database import Database, Row
     from keypost.keystore.sealing import Place
 
+LONGEST_NAME = 1024
+"""Bytes in UTF-8."""
+PART_COST = 256
+"""Bytes that a row takes beside its data, so that parts of one byte are not free."""
+COST = f"{2 * LONGEST_NAME} + received_size + {PART_COST} * received"
+INCOMPLETE = "FROM files WHERE received < count"
+USER = "substr(sender, 1, instr(sender, '/'))"
 COLUMNS = "id, sender, file_id, count, size, received, description"
 
 
@@ -39,6 +46,7 @@ class SqliteFiles:
             if part is not None:
                 _check_same(self._database.open(place, part[0]), data)
                 return held
+            self._make_room(row, len(data) + PART_COST)
             self._write_part(row, index, data, place, now)
             return replace(held, received=held.received + 1)
 
@@ -48,9 +56,8 @@ class SqliteFiles:
             if replace(held[1], received=0) != replace(file, received=0):
                 raise KeyStoreConflictError("this part describes the file otherwise than the parts before")
             return held
-        announced = self._database.number("SELECT total(size) FROM files WHERE received < count")
-        if announced + file.size > self._incomplete_file_size:
-            raise KeyStoreFullError("too many files are incomplete; no further file is begun", list="files")
+        if file.size > self._incomplete_file_size:
+            raise KeyStoreFullError("the file is larger than incomplete files may be", list="files")
         bound = (str(file.sender), file.file_id, file.count, file.size)
         cursor = self._database.run(
             "INSERT INTO files (sender, file_id, count, size, update_time, description) VALUES (?, ?, ?, ?, ?, ?)",
@@ -59,6 +66,27 @@ class SqliteFiles:
             self._database.seal(("files", "description", *bound), _description(file)),
         )
         return cursor.lastrowid or 0, replace(file, received=0)
+
+    def _make_room(self, row: int, size: int) -> None:
+        # By what came, not by what was announced: to announce costs a peer nothing.
+        while self._database.number(f"SELECT sum({COST}) {INCOMPLETE}") + size > self._incomplete_file_size:
+            stalest = self._stalest_of_greediest()
+            if stalest in (0, row):
+                raise KeyStoreFullError("this file and others of its sender take too much already", list="files")
+            self._database.run("DELETE FROM files WHERE id = ?", stalest)
+            self._database.run(
+                "INSERT INTO dropped VALUES ('files', 1) ON CONFLICT (list) DO UPDATE SET count = count + 1"
+            )
+
+    def _stalest_of_greediest(self) -> int:
+        greediest = f"SELECT {USER} {INCOMPLETE} GROUP BY {USER} ORDER BY sum({COST}) DESC, min(id) LIMIT 1"
+        return self._database.number(
+            f"SELECT id {INCOMPLETE} AND {USER} = ({greediest}) ORDER BY update_time, id LIMIT 1"
+        )
+
+    def dropped(self) -> int:
+        """Return how many incomplete files were ever dropped to make room."""
+        return self._database.number("SELECT count FROM dropped WHERE list = 'files'")
 
     def _write_part(self, row: int, index: int, data: bytes, place: Place, now: int) -> None:
         self._database.run(
@@ -107,6 +135,8 @@ class SqliteFiles:
 
 
 def _check_part(file: StoredFile, index: int, data: bytes) -> None:
+    if max(len(file.name.encode()), len(file.media_type.encode())) > LONGEST_NAME:
+        raise KeyStoreConflictError("the name of the file or of its media type is too long")
     # Empty parts would let a sender announce any number of them for nothing.
     if not 1 <= file.count <= max(1, file.size) or (file.size and not data):
         raise KeyStoreConflictError("no file of this size has so many parts, or an empty one")

@@ -158,7 +158,7 @@ class RecordPart(Protocol):
         ...
 
     def add_evidence(self, evidence: Evidence) -> None:
-        """Keep evidence; the same again is no error. Beyond the limit for a user only the first ones stay."""
+        """Keep evidence; the same again is no error. Beyond the limit for a user and reason the first ones stay."""
         ...
 
     def evidence(self, username: str) -> tuple[Evidence, ...]:
@@ -325,7 +325,8 @@ class EnvelopePart(Protocol):
     def add(self, envelope: WaitingEnvelope) -> int:
         """Keep an envelope, and return its sequence. The same bytes again are no error and change nothing.
 
-        The waiting list refuses when it is full; set aside, the oldest make room (see ``dropped``).
+        The waiting list refuses when it, or one user's share of it, is full; set aside, the oldest of that user or
+        of the one who takes most make room (see ``dropped``).
 
         Raises:
             KeyStoreFullError: The waiting list is full.
@@ -352,10 +353,6 @@ class EnvelopePart(Protocol):
 
     def count_sealed_to(self, fingerprint: bytes, up_to: int) -> int:
         """Return how many, up to a sequence, are sealed to that own key, or to none known (``sealed_to`` empty)."""
-        ...
-
-    def totals(self) -> Totals:
-        """Return how full the list is."""
         ...
 
     def dropped(self) -> int:
@@ -400,11 +397,17 @@ class FilePart(Protocol):
     def add_part(self, file: StoredFile, index: int, data: bytes, now: int) -> StoredFile:
         """Keep one part, and return the file as it now is. The same part again is no error.
 
+        When incomplete files take too much, the stalest of the sender who takes most make room (see ``dropped``).
+
         Raises:
             KeyStoreConflictError: The part contradicts earlier ones (other name, size, count, SHA-256 or
                 bytes), or its index is not below the count.
-            KeyStoreFullError: Too many bytes of incomplete files are announced.
+            KeyStoreFullError: The file is larger than incomplete files may be, or takes most itself.
         """
+        ...
+
+    def dropped(self) -> int:
+        """Return how many incomplete files were ever dropped to make room."""
         ...
 
     def find(self, sender: Address, file_id: bytes) -> StoredFile | None:

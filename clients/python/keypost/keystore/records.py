@@ -63,11 +63,13 @@ class SqliteRecords:
         self._database.run("INSERT OR REPLACE INTO pins VALUES (?, ?)", username, sealed)
 
     def add_evidence(self, evidence: Evidence) -> None:
-        """Keep evidence, once, and a bounded number for a user."""
+        """Keep evidence, once, and a bounded number for a user and reason."""
         name, reason = evidence.username, evidence.reason
         digest = sha256(pae(name.encode(), reason.encode(), evidence.previous, evidence.current))
         with self._database.transaction():
-            held = self._database.number("SELECT count(*) FROM evidence WHERE username = ?", name)
+            held = self._database.number(
+                "SELECT count(*) FROM evidence WHERE username = ? AND reason = ?", name, reason
+            )
             if held >= self._evidence_count:
                 return
             row = (name, reason, evidence.time, digest)

@@ -78,7 +78,7 @@ _FIRST = (
         digest BLOB NOT NULL, accept_time INTEGER NOT NULL, receive_time INTEGER NOT NULL, reason TEXT NOT NULL,
         username TEXT NOT NULL, sealed_to BLOB NOT NULL, size INTEGER NOT NULL, envelope BLOB NOT NULL,
         UNIQUE (list, digest))""",
-    "CREATE INDEX envelopes_by_user ON envelopes (list, username, sequence)",
+    "CREATE INDEX envelopes_by_user ON envelopes (list, username, sequence, size)",
     "CREATE INDEX envelopes_by_size ON envelopes (list, size)",
     "CREATE TABLE dropped (list TEXT PRIMARY KEY, count INTEGER NOT NULL)",
     # Sealed at rest: content.
@@ -91,6 +91,7 @@ _FIRST = (
         id INTEGER PRIMARY KEY AUTOINCREMENT, sender TEXT NOT NULL, file_id BLOB NOT NULL, count INTEGER NOT NULL,
         size INTEGER NOT NULL, received INTEGER NOT NULL DEFAULT 0, received_size INTEGER NOT NULL DEFAULT 0,
         update_time INTEGER NOT NULL, description BLOB NOT NULL, UNIQUE (sender, file_id))""",
+    "CREATE INDEX files_incomplete ON files (sender, update_time) WHERE received < count",
     # Sealed at rest: data.
     """CREATE TABLE file_parts (
         file INTEGER NOT NULL REFERENCES files ON DELETE CASCADE, position INTEGER NOT NULL, data BLOB NOT NULL,

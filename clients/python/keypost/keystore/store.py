@@ -71,11 +71,12 @@ class SqliteKeyStore:
         self.sessions = SqliteSessions(database)
         self.counters = SqliteCounters(database)
         self.inbox = SqliteInbox(database)
+        of_one_user = Totals(limits.user_count, limits.user_size)
         self.waiting = SqliteEnvelopes(
-            database, "waiting", Totals(limits.waiting_count, limits.waiting_size), make_room=False
+            database, "waiting", Totals(limits.waiting_count, limits.waiting_size), of_one_user, make_room=False
         )
         self.set_aside = SqliteEnvelopes(
-            database, "set_aside", Totals(limits.set_aside_count, limits.set_aside_size), make_room=True
+            database, "set_aside", Totals(limits.set_aside_count, limits.set_aside_size), of_one_user, make_room=True
         )
         self.outbox = SqliteOutbox(database, Totals(limits.outbox_count, limits.outbox_size))
         self.files = SqliteFiles(database, limits.incomplete_file_size)

@@ -112,13 +112,13 @@ class StoredRecord:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Two statements that cannot both be right, or a change of identity, kept to be shown.
+    """What contradicts what is known: two statements that cannot both be right, or a change of identity.
 
     Attributes:
         username: The user concerned.
         reason: The reason of the error, such as ``IDENTITY_CHANGED`` or ``EQUIVOCATION``.
         previous: The serialised ``KeyInfo`` that was held.
-        current: The serialised ``KeyInfo`` that contradicts it.
+        current: The serialised ``KeyInfo`` that contradicts it; for ``DEVICES_DIFFER`` the ``KeyExtension``.
         time: When it was noticed.
     """
 
@@ -327,16 +327,21 @@ class Limits:
         waiting_size: Their bytes.
         set_aside_count: Envelopes set aside; the oldest make room.
         set_aside_size: Their bytes.
+        user_count: Envelopes of one sending user in one of these lists.
+        user_size: Their bytes.
         outbox_count: Messages on their way out.
         outbox_size: Their bytes.
-        incomplete_file_size: Bytes announced by all files of which parts are missing.
-        evidence_count: Evidence kept for each user; the first ones stay.
+        incomplete_file_size: Bytes received of all files of which parts are missing; the stalest of the sender who
+            takes most make room.
+        evidence_count: Evidence kept for each user and reason; the first ones stay.
     """
 
     waiting_count: int = 10_000
     waiting_size: int = 256 * 1024 * 1024
     set_aside_count: int = 10_000
     set_aside_size: int = 256 * 1024 * 1024
+    user_count: int = 1_000
+    user_size: int = 32 * 1024 * 1024
     outbox_count: int = 10_000
     outbox_size: int = 256 * 1024 * 1024
     incomplete_file_size: int = 4 * 1024 * 1024 * 1024
