@@ -28,7 +28,7 @@ from keypost_services.ca.settings import CaSettings
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.logs import make_logger
-from keypost_services.runtime.server import RunningService, running
+from keypost_services.runtime.serving import RunningService, running
 from support.clock import ManualClock
 from support.keys import KeyPool
 from support.service import settings_for

@@ -28,7 +28,7 @@ from keypost.transport.refusals import read_refusal
 from keypost_services.delivery.compose import compose
 from keypost_services.delivery.settings import DeliverySettings
 from keypost_services.embedded.certificates import issue
-from keypost_services.runtime.server import running
+from keypost_services.runtime.serving import running
 from support.clock import ManualClock
 from support.realm import SimulatedRealm
 from support.refusing import refuse
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from keypost.errors import KeypostError
     from keypost.protocol.key_info import Key
     from keypost.protocol.key_requests import DeviceKeyPair
-    from keypost_services.runtime.server import RunningService
+    from keypost_services.runtime.serving import RunningService
     from support.valkey import ValkeyServer
 
 _numbers = itertools.count(1)

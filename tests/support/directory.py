@@ -31,7 +31,7 @@ from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.config import ServiceSettings
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.logs import make_logger
-from keypost_services.runtime.server import Parts, RunningService, Runtime, running
+from keypost_services.runtime.serving import Parts, RunningService, Runtime, running
 from support.realm import REALM, SimulatedRealm
 
 if TYPE_CHECKING:
@@ -287,11 +287,11 @@ def directory_settings(folder: Path, realm: SimulatedRealm, ca_port: int, cache:
         **tls_settings(folder, "directory"),
         "internal_listen": "127.0.0.1:0",
         "ca": f"127.0.0.1:{ca_port}",
-        "cache": cache,
+        "cache_url": cache,
         "bundle": write_bundle(folder, realm),
         "drain_seconds": 1,
-        "cache_retry_ms": 10,
-        "ca_retry_ms": 10,
+        "cache_retry_seconds": 0.01,
+        "ca_retry_seconds": 0.01,
     }
     return DirectorySettings(**{**values, **changes})
 

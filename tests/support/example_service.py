@@ -15,7 +15,8 @@ from keypost.ca.v1 import ca_service_pb2_grpc
 from keypost_services.runtime.config import ServiceSettings
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.health import NOT_SERVING
-from keypost_services.runtime.server import Parts, Runtime, service_app
+from keypost_services.runtime.process import service_app
+from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,9 +25,7 @@ SERVICE = "keypost.ca.v1.CertificateAuthorityService"
 
 
 class ExampleSettings(ServiceSettings):
-    model_config = SettingsConfigDict(
-        env_prefix="KEYPOST_EXAMPLE_", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_prefix="KEYPOST_EXAMPLE_")
 
     behaviour: Literal["answer-when-draining", "never-answer", "never-start", "refuse-to-start"] = Field(
         description="What it does.", default="answer-when-draining"

@@ -16,7 +16,7 @@ from keypost.delivery.v1 import delivery_service_pb2_grpc
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.config import ServiceSettings
 from keypost_services.runtime.logs import make_logger
-from keypost_services.runtime.server import Parts, RunningService, Runtime, running
+from keypost_services.runtime.serving import Parts, RunningService, Runtime, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -26,7 +26,7 @@ from keypost_services.ca.renewal import Renewal
 from keypost_services.ca.servicer import CertificateAuthorityServicer, KeyInfoServicer
 from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn
 from keypost_services.runtime.errors import StartError
-from keypost_services.runtime.server import Parts, Runtime
+from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

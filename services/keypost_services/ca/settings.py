@@ -32,9 +32,7 @@ def check_database(url: str) -> str:
 class CaSettings(ServiceSettings):
     """What the CA can be told."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="KEYPOST_CA_", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_prefix="KEYPOST_CA_")
 
     database: Annotated[str, AfterValidator(check_database)] = Field(
         description="URL of the database, such as sqlite:////var/lib/keypost/ca.db (one CA process at a time)."

@@ -29,7 +29,7 @@ from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.key_event_watch import KeyEventWatch
 from keypost_services.runtime.realm_trust import TrustKeeper
 from keypost_services.runtime.redis import ANSWER_SECONDS, redis_client
-from keypost_services.runtime.server import Parts, Runtime
+from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -134,7 +134,7 @@ def _servicer(
         receiving,
         metrics,
         lambda why: runtime.health.set_degraded("mailboxes", why),
-        start_seconds=runtime.settings.start_seconds,
+        start_seconds=runtime.settings.stream_start_seconds,
     )
 
 

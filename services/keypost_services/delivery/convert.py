@@ -9,7 +9,14 @@ from google.protobuf.message import DecodeError
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.protocol.encoding import pae, sha256
-from keypost.protocol.envelope import MOST_ENVELOPE_BYTES, SealedEnvelope, check_agreement, read_header
+from keypost.protocol.envelope import (
+    KEY_ID_BYTES,
+    MESSAGE_ID_BYTES,
+    MOST_ENVELOPE_BYTES,
+    SealedEnvelope,
+    check_agreement,
+    read_header,
+)
 from keypost.protocol.errors import HeaderMismatchError, ProtocolError
 from keypost.protocol.extension import FINGERPRINT_BYTES, read_extension
 from keypost.protocol.suites import NONCE_BYTES
@@ -23,8 +30,6 @@ if TYPE_CHECKING:
 
 HEADER = "envelope.header"
 EXTENSION = "envelope.key_extension.extension"
-MESSAGE_ID_BYTES = 16
-KEY_ID_BYTES = 32
 UUID_VERSION = 7
 UUID_VARIANT = 2
 TAG_BYTES = 16

@@ -37,11 +37,6 @@ def sealed_keys_mismatch(why: str) -> ServiceError:
     return ServiceError(StatusCode.INVALID_ARGUMENT, "SEALED_KEYS_MISMATCH", why)
 
 
-def user_not_found(username: str) -> ServiceError:
-    """Return the refusal of an envelope to a user that does not exist."""
-    return ServiceError(StatusCode.NOT_FOUND, "USER_NOT_FOUND", f"there is no user {username}", username=username)
-
-
 def message_id_used() -> ServiceError:
     """Return the refusal of other bytes under a message id that this device has used."""
     message = "another envelope was stored under this message_id"

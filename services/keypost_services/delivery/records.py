@@ -15,10 +15,11 @@ from cachetools import LRUCache
 from keypost.clock import SECOND, Clock
 from keypost.errors import KeypostError
 from keypost.protocol.continuity import check_successor
-from keypost_services.delivery.errors import directory_unavailable, user_not_found
+from keypost_services.delivery.errors import directory_unavailable
 from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError, SourceAwayError
 from keypost_services.runtime.records import read_record
+from keypost_services.runtime.requests import user_not_found
 
 if TYPE_CHECKING:
     from keypost.keys.v1 import key_info_pb2

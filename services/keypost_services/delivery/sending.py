@@ -10,9 +10,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keypost.clock import MINUTE, Clock
 from keypost.protocol.errors import ProtocolError
 from keypost.protocol.extension import DeviceKey
+from keypost.protocol.realm_trust import CLOCK_SKEW
 from keypost.protocol.validity import check_can_act
 from keypost_services.delivery.convert import digest_of, envelope_for
 from keypost_services.delivery.errors import (
@@ -29,14 +29,12 @@ from keypost_services.runtime.errors import ServiceError, token_refused
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from keypost.clock import Clock
     from keypost.protocol.envelope import SealedEnvelope
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost_services.delivery.records import Records
     from keypost_services.runtime.realm_trust import TrustKeeper
-
-SKEW = 5 * MINUTE
-"""A key may expire between the sealing and here, and clocks differ: for so long both sets of devices are right."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,9 @@ class Sending:
         if sorted(named) != sorted(key.fingerprint for key in sealed.sealed_keys):
             raise sealed_keys_mismatch("the sealed keys are not those of the devices that the extension names")
         now = self._clock()
-        good = [_recipients(recipient, sealed.header.sender, when) for when in (now, now - SKEW, now + SKEW)]
+        # A key may expire between the sealing and here, and clocks differ: for so long both sets of devices are right.
+        moments = (now, now - CLOCK_SKEW, now + CLOCK_SKEW)
+        good = [_recipients(recipient, sealed.header.sender, when) for when in moments]
         devices = sorted(sealed.signed_extension.extension.recipient_devices)
         if not any(devices == sorted(DeviceKey.of(key) for key in keys) for keys in good):
             raise sealed_keys_mismatch(f"the good devices of {recipient.username} are others than the extension names")

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import AfterValidator, Field, FilePath, model_validator
+from pydantic import Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from keypost_services.delivery.store_valkey import Durability
-from keypost_services.runtime.config import ServiceSettings
-
-_SCHEMES = ("redis://", "rediss://", "unix://")
-
-
-def _redis_url(url: str) -> str:
-    if not url.startswith(_SCHEMES):
-        raise ValueError("must be a Redis URL, such as redis://127.0.0.1:6379/0 or rediss://name:password@host:6380/0")
-    return url
+from keypost_services.runtime.config import RedisUrl, ServiceSettings
 
 
 class DeliverySettings(ServiceSettings):
     """What delivery can be told."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="KEYPOST_DELIVERY_", extra="ignore", frozen=True, hide_input_in_errors=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_prefix="KEYPOST_DELIVERY_")
 
     bundle: FilePath = Field(
         description="The realm's bundle file (`keypost-ca bundle`), with the root keys that records are verified from."
@@ -33,7 +23,7 @@ class DeliverySettings(ServiceSettings):
         description="The directory's internal port: host:port, or a gRPC name such as dns:///directory.internal:8444.",
         min_length=1,
     )
-    mailboxes_url: Annotated[str, AfterValidator(_redis_url)] = Field(
+    mailboxes_url: RedisUrl = Field(
         description="URL of the Redis or Valkey that keeps the mailboxes; it must have maxmemory-policy noeviction.",
         repr=False,
     )
@@ -50,7 +40,7 @@ class DeliverySettings(ServiceSettings):
     mailbox_bytes: int = Field(
         description="How many bytes of envelopes a mailbox holds.", default=64 * 1024 * 1024, ge=256 * 1024
     )
-    start_seconds: float = Field(
+    stream_start_seconds: float = Field(
         description="How long a device may take, once it has opened a stream, to say `start`.", default=5.0, gt=0, le=60
     )
     cached_users: int = Field(description="How many users' records are kept in memory.", default=10_000, ge=1)

@@ -35,7 +35,7 @@ from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.key_event_watch import GrpcEventSource, KeyEventWatch
 from keypost_services.runtime.realm_trust import TrustKeeper
 from keypost_services.runtime.redis import redis_client
-from keypost_services.runtime.server import Parts, Runtime
+from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -72,13 +72,13 @@ async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
     root_keys = await asyncio.to_thread(read_root_keys, settings, settings.bundle)
     async with contextlib.AsyncExitStack() as stack:
         channel = await stack.enter_async_context(internal_channel(settings.ca, settings, SERVICE))
-        seconds = settings.cache_timeout_ms / 1000
-        redis = redis_client(settings.cache, connect_seconds=seconds, answer_seconds=seconds)
+        seconds = settings.cache_timeout_seconds
+        redis = redis_client(settings.cache_url, connect_seconds=seconds, answer_seconds=seconds)
         stack.push_async_callback(redis.aclose)
-        directory = build(runtime, CaClient(channel, timeout_ms=settings.ca_timeout_ms), redis, root_keys)
+        directory = build(runtime, CaClient(channel, timeout_ms=_ms(settings.ca_timeout_seconds)), redis, root_keys)
         stack.push_async_callback(directory.look_up.close)
         stack.push_async_callback(directory.trust.close)
-        keep_running(stack, runtime, "trust", lambda: directory.trust.keep_fresh(settings.trust_refresh_ms / 1000))
+        keep_running(stack, runtime, "trust", lambda: directory.trust.keep_fresh(settings.trust_refresh_seconds))
         keep_running(stack, runtime, "watch", directory.watch.run)
         await _wait_until_ready(runtime, directory)
         yield _parts(directory)
@@ -101,10 +101,10 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
     verifier = Verifier(trust, clock, log, metrics)
     process = ProcessStore(clock, most_bytes=settings.process_cache_megabytes * _MEGABYTE)
     arrow = Arrow(process, trust)
-    in_redis = RedisStore(redis, verifier, clock, realm=settings.realm, timeout_ms=settings.cache_timeout_ms)
-    store = GuardedStore(in_redis, in_redis, Breaker(clock, settings.cache_retry_ms), told("redis"))
-    ca_tier = CaTier(ca, verifier, arrow, Breaker(clock, settings.ca_retry_ms), metrics, told("ca"))
-    standing = Standing(clock, settings.watch_grace_ms)
+    in_redis = RedisStore(redis, verifier, clock, realm=settings.realm, timeout_ms=_ms(settings.cache_timeout_seconds))
+    store = GuardedStore(in_redis, in_redis, Breaker(clock, _ms(settings.cache_retry_seconds)), told("redis"))
+    ca_tier = CaTier(ca, verifier, arrow, Breaker(clock, _ms(settings.ca_retry_seconds)), metrics, told("ca"))
+    standing = Standing(clock, _ms(settings.watch_grace_seconds))
     fetch = Fetch(
         process=process,
         store=store,
@@ -121,8 +121,8 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
         standing,
         clock,
         metrics,
-        negative_ms=settings.negative_ms,
-        unconfirmed_ms=settings.unconfirmed_ms,
+        negative_ms=_ms(settings.negative_seconds),
+        unconfirmed_ms=_ms(settings.unconfirmed_seconds),
     )
     hub = EventHub(settings.event_buffer)
     actions = Actions(look_up, store, runtime.callers, hub, standing=standing, clock=clock, metrics=metrics)
@@ -160,8 +160,12 @@ def _parts(directory: Directory) -> Parts:
 async def _wait_until_ready(runtime: Runtime[DirectorySettings], directory: Directory) -> None:
     """Wait until the watch stands and the realm's trust is known; without a CA the service starts degraded."""
     try:
-        async with asyncio.timeout(runtime.settings.start_ms / 1000):
+        async with asyncio.timeout(runtime.settings.start_seconds):
             await directory.watch.wait_until_standing()
             await directory.trust.wait_until_known()
     except TimeoutError:
         runtime.log.warning("started without the CA", degraded=runtime.health.degraded)
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1_000)

@@ -5,52 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.directory.v1 import directory_service_pb2 as pb
-from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import key_info_pb2
-from keypost.protocol.identifiers import check_username
-from keypost_services.directory.errors import ca_unavailable, user_not_found
+from keypost.protocol.extension import FINGERPRINT_BYTES
+from keypost_services.directory.errors import ca_unavailable
 from keypost_services.directory.look_up.ports import Failure, Outcome
 from keypost_services.runtime.errors import invalid_field
+from keypost_services.runtime.requests import user_not_found
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from keypost.protocol.key_info import KeyRecord
 
-FINGERPRINT_BYTES = 32
-MOST_USERNAMES = 100
 _FAILURES = {
     Failure.NOT_FOUND: pb.LOOK_UP_FAILURE_NOT_FOUND,
     Failure.UNAVAILABLE: pb.LOOK_UP_FAILURE_UNAVAILABLE,
 }
-
-
-def read_username(username: str) -> str:
-    """Return the username of a request.
-
-    Raises:
-        ServiceError: it is none.
-    """
-    try:
-        return check_username(username)
-    except InvalidArgumentError as error:
-        raise invalid_field("username", str(error)) from error
-
-
-def read_usernames(usernames: Sequence[str]) -> Sequence[str]:
-    """Return the usernames of a batch.
-
-    Raises:
-        ServiceError: there are none or too many, one stands there twice, or one is none.
-    """
-    if not 1 <= len(usernames) <= MOST_USERNAMES:
-        raise invalid_field("usernames", f"1 to {MOST_USERNAMES} at once")
-    if len(set(usernames)) != len(usernames):
-        raise invalid_field("usernames", "no one twice")
-    try:
-        return [check_username(username) for username in usernames]
-    except InvalidArgumentError as error:
-        raise invalid_field("usernames", str(error)) from error
 
 
 def read_history_from(fingerprint: bytes) -> bytes:

@@ -9,11 +9,6 @@ from keypost_services.runtime.errors import ServiceError, rate_limited
 RETRY_AFTER_MS = 1_000
 
 
-def user_not_found(username: str) -> ServiceError:
-    """Return the answer that there is no such user."""
-    return ServiceError(StatusCode.NOT_FOUND, "USER_NOT_FOUND", "there is no such user", username=username)
-
-
 def ca_unavailable() -> ServiceError:
     """Return the answer that nothing fresh is held and the CA does not answer."""
     return ServiceError(

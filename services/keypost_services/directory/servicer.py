@@ -11,6 +11,7 @@ from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceServ
 from keypost_services.directory import convert, errors
 from keypost_services.directory.key_events.hub import EventsForgottenError
 from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.requests import read_username, read_usernames
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -51,7 +52,7 @@ class DirectoryServicer(DirectoryServiceServicer):
         self, request: pb.GetKeyInfoRequest, context: Context
     ) -> pb.GetKeyInfoResponse:
         del context
-        username = convert.read_username(request.username)
+        username = read_username(request.username)
         history_from = convert.read_history_from(request.history_from_fingerprint)
         outcome = await self._look_up.find(username, min_revision=request.min_revision)
         return convert.key_info_response(username, outcome, history_from)
@@ -60,7 +61,7 @@ class DirectoryServicer(DirectoryServiceServicer):
         self, request: pb.BatchGetKeyInfoRequest, context: Context
     ) -> pb.BatchGetKeyInfoResponse:
         del context
-        usernames = convert.read_usernames(request.usernames)
+        usernames = read_usernames(request.usernames)
         return convert.batch_response(usernames, await self._look_up.find_many(usernames))
 
 

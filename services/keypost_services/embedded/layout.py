@@ -89,7 +89,7 @@ def settings_of(layout: Layout, service: str, ports: Mapping[str, Ports], redis_
     """
     own = {
         "ca": {"DATABASE": layout.database, "REALM_FOLDER": str(layout.realm_folder), "SIGN_IN": "open"},
-        "directory": {"CA": _internal(ports, "ca"), "CACHE": redis_url, "BUNDLE": str(layout.bundle)},
+        "directory": {"CA": _internal(ports, "ca"), "CACHE_URL": redis_url, "BUNDLE": str(layout.bundle)},
         "delivery": {
             "DIRECTORY": _internal(ports, "directory"),
             "MAILBOXES_URL": redis_url,

@@ -26,6 +26,14 @@ def _listen(value: str) -> str:
     return value
 
 
+def _redis_url(url: str) -> str:
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must be a Redis URL, such as redis://127.0.0.1:6379/0 or rediss://name:password@host:6380/0")
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+"""A Redis or Valkey server."""
 Listen = Annotated[str, AfterValidator(_listen)]
 """Where to listen: ``host:port``."""
 Realm = Annotated[str, AfterValidator(check_realm)]

@@ -368,7 +368,7 @@ async def test_everybody_receives_his_own_mailbox_alone(world: World) -> None:
 
 async def test_a_stream_that_does_not_say_start_ends_soon(stack: Stack) -> None:
     world = World(stack)
-    await world.start(start_seconds=0.05)
+    await world.start(stream_start_seconds=0.05)
     silent = SimulatedStream(world.bob.stub.Receive(metadata=world.bob.metadata()), 0)
     refusal = await end_of(silent)
     assert (refusal.reason, refusal.metadata["code"]) == ("START_MISSING", "DEADLINE_EXCEEDED")

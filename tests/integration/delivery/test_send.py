@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost_services.delivery.settings import DeliverySettings
-    from keypost_services.runtime.server import RunningService
+    from keypost_services.runtime.serving import RunningService
 
 SEND = "/keypost.delivery.v1.DeliveryService/Send"
 

@@ -39,7 +39,7 @@ async def test_it_serves_until_sigterm(tmp_path: Path, valkey: ValkeyServer) -> 
             **tls_settings(tmp_path, "directory"),
             internal_listen="127.0.0.1:0",
             ca=f"127.0.0.1:{host.port}",
-            cache=valkey.url,
+            cache_url=valkey.url,
             bundle=write_bundle(tmp_path, realm),
         )
         assert process.stdout
@@ -62,7 +62,7 @@ async def test_a_bundle_of_another_realm_stops_the_start_with_one_line(tmp_path:
         process = await start(
             **tls_settings(tmp_path, "directory"),
             ca=f"127.0.0.1:{host.port}",
-            cache=valkey.url,
+            cache_url=valkey.url,
             bundle=write_bundle(tmp_path, SimulatedRealm(system_clock, realm="example.net")),
         )
         _, complaint = await process.communicate()
@@ -76,4 +76,4 @@ async def test_help_names_every_setting() -> None:
         process = await start("--help")
         output, _ = await process.communicate()
     assert process.returncode == 0
-    assert b"KEYPOST_DIRECTORY_CACHE_TIMEOUT_MS (default 200)" in output
+    assert b"KEYPOST_DIRECTORY_CACHE_TIMEOUT_SECONDS (default 0.2)" in output

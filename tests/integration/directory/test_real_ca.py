@@ -16,7 +16,7 @@ from keypost_services.directory.compose import compose
 from keypost_services.directory.settings import DirectorySettings
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.logs import make_logger
-from keypost_services.runtime.server import running
+from keypost_services.runtime.serving import running
 from support.ca_service import CaUnderTest, open_ca
 from support.directory import service_settings, tls_settings
 
@@ -37,7 +37,7 @@ async def directory_of(ca: CaUnderTest, cache: str) -> AsyncIterator[tuple[Any, 
         **tls_settings(ca.folder, "directory"),
         "internal_listen": "127.0.0.1:0",
         "ca": f"127.0.0.1:{ca.service.internal_port}",
-        "cache": cache,
+        "cache_url": cache,
         "bundle": bundle,
         "drain_seconds": 1,
     }

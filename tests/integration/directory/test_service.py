@@ -222,7 +222,7 @@ class TestRedis:
     ) -> None:
         for number in range(5):
             host.ca.realm.enroll(f"user{number}")
-        async with running_directory(host, clock, valkey.url, cache_timeout_ms=100) as directory:
+        async with running_directory(host, clock, valkey.url, cache_timeout_seconds=0.1) as directory:
             valkey.freeze()
             async with asyncio.timeout(2):
                 for number in range(5):
@@ -298,7 +298,7 @@ class TestTheCaAway:
         self, host: CaHost, clock: ManualClock, valkey: ValkeyServer
     ) -> None:
         await host.stop()
-        async with running_directory(host, clock, valkey.url, start_ms=50) as directory:
+        async with running_directory(host, clock, valkey.url, start_seconds=0.05) as directory:
             assert {"trust", "watch"} & set(directory.health.degraded)
             stub = await directory.public()
             call = stub.GetRealmTrust(pb.GetRealmTrustRequest())
@@ -309,7 +309,7 @@ class TestTheCaAway:
 
     async def test_a_ca_that_is_slow_counts_as_away(self, host: CaHost, clock: ManualClock) -> None:
         host.ca.realm.enroll("alice")
-        async with running_directory(host, clock, "redis://127.0.0.1:1/0", ca_timeout_ms=50) as directory:
+        async with running_directory(host, clock, "redis://127.0.0.1:1/0", ca_timeout_seconds=0.05) as directory:
             host.ca.gate.clear()
             call = (await directory.delivery()).GetKeyInfo(pb.GetKeyInfoRequest(username="alice"))
             assert await refusal(call) == (grpc.StatusCode.UNAVAILABLE, "CA_UNAVAILABLE")
@@ -317,10 +317,10 @@ class TestTheCaAway:
 
     async def test_a_certificate_of_another_service_is_no_ca(self, host: CaHost, clock: ManualClock) -> None:
         settings = directory_settings(host.folder, host.ca.realm, host.port, "redis://127.0.0.1:1/0")
-        async with running_directory(host, clock, settings.cache) as real:
+        async with running_directory(host, clock, settings.cache_url) as real:
             # The directory itself answers at its internal port, with a certificate of the same root.
             impostor = f"127.0.0.1:{real.service.internal_port}"
-            async with running_directory(host, clock, settings.cache, ca=impostor, start_ms=300) as directory:
+            async with running_directory(host, clock, settings.cache_url, ca=impostor, start_seconds=0.3) as directory:
                 assert "watch" in directory.health.degraded
 
 

@@ -8,6 +8,7 @@ from keypost.clock import DAY
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.encoding import fingerprint
 from keypost_services.directory import convert
+from keypost_services.runtime import requests
 from keypost_services.runtime.errors import ServiceError
 from support.clock import ManualClock
 from support.realm import SimulatedRealm
@@ -85,14 +86,14 @@ def test_keys_of_an_earlier_epoch_need_no_history() -> None:
 )
 def test_a_batch_is_bounded_and_well_formed(usernames: list[str], why: str) -> None:
     with pytest.raises(ServiceError, match=why) as refused:
-        convert.read_usernames(usernames)
+        requests.read_usernames(usernames)
     assert refused.value.metadata == {"field": "usernames"}
 
 
 def test_names_and_fingerprints_are_checked() -> None:
-    assert convert.read_username("alice") == "alice"
+    assert requests.read_username("alice") == "alice"
     assert convert.read_history_from(b"x" * 32) == b"x" * 32
     with pytest.raises(ServiceError, match="username"):
-        convert.read_username("-")
+        requests.read_username("-")
     with pytest.raises(ServiceError, match="history_from_fingerprint"):
         convert.read_history_from(b"x")

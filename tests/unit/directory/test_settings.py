@@ -19,7 +19,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Monke
     issue(tmp_path, REALM, SERVICES)
     values: dict[str, Any] = tls_settings(tmp_path, "directory") | {
         "ca": "127.0.0.1:1",
-        "cache": "redis://127.0.0.1:1/0",
+        "cache_url": "redis://127.0.0.1:1/0",
         "bundle": write_bundle(tmp_path, SimulatedRealm()),
     }
     for name, value in values.items():
@@ -28,19 +28,19 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Monke
 
 
 def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("KEYPOST_DIRECTORY_NEGATIVE_MS", "7")
+    environment.setenv("KEYPOST_DIRECTORY_NEGATIVE_SECONDS", "7")
     settings = load_settings(DirectorySettings)
     assert settings.realm == REALM
     assert settings.ca == "127.0.0.1:1"
-    assert settings.negative_ms == 7
+    assert settings.negative_seconds == 7
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("CACHE", "http://127.0.0.1"),
-        ("CACHE_TIMEOUT_MS", "0"),
-        ("WATCH_GRACE_MS", "1"),
+        ("CACHE_URL", "http://127.0.0.1"),
+        ("CACHE_TIMEOUT_SECONDS", "0"),
+        ("WATCH_GRACE_SECONDS", "1"),
         ("BUNDLE", "/nowhere/bundle.json"),
         ("EVENT_BUFER", "1"),
     ],
@@ -68,4 +68,4 @@ def test_without_a_service_certificate_it_does_not_start(
 
 def test_every_setting_is_documented() -> None:
     assert all(field.description for field in DirectorySettings.model_fields.values())
-    assert "KEYPOST_DIRECTORY_WATCH_GRACE_MS (default 30000)" in describe_settings(DirectorySettings)
+    assert "KEYPOST_DIRECTORY_WATCH_GRACE_SECONDS (default 30.0)" in describe_settings(DirectorySettings)
