@@ -47,7 +47,6 @@ SESSION = StoredSession(
     creator_fingerprint=b"\xbb" * 32,
     create_time=NOW,
     session_key=b"session key, 32 bytes, as secret",
-    adoptable=True,
 )
 MESSAGE = InboxMessage(
     message_id=b"\x01" * 16,
@@ -97,6 +96,14 @@ def message(number: int) -> InboxMessage:
 def envelope(number: int, username: str = "bob") -> WaitingEnvelope:
     """Return an envelope of its own, of 100 bytes."""
     return replace(WAITING, envelope=b"%0100d" % number, username=username)
+
+
+def unhandled(store: KeyStore) -> list[InboxMessage]:
+    """Hand out whatever is not handled."""
+    found: list[InboxMessage] = []
+    while (row := store.inbox.next_unhandled(found[-1].sequence if found else 0)) is not None:
+        found.append(row)
+    return found
 
 
 def memory_store(limits: Limits | None = None) -> KeyStore:

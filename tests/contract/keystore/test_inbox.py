@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from keypost.keystore import KeyStoreConflictError
-from keypost.keystore.values import Totals
-from support.key_store import ALICE, BOB, MESSAGE, NOW, Reopening, message
+from support.key_store import ALICE, BOB, MESSAGE, NOW, Reopening, message, unhandled
 
 
 def test_messages_are_handed_out_in_order_until_handled(key_store: Reopening) -> None:
@@ -40,7 +39,7 @@ def test_a_message_is_there_once(key_store: Reopening) -> None:
     with pytest.raises(KeyStoreConflictError):
         key_store.store.inbox.add(replace(MESSAGE, content=b"other"))
     key_store.store.inbox.add(replace(MESSAGE, sender=ALICE))
-    assert key_store.again().inbox.unhandled() == Totals(2, 2 * len(MESSAGE.content))
+    assert len(unhandled(key_store.again())) == 2
 
 
 def test_a_message_is_found_without_being_handed_out(key_store: Reopening) -> None:
@@ -76,4 +75,4 @@ def test_pruning_takes_handled_messages_alone(key_store: Reopening) -> None:
     key_store.store.prune(NOW + 1000)
     inbox = key_store.again().inbox
     assert inbox.find(BOB, message(1).message_id) is None
-    assert inbox.unhandled().count == 1
+    assert inbox.next_unhandled() is not None

@@ -23,7 +23,7 @@ def test_a_session_is_kept(key_store: Reopening) -> None:
 
 def test_the_same_session_again_changes_nothing(key_store: Reopening) -> None:
     key_store.store.sessions.add(SESSION)
-    key_store.store.sessions.add(replace(SESSION, adoptable=False, messages_sent=9))
+    key_store.store.sessions.add(replace(SESSION, messages_sent=9))
     assert key_store.again().sessions.find(BOTH, KEY_ID) == SESSION
 
 
@@ -64,12 +64,6 @@ def test_the_highest_create_time_outlives_the_sessions(key_store: Reopening) -> 
     assert sessions.highest_create_time(BOTH) == NOW + 5
 
 
-def test_adoptable_can_change(key_store: Reopening) -> None:
-    key_store.store.sessions.add(SESSION)
-    key_store.store.sessions.set_adoptable(BOTH, KEY_ID, adoptable=False)
-    assert key_store.again().sessions.find(BOTH, KEY_ID) == replace(SESSION, adoptable=False)
-
-
 def test_messages_under_a_session_are_counted(key_store: Reopening) -> None:
     key_store.store.sessions.add(SESSION)
     assert [key_store.store.sessions.count_message(BOTH, KEY_ID) for _ in range(3)] == [1, 2, 3]
@@ -86,7 +80,7 @@ def test_one_statement_for_each_signer(key_store: Reopening) -> None:
     sessions = key_store.again().sessions
     assert sessions.statement(BOTH, KEY_ID, BOB) == STATEMENT
     assert sessions.statement(BOTH, KEY_ID, ALICE_TABLET) is None
-    assert sessions.statements(BOTH, KEY_ID) == (own, STATEMENT)
+    assert sessions.statement(BOTH, KEY_ID, own.signer) == own
 
 
 def test_the_own_extension_is_kept_for_every_message(key_store: Reopening) -> None:
@@ -105,8 +99,6 @@ def test_what_belongs_to_a_session_needs_the_session(key_store: Reopening) -> No
     with pytest.raises(KeyStoreConflictError):
         sessions.count_message(BOTH, KEY_ID)
     with pytest.raises(KeyStoreConflictError):
-        sessions.set_adoptable(BOTH, KEY_ID, adoptable=True)
-    with pytest.raises(KeyStoreConflictError):
         sessions.add_statement(BOTH, KEY_ID, STATEMENT)
     with pytest.raises(KeyStoreConflictError):
         sessions.set_own_extension(BOTH, KEY_ID, OWN)
@@ -117,7 +109,7 @@ def test_statements_go_with_their_session(key_store: Reopening) -> None:
     key_store.store.sessions.add_statement(BOTH, KEY_ID, STATEMENT)
     key_store.store.prune(NOW + 1)
     key_store.store.sessions.add(SESSION)
-    assert key_store.again().sessions.statements(BOTH, KEY_ID) == ()
+    assert key_store.again().sessions.statement(BOTH, KEY_ID, STATEMENT.signer) is None
 
 
 def test_a_pair_that_is_not_sorted_is_refused(key_store: Reopening) -> None:

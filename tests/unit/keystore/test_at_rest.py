@@ -70,7 +70,9 @@ SEALED: dict[tuple[str, str], Callable[[KeyStore], object]] = {
     ("evidence", "current"): lambda s: s.records.evidence("bob"),
     ("sessions", "session_key"): lambda s: s.sessions.newest(BOTH),
     ("sessions", "own_extension"): lambda s: s.sessions.own_extension(BOTH, SESSION.key_id),
-    ("statements", "statement"): lambda s: s.sessions.statements(BOTH, SESSION.key_id),
+    ("statements", "statement"): lambda s: [
+        s.sessions.statement(BOTH, SESSION.key_id, signer) for signer in (ALICE, BOB)
+    ],
     ("inbox", "content"): lambda s: s.inbox.next_unhandled(),
     ("envelopes", "envelope"): lambda s: s.waiting.page(),
     ("outbox", "content"): lambda s: s.outbox.page(),
@@ -91,7 +93,7 @@ BOUND = {
     "pins": [],
     "evidence": ["reason", "time"],
     "sessions": ["suite", "creator", "create_time"],
-    "statements": ["signer"],
+    "statements": [],
     "inbox": ["sender", "counter", "send_time", "accept_time", "missed"],
     "envelopes": ["accept_time", "receive_time", "reason", "username"],
     "outbox": ["recipient", "counter", "create_time"],

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost.keystore import KeyStoreLockedError, open_store
-from keypost.keystore.values import Totals
-from support.key_store import BOTH, MESSAGE, UNLOCK, Reopening, message
+from support.key_store import BOTH, MESSAGE, UNLOCK, Reopening, message, unhandled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +21,7 @@ VICTIM = f"""
 import sys
 from pathlib import Path
 from keypost.keystore import open_store
-from support.key_store import BOTH, OUTGOING, UNLOCK, message
+from support.key_store import BOTH, OUTGOING, UNLOCK, message, unhandled
 
 store = open_store(Path(sys.argv[1]), UNLOCK)
 
@@ -67,7 +66,7 @@ def test_the_last_committed_transaction_survives_and_the_lock_does_not(
     victim.kill()
     victim.wait()
     store = open_store(tmp_path, UNLOCK)
-    assert store.inbox.unhandled() == Totals(COMMITTED, COMMITTED * len(message(0).content))
+    assert len(unhandled(store)) == COMMITTED
     assert store.inbox.find(MESSAGE.sender, message(COMMITTED).message_id) is None
     assert store.outbox.page() == ()
     assert store.counters.next_send(BOTH) == COMMITTED + 1

@@ -13,7 +13,6 @@ from keypost.directory.v1 import directory_service_pb2_grpc
 from keypost.errors import RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
 from keypost.transport.ca_client import CaClient
-from keypost.transport.calls import Caller
 from keypost.transport.channels import open_channel
 from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Backoff, Calls
@@ -75,11 +74,9 @@ class CountingSigner:
 async def test_a_call_that_may_be_repeated_is_repeated_until_it_succeeds(connect: Any, calls: Calls) -> None:
     service = ScriptedDirectory(UNAVAILABLE, UNAVAILABLE)
     client = DirectoryClient(await connect(service.add_to), calls)
-    assert await client.get_key_info("bob", history_from=b"f" * 32, min_revision=7) == KEY_INFO
+    assert await client.get_key_info("bob", min_revision=7) == KEY_INFO
     assert len(service.requests) == 3
-    assert service.requests[0] == pb.GetKeyInfoRequest(
-        username="bob", history_from_fingerprint=b"f" * 32, min_revision=7
-    )
+    assert service.requests[0] == pb.GetKeyInfoRequest(username="bob", min_revision=7)
 
 
 async def test_waits_double_between_attempts_and_stop_at_the_bound(
@@ -141,15 +138,6 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_at_once(
     assert caught.value.reason == reason
     assert caught.value.metadata == {"username": "bob"}
     assert not caught.value.retriable
-    assert len(service.requests) == 1
-
-
-async def test_a_call_that_may_not_be_repeated_is_made_once(connect: Any, calls: Calls) -> None:
-    service = ScriptedDirectory(UNAVAILABLE)
-    channel = await connect(service.add_to)
-    stub = directory_service_pb2_grpc.DirectoryServiceStub(channel)
-    with pytest.raises(RefusedError):
-        await Caller("directory", calls).call(stub.GetKeyInfo, pb.GetKeyInfoRequest(), idempotent=False)
     assert len(service.requests) == 1
 
 

@@ -1,4 +1,4 @@
-"""The client of Keypost: ``Client`` and what it returns (docs/architecture)."""
+"""The client of Keypost: ``Client`` and what it returns (README.md)."""
 
 from keypost.client.client import Client
 from keypost.client.identity import NotEnrolledError

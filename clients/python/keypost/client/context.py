@@ -70,6 +70,23 @@ class Context:
             self.on_event(Event(kind, reason, sentence, facts))
 
 
+class StepLog:
+    """Notes the steps of the negotiation as they happen in a transaction, to be shown once it is written.
+
+    Args:
+        actor: Who does them.
+        clock: The time.
+    """
+
+    def __init__(self, actor: object, clock: Clock) -> None:
+        self.steps: list[Step] = []
+        self._actor, self._clock = str(actor), clock
+
+    def add(self, number: int, **facts: str | int) -> None:
+        """Note a step that happened now."""
+        self.steps.append(negotiation_step(number, self._actor, self._clock(), **facts))
+
+
 def as_keypost_error(error: Exception) -> KeypostError:
     """Return the error itself, or for one that nobody foresaw an error that shows nothing of the message."""
     if isinstance(error, KeypostError):

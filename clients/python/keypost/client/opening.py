@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from keypost.client.context import as_keypost_error, short
+from keypost.client.context import StepLog, as_keypost_error, short
 from keypost.client.own_devices import is_sealed_to_own_devices
 from keypost.client.records import RecordUnusableError
 from keypost.client.storing import to_session, to_stored_session, to_stored_statement
@@ -17,13 +16,19 @@ from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.keystore.values import Evidence, InboxMessage, StoredFile, WaitingEnvelope
 from keypost.protocol import negotiation as steps
 from keypost.protocol.continuity import Pins
-from keypost.protocol.errors import ContentRefusedError, NotForThisDeviceError, ProtocolError, SecondStatementError
+from keypost.protocol.errors import (
+    CloneSuspectedError,
+    ContentRefusedError,
+    NotForThisDeviceError,
+    ProtocolError,
+    SecondStatementError,
+)
 from keypost.protocol.sessions import check_same_session, check_statement
-from keypost.protocol.steps import Step, negotiation_step
 from keypost.protocol.validity import Policy
 
 if TYPE_CHECKING:
     from keypost.client.identity import KeyRing
+    from keypost.clock import Clock
     from keypost.delivery.v1 import envelope_pb2 as pb
     from keypost.keystore.port import KeyStore
     from keypost.protocol.envelope import SealedEnvelope
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.steps import Step
     from keypost.protocol.suites import Suite
 
 
@@ -48,6 +54,7 @@ class Opening:
         trust: The realm's trust.
         minimum_suite: Every key that takes part must reach it.
         now: Unix milliseconds.
+        clock: The time, for the steps.
         sealed: The parsed envelope, checked to be for this device; None if it is not even that.
         sender_record: The record of the sender's user.
         own_record: The record of the own user.
@@ -63,6 +70,7 @@ class Opening:
     trust: RealmTrust
     minimum_suite: Suite
     now: int
+    clock: Clock
     sealed: SealedEnvelope | None = None
     sender_record: KeyRecord | None = None
     own_record: KeyRecord | None = None
@@ -97,16 +105,6 @@ class Outcome:
     sender: str = ""
 
 
-class _Log:
-    def __init__(self, opening: Opening) -> None:
-        self.steps: list[Step] = []
-        self._actor, self._now, self._begun = str(opening.me), opening.now, time.monotonic()
-
-    def add(self, number: int, **facts: str | int) -> None:
-        elapsed = int((time.monotonic() - self._begun) * 1000)
-        self.steps.append(negotiation_step(number, self._actor, self._now + elapsed, **facts))
-
-
 def settle(store: KeyStore, opening: Opening) -> Outcome:
     """Open an envelope and keep what is in it, or keep it raw: waiting or set aside. Call it within a transaction."""
     outcome = attempt(store, opening)
@@ -131,7 +129,7 @@ def set_aside(store: KeyStore, opening: Opening, outcome: Outcome) -> None:
 
 def attempt(store: KeyStore, opening: Opening) -> Outcome:
     """Open an envelope and keep what is in it; if that fails, write nothing and say what should become of it."""
-    sealed, log = opening.sealed, _Log(opening)
+    sealed, log = opening.sealed, StepLog(opening.me, opening.clock)
     outcome = Outcome(Fate.KEPT, sender="" if sealed is None else str(sealed.header.sender))
     if sealed is not None and store.counters.is_received(sealed.header.sender, sealed.header.message_id):
         outcome.fate = Fate.REPLAYED
@@ -178,7 +176,7 @@ def _sealed_to(opening: Opening) -> bytes:
     return next((name for name in names if opening.ring.find(name) is not None), b"")
 
 
-def _open_and_keep(store: KeyStore, opening: Opening, log: _Log, outcome: Outcome) -> None:
+def _open_and_keep(store: KeyStore, opening: Opening, log: StepLog, outcome: Outcome) -> None:
     if opening.failure is not None:
         raise opening.failure
     sealed, record = opening.sealed, opening.sender_record
@@ -194,7 +192,7 @@ def _open_and_keep(store: KeyStore, opening: Opening, log: _Log, outcome: Outcom
     _compare_devices(store, opening, sealed, outcome)
 
 
-def _check_sender(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: _Log) -> None:
+def _check_sender(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: StepLog) -> None:
     extension = sealed.signed_extension.extension
     log.add(8, username=record.username, revision=record.revision, keys=len(record.keys))
     key = steps.step_9_check_sender_key(
@@ -223,7 +221,7 @@ def _is_closed(store: KeyStore, fingerprint: bytes, sequence: int) -> bool:
     return mark is not None and not 0 < sequence <= mark
 
 
-def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: _Log) -> Session:
+def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: StepLog) -> Session:
     """Return the session: the kept one if the sender's statement about it is kept too, else by steps 10 to 13."""
     signed = sealed.signed_extension
     extension = signed.extension
@@ -269,7 +267,7 @@ def _keep_content(
     if mark.clone_of is not None:
         outcome.warnings.append(
             (
-                "CLONE_SUSPECTED",
+                CloneSuspectedError.reason,
                 f"{header.sender} used counter {header.counter} for two messages: this device may exist twice",
             )
         )

@@ -104,6 +104,7 @@ class Receiving:
             trust=trust,
             minimum_suite=self._context.minimum_suite,
             now=self._context.clock(),
+            clock=self._context.clock,
         )
         try:
             return replace(opening, sealed=self._read(arrival.raw))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from keypost.client.context import short
+from keypost.client.context import StepLog, short
 from keypost.client.storing import (
     candidates,
     to_own_extension,
@@ -25,18 +24,19 @@ from keypost.protocol.extension import DeviceKey, Session, SignedExtension
 from keypost.protocol.identifiers import conversation_of
 from keypost.protocol.rsa import counted
 from keypost.protocol.sessions import Candidate, Situation, choose_session, next_create_time
-from keypost.protocol.steps import Step, negotiation_step
 from keypost.protocol.suites import NONCE_BYTES
 from keypost.protocol.validity import Policy, check_can_act, check_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from keypost.clock import Clock
     from keypost.keystore.port import KeyStore
     from keypost.keystore.values import OutgoingMessage
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.steps import Step
     from keypost.protocol.suites import Suite
 
 
@@ -51,6 +51,7 @@ class Sealing:
         trust: The realm's trust.
         minimum_suite: Every key that takes part must reach it.
         now: Unix milliseconds.
+        clock: The time, for the steps.
         random: Returns random bytes.
         new_session: Negotiate even if a session could be used.
     """
@@ -61,6 +62,7 @@ class Sealing:
     trust: RealmTrust
     minimum_suite: Suite
     now: int
+    clock: Clock
     random: Callable[[int], bytes] = field(repr=False)
     new_session: bool = False
 
@@ -89,17 +91,6 @@ class Sealed:
     steps: tuple[Step, ...]
 
 
-class _Log:
-    def __init__(self, sealing: Sealing) -> None:
-        self.steps: list[Step] = []
-        self._actor = str(sealing.own.address)
-        self._now, self._begun = sealing.now, time.monotonic()
-
-    def add(self, number: int, **facts: str | int) -> None:
-        elapsed = int((time.monotonic() - self._begun) * 1000)
-        self.steps.append(negotiation_step(number, self._actor, self._now + elapsed, **facts))
-
-
 def seal(store: KeyStore, message: OutgoingMessage, sealing: Sealing) -> Sealed:
     """Seal a message of the outbox; call it within a transaction.
 
@@ -107,7 +98,7 @@ def seal(store: KeyStore, message: OutgoingMessage, sealing: Sealing) -> Sealed:
         ProtocolError: a key may not take part, or a record is no longer fresh.
         InvalidArgumentError: the message is too large for an envelope.
     """
-    log = _Log(sealing)
+    log = StepLog(sealing.own.address, sealing.clock)
     with counted() as operations:
         recipients = _check_keys(sealing, log)
         session, signed, sealed_keys, new = _session(store, sealing, recipients, log)
@@ -125,7 +116,7 @@ def seal(store: KeyStore, message: OutgoingMessage, sealing: Sealing) -> Sealed:
     return Sealed(envelope, session.key_id, new, dict(operations.by_kind), tuple(log.steps))
 
 
-def _check_keys(sealing: Sealing, log: _Log) -> Sequence[Key]:
+def _check_keys(sealing: Sealing, log: StepLog) -> Sequence[Key]:
     policy = Policy(sealing.trust.constants, sealing.minimum_suite)
     sealing.own_record.check_fresh(sealing.now)
     own_key = sealing.own_record.get(sealing.own.fingerprint)
@@ -139,7 +130,7 @@ def _check_keys(sealing: Sealing, log: _Log) -> Sequence[Key]:
 
 
 def _session(
-    store: KeyStore, sealing: Sealing, recipients: Sequence[Key], log: _Log
+    store: KeyStore, sealing: Sealing, recipients: Sequence[Key], log: StepLog
 ) -> tuple[Session, SignedExtension, Sequence[pb.SealedKey], bool]:
     """Return the session to send under with the own key extension, and whether it is new."""
     situation = Situation(
@@ -176,7 +167,7 @@ def _may_answer_under(store: KeyStore, candidate: Candidate, recipients: Sequenc
     return set(named) == {DeviceKey.of(key) for key in recipients}
 
 
-def _negotiate(store: KeyStore, sealing: Sealing, log: _Log) -> Session:
+def _negotiate(store: KeyStore, sealing: Sealing, log: StepLog) -> Session:
     conversation = sealing.conversation
     session_key = steps.step_4_generate_session_key(sealing.own.suite, sealing.random)
     session = Session.create(
@@ -193,7 +184,7 @@ def _negotiate(store: KeyStore, sealing: Sealing, log: _Log) -> Session:
 
 
 def _offer(
-    store: KeyStore, sealing: Sealing, session: Session, recipients: Sequence[Key], log: _Log
+    store: KeyStore, sealing: Sealing, session: Session, recipients: Sequence[Key], log: StepLog
 ) -> tuple[SignedExtension, Sequence[pb.SealedKey]]:
     """Seal a session key to the recipient's devices and sign the own statement about it."""
     sealed_keys = steps.step_5_encrypt_session_key(session.key, recipients)

@@ -167,6 +167,7 @@ class Sending:
                 trust=await self._trust.current(),
                 minimum_suite=self._context.minimum_suite,
                 now=self._context.clock(),
+                clock=self._context.clock,
                 random=self._context.random,
                 new_session=new_session and number == 0,
             )

@@ -27,7 +27,6 @@ def to_stored_session(session: Session) -> StoredSession:
         creator_fingerprint=session.creator.fingerprint,
         create_time=session.create_time,
         session_key=session.key,
-        adoptable=True,
     )
 
 
@@ -69,7 +68,7 @@ def candidates(store: KeyStore, conversation: Conversation, realm: str) -> Itera
     """Yield the sessions that might be sent under, the newest first: those whose creator's statement is kept."""
     for stored in store.sessions.newest(conversation):
         statement = store.sessions.statement(conversation, stored.key_id, stored.creator)
-        if statement is None or not stored.adoptable:
+        if statement is None:
             continue
         offered = to_signed_extension(statement.extension, statement.signature).extension
         yield Candidate(to_session(stored, realm), offered, stored.messages_sent)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from keypost.keystore.database import conversation_from, conversation_text
 from keypost.keystore.errors import KeyStoreConflictError
-from keypost.keystore.values import InboxMessage, InboxState, Totals
+from keypost.keystore.values import InboxMessage, InboxState
 from keypost.protocol.identifiers import Address
 
 if TYPE_CHECKING:
@@ -72,12 +72,6 @@ class SqliteInbox:
             f"SELECT {COLUMNS} FROM inbox WHERE sender = ? AND message_id = ?", str(sender), message_id
         )
         return None if row is None else self._read(row)
-
-    def unhandled(self) -> Totals:
-        """Return how much waits for the application."""
-        row = self._database.one("SELECT count(*), total(size) FROM inbox WHERE state <> 'handled'")
-        count, size = row or (0, 0)
-        return Totals(count, int(size))
 
     def forget(self, sequence: int) -> None:
         """Erase a handled message at once."""

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         StoredRecord,
         StoredSession,
         StoredStatement,
-        Totals,
         WaitingEnvelope,
     )
     from keypost.protocol.identifiers import Address
@@ -186,7 +185,7 @@ class SessionPart(Protocol):
     def add(self, session: StoredSession) -> None:
         """Keep a session (of one's own, or after a successful step 14). The same again is no error.
 
-        Being the same ignores ``adoptable`` and ``messages_sent``, and changes neither.
+        Being the same ignores ``messages_sent``, and does not change it.
 
         Raises:
             KeyStoreConflictError: That key_id names another key or creator in this conversation.
@@ -203,14 +202,6 @@ class SessionPart(Protocol):
 
     def highest_create_time(self, conversation: Conversation) -> int:
         """Return the highest session_create_time ever kept in the conversation, pruned or not; 0 if none."""
-        ...
-
-    def set_adoptable(self, conversation: Conversation, key_id: bytes, *, adoptable: bool) -> None:
-        """Say whether this device may answer under a session.
-
-        Raises:
-            KeyStoreConflictError: There is no such session.
-        """
         ...
 
     def count_message(self, conversation: Conversation, key_id: bytes) -> int:
@@ -231,10 +222,6 @@ class SessionPart(Protocol):
 
     def statement(self, conversation: Conversation, key_id: bytes, signer: Address) -> StoredStatement | None:
         """Return what that signer stated for a session."""
-        ...
-
-    def statements(self, conversation: Conversation, key_id: bytes) -> tuple[StoredStatement, ...]:
-        """Return all statements seen for a session, ordered by signer."""
         ...
 
     def set_own_extension(self, conversation: Conversation, key_id: bytes, own: OwnExtension) -> None:
@@ -308,10 +295,6 @@ class InboxPart(Protocol):
 
     def find(self, sender: Address, message_id: bytes) -> InboxMessage | None:
         """Return a message without handing it out, handled or not."""
-        ...
-
-    def unhandled(self) -> Totals:
-        """Return how much waits for the application."""
         ...
 
     def forget(self, sequence: int) -> None:

@@ -48,7 +48,7 @@ _FIRST = (
     """CREATE TABLE sessions (
         id INTEGER PRIMARY KEY AUTOINCREMENT, conversation TEXT NOT NULL REFERENCES conversations,
         key_id BLOB NOT NULL, suite INTEGER NOT NULL, creator TEXT NOT NULL, creator_fingerprint BLOB NOT NULL,
-        create_time INTEGER NOT NULL, session_key BLOB NOT NULL, adoptable INTEGER NOT NULL,
+        create_time INTEGER NOT NULL, session_key BLOB NOT NULL,
         messages_sent INTEGER NOT NULL DEFAULT 0, own_extension BLOB, UNIQUE (conversation, key_id))""",
     "CREATE INDEX sessions_by_age ON sessions (create_time)",
     # Sealed at rest: statement.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keypost.keystore.sealing import Place
 
 BOUND = "conversation, key_id, suite, creator, creator_fingerprint, create_time"
-COLUMNS = f"{BOUND}, session_key, adoptable, messages_sent"
+COLUMNS = f"{BOUND}, session_key, messages_sent"
 
 
 class SqliteSessions:
@@ -53,10 +53,9 @@ class SqliteSessions:
             session.create_time,
         )
         self._database.run(
-            f"INSERT INTO sessions ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO sessions ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             *bound,
             self._database.seal(("sessions", "session_key", *bound), session.session_key),
-            session.adoptable,
             session.messages_sent,
         )
 
@@ -76,7 +75,7 @@ class SqliteSessions:
         return tuple(self._read(conversation, row) for row in rows)
 
     def _read(self, conversation: Conversation, row: Row) -> StoredSession:
-        *bound, session_key, adoptable, messages_sent = row
+        *bound, session_key, messages_sent = row
         opened = self._database.open(("sessions", "session_key", *bound), session_key)
         _, key_id, suite, creator, creator_fingerprint, create_time = bound
         return StoredSession(
@@ -87,7 +86,6 @@ class SqliteSessions:
             creator_fingerprint=creator_fingerprint,
             create_time=create_time,
             session_key=opened,
-            adoptable=bool(adoptable),
             messages_sent=messages_sent,
         )
 
@@ -96,11 +94,6 @@ class SqliteSessions:
         return self._database.number(
             "SELECT highest_create_time FROM conversations WHERE conversation = ?", conversation_text(conversation)
         )
-
-    def set_adoptable(self, conversation: Conversation, key_id: bytes, *, adoptable: bool) -> None:
-        """Say whether this device may answer under a session."""
-        row = self._row_id(conversation, key_id)
-        self._database.run("UPDATE sessions SET adoptable = ? WHERE id = ?", adoptable, row)
 
     def count_message(self, conversation: Conversation, key_id: bytes) -> int:
         """Count one more message that this device sends under a session."""
@@ -134,16 +127,6 @@ class SqliteSessions:
             str(signer),
         )
         return None if row is None else self._read_statement(conversation, key_id, row)
-
-    def statements(self, conversation: Conversation, key_id: bytes) -> tuple[StoredStatement, ...]:
-        """Return all statements seen for a session, ordered by signer."""
-        rows = self._database.all(
-            "SELECT signer, statement FROM statements JOIN sessions ON sessions.id = session"
-            " WHERE conversation = ? AND key_id = ? ORDER BY signer",
-            conversation_text(conversation),
-            key_id,
-        )
-        return tuple(self._read_statement(conversation, key_id, row) for row in rows)
 
     def _read_statement(self, conversation: Conversation, key_id: bytes, row: Row) -> StoredStatement:
         signer, sealed = row
@@ -192,7 +175,7 @@ def _check_same(held: StoredSession, added: StoredSession) -> None:
 
 
 def _origin(session: StoredSession) -> StoredSession:
-    return replace(session, session_key=b"", adoptable=False, messages_sent=0)
+    return replace(session, session_key=b"", messages_sent=0)
 
 
 def _statement_place(conversation: Conversation, key_id: bytes, signer: str) -> Place:

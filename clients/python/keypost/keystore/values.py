@@ -141,7 +141,6 @@ class StoredSession:
         creator_fingerprint: The key with which it did.
         create_time: The session_create_time.
         session_key: The session key. Secret.
-        adoptable: Whether this device may answer under it.
         messages_sent: How many messages this device sent under it.
     """
 
@@ -152,7 +151,6 @@ class StoredSession:
     creator_fingerprint: bytes
     create_time: int
     session_key: bytes = field(repr=False)
-    adoptable: bool
     messages_sent: int = 0
 
 

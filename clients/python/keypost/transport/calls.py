@@ -41,7 +41,6 @@ class Caller:
         request: Q,
         *,
         anonymous: bool = False,
-        idempotent: bool = True,
     ) -> R:
         """Call ``method`` and return its answer; see Calls.make for what it raises."""
 
@@ -49,10 +48,10 @@ class Caller:
             return await method(request, timeout=seconds, metadata=self.metadata(anonymous=anonymous))
 
         try:
-            return await self._calls.make(attempt, self.service, idempotent=idempotent)
+            return await self._calls.make(attempt, self.service)
         except RefusedError as refused:
             if refused.reason != TOKEN_REFUSED or self._tokens is None:
                 raise
             # The cached token may come from a clock since corrected: one fresh token, one more round.
             self._tokens.forget()
-            return await self._calls.make(attempt, self.service, idempotent=idempotent)
+            return await self._calls.make(attempt, self.service)

@@ -38,15 +38,11 @@ class DirectoryClient:
         response = await self._caller.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest(), anonymous=True)
         return response.realm_trust
 
-    async def get_key_info(
-        self, username: str, *, history_from: bytes = b"", min_revision: int = 0
-    ) -> key_info_pb2.KeyInfo:
+    async def get_key_info(self, username: str, *, min_revision: int = 0) -> key_info_pb2.KeyInfo:
         """Return the key info of a user, unverified.
 
         Args:
             username: The user.
-            history_from: Fingerprint (32 bytes) of the key from which history is wanted; empty: from
-                the root of the epoch.
             min_revision: A revision that the caller believes to exist; the directory asks the CA
                 rather than answer with less.
 
@@ -57,9 +53,7 @@ class DirectoryClient:
             RefusedError: USER_NOT_FOUND, CA_UNAVAILABLE, TOKEN_REFUSED.
             UnreachableError: No answer.
         """
-        request = pb.GetKeyInfoRequest(
-            username=username, history_from_fingerprint=history_from, min_revision=min_revision
-        )
+        request = pb.GetKeyInfoRequest(username=username, min_revision=min_revision)
         return (await self._caller.call(self._stub.GetKeyInfo, request)).key_info
 
     async def batch_get_key_info(self, usernames: Sequence[str]) -> Sequence[pb.LookUpResult]:

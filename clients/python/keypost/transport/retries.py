@@ -59,13 +59,12 @@ class Calls:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
 
-    async def make(self, attempt: Attempt[T], service: str, *, idempotent: bool = True) -> T:
+    async def make(self, attempt: Attempt[T], service: str) -> T:
         """Make a call.
 
         Args:
             attempt: Makes one attempt with the timeout that it gets, in seconds.
             service: The name of the service, for errors.
-            idempotent: Whether the call may be repeated at all.
 
         Returns:
             What the first attempt that succeeded returned.
@@ -83,7 +82,7 @@ class Calls:
                 refusal = read_refusal(failure, service)
             delay = self.backoff.delay(number, refusal.retry_after_ms)
             last = number == self.attempts - 1
-            if not idempotent or last or not refusal.retriable or self.monotonic() + delay >= end:
+            if last or not refusal.retriable or self.monotonic() + delay >= end:
                 raise refusal.error
             await self.sleep(delay)
         raise AssertionError

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from keypost.clock import MINUTE, Clock
+from keypost.protocol.tokens import audience_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ class TokenSource:
         signer, now = self._signer(), self._clock()
         cached = self._cached.get(service)
         if cached is None or cached.fingerprint != signer.fingerprint or not self._is_fresh(cached, now):
-            token = signer.mint(f"{self._realm}/{service}", now, LIFETIME)
+            token = signer.mint(audience_of(self._realm, service), now, LIFETIME)
             cached = self._cached[service] = _Cached(token, signer.fingerprint, now + LIFETIME)
         return cached.token
 
