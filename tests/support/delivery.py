@@ -199,9 +199,9 @@ def _valkey(folder: Path) -> Iterator[ValkeyServer]:
 
 
 @contextlib.asynccontextmanager
-async def open_stack(folder: Path) -> AsyncIterator[Stack]:
+async def open_stack(folder: Path, clock: ManualClock | None = None) -> AsyncIterator[Stack]:
     """Start everything that delivery needs."""
-    clock = ManualClock()
+    clock = clock or ManualClock()
     realm = SimulatedRealm(clock=clock)
     issue(folder / "tls", realm.realm, ["delivery", "directory"])
     bundle = realm_trust_pb2.Bundle(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.delivery import Stack, open_stack
+from support.delivery_world import World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,3 +18,10 @@ if TYPE_CHECKING:
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     async with open_stack(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+async def world(stack: Stack) -> World:
+    made = World(stack)
+    await made.start()
+    return made

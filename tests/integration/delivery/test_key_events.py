@@ -11,59 +11,19 @@ from keypost.clock import HOUR, SECOND
 from keypost.errors import RefusedError
 from keypost_services.delivery.compose import compose
 from keypost_services.runtime.serving import running
-from support.delivery import SimulatedDevice, Stack, directory_server, until
+from support.delivery import Stack, directory_server, until
+from support.delivery_world import World
 from support.realm import SimulatedRealm, seeded_signer
 
 if TYPE_CHECKING:
     from keypost.keys.v1.realm_trust_pb2 import SignedRealmTrust
     from keypost.protocol.key_info import Key
-    from keypost.protocol.key_requests import DeviceKeyPair
-    from keypost_services.delivery.settings import DeliverySettings
-    from keypost_services.runtime.serving import RunningService
-
-
-class World:
-    """Alice and Bob, one device each, and a replica that has looked both up."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.directory = stack.directory
-        self.alice_pair: DeviceKeyPair = stack.realm.enroll("alice")
-        self.bob_pair: DeviceKeyPair = stack.realm.enroll("bob")
-        self.service: RunningService[DeliverySettings]
-        self.alice: SimulatedDevice
-
-    async def start(self) -> None:
-        self.service = await self.stack.start()
-        self.alice = await self.stack.device(self.alice_pair, self.service.public_port)
-        await self.alice.send_text("bob")
-
-    @property
-    def degraded(self) -> dict[str, str]:
-        return self.service.runtime.health.degraded
-
-    async def questions(self) -> int:
-        """Return how often the directory is asked for Bob while Alice sends to him."""
-        before = self.directory.asked["bob"]
-        await self.alice.send_text("bob")
-        return self.directory.asked["bob"] - before
-
-    async def event(self, username: str = "bob") -> None:
-        """Tell an event and return when it is handled."""
-        self.directory.tell(username)
-        count = "keypost_delivery_key_events_total"
-        target = (self.service.runtime.metrics.get_sample_value(count) or 0) + 1
-        await until(lambda: self.service.runtime.metrics.get_sample_value(count) == target)
-
-    async def watch_number(self, number: int) -> None:
-        await until(lambda: len(self.directory.resumed_after) >= number and "key_events" not in self.degraded)
 
 
 @pytest.fixture
-async def world(stack: Stack) -> World:
-    made = World(stack)
-    await made.start()
-    return made
+async def world(world: World) -> World:
+    await world.send("looked up now")
+    return world
 
 
 async def test_records_are_kept_until_an_event_names_a_higher_revision(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from redis.asyncio import Redis
@@ -12,59 +11,11 @@ from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2
 from keypost_services.delivery.mailboxes import MailboxLimits
-from support.delivery import SimulatedDevice, SimulatedStream, Stack, text_of, until
-from support.mailboxes import open_mailboxes, posting
-
-if TYPE_CHECKING:
-    from keypost.protocol.key_requests import DeviceKeyPair
-    from keypost_services.delivery.settings import DeliverySettings
-    from keypost_services.runtime.serving import RunningService
+from support.delivery import SimulatedStream, Stack, text_of, until
+from support.delivery_world import World
 
 LARGE = MailboxLimits()
 RECEIVE = "/keypost.delivery.v1.DeliveryService/Receive"
-
-
-class World:
-    """Alice and Bob, one device each, and a replica."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.alice_pair = stack.realm.enroll("alice")
-        self.bob_pair = stack.realm.enroll("bob")
-        self.service: RunningService[DeliverySettings]
-        self.alice: SimulatedDevice
-        self.bob: SimulatedDevice
-
-    async def start(self, **changes: object) -> None:
-        self.service = await self.stack.start(**changes)
-        self.alice = await self.device(self.alice_pair)
-        self.bob = await self.device(self.bob_pair)
-
-    async def device(self, pair: DeviceKeyPair) -> SimulatedDevice:
-        return await self.stack.device(pair, self.service.public_port)
-
-    async def send(self, *texts: str) -> None:
-        for text in texts:
-            assert (await self.alice.send_text("bob", text)).HasField("stored")
-
-    def texts(self, deliveries: list[pb.Delivery]) -> list[str]:
-        return [text_of(delivery, self.bob_pair) for delivery in deliveries]
-
-    async def fill(self, bodies: list[bytes]) -> None:
-        """Put bytes into Bob's mailbox as a replica would."""
-        async with open_mailboxes(self.stack.valkey.url, limits=LARGE) as replica:
-            for body in bodies:
-                await replica.mailboxes.append(posting(body, self.bob_pair.address, accept_time=self.stack.clock()))
-
-    def counted(self, name: str, **labels: str) -> float:
-        return self.service.runtime.metrics.get_sample_value(name, labels) or 0.0
-
-
-@pytest.fixture
-async def world(stack: Stack) -> World:
-    made = World(stack)
-    await made.start()
-    return made
 
 
 async def end_of(stream: SimulatedStream) -> RefusedError:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from redis.asyncio import Redis
 
 from keypost.clock import DAY, HOUR, MINUTE, SECOND
 from keypost.delivery.v1 import envelope_pb2
@@ -16,6 +15,7 @@ from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.key_info import read_key_info, sign_user_keys
 from support.delivery import SimulatedDevice, Stack, new_message_id, text_of, until
+from support.delivery_world import World
 from support.realm import seeded_signer
 
 if TYPE_CHECKING:
@@ -23,59 +23,8 @@ if TYPE_CHECKING:
 
     from keypost.keys.v1.key_info_pb2 import KeyInfo
     from keypost.protocol.key_info import KeyRecord
-    from keypost.protocol.key_requests import DeviceKeyPair
-    from keypost_services.delivery.settings import DeliverySettings
-    from keypost_services.runtime.serving import RunningService
 
 SEND = "/keypost.delivery.v1.DeliveryService/Send"
-
-
-class World:
-    """Alice and Bob, one device each, and a replica."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.alice_pair = stack.realm.enroll("alice")
-        self.bob_pair = stack.realm.enroll("bob")
-        self.service: RunningService[DeliverySettings]
-        self.alice: SimulatedDevice
-        self.bob: SimulatedDevice
-
-    async def start(self, **changes: object) -> None:
-        self.service = await self.stack.start(**changes)
-        self.alice = await self.device(self.alice_pair)
-        self.bob = await self.device(self.bob_pair)
-
-    async def device(self, pair: DeviceKeyPair) -> SimulatedDevice:
-        return await self.stack.device(pair, self.service.public_port)
-
-    async def mailbox(self, pair: DeviceKeyPair) -> list[str]:
-        async with (await self.device(pair)).receive() as stream:
-            return [text_of(delivery, pair) for delivery in await stream.backlog()]
-
-    async def event_arrived(self) -> None:
-        """Return when the replica has handled every event that the directory told."""
-        await until(lambda: self.counted("keypost_delivery_key_events_total") == len(self.stack.directory.events))
-
-    async def keys_of(self, pair: DeviceKeyPair) -> list[bytes]:
-        """Return the names of everything that Valkey holds of a mailbox."""
-        async with Redis.from_url(self.stack.valkey.url) as client:
-            return [key async for key in client.scan_iter(match=f"*{{{pair.address}}}*")]
-
-    async def lose_mailbox(self, pair: DeviceKeyPair) -> None:
-        async with Redis.from_url(self.stack.valkey.url) as client:
-            await client.delete(*await self.keys_of(pair))
-
-    def counted(self, name: str, **labels: str) -> float:
-        value = self.service.runtime.metrics.get_sample_value(name, labels)
-        return value or 0.0
-
-
-@pytest.fixture
-async def world(stack: Stack) -> World:
-    made = World(stack)
-    await made.start()
-    return made
 
 
 async def refusal(device: SimulatedDevice, envelope: envelope_pb2.Envelope) -> RefusedError:
