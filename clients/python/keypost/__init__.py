@@ -6,19 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keypost.client import Client, Event, Received, ReceivedFile, Sent, SentFile
+    from keypost.client import Client, Event, NotEnrolledError, Received, ReceivedFile, Sent, SentFile
     from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+    from keypost.keystore.errors import KeyStoreError, WrongPassphraseError
     from keypost.keystore.unlock import KeyFile, KeyVariable, Passphrase, Unlock
+    from keypost.protocol.errors import IdentityChangedError, ProtocolError
     from keypost.protocol.identifiers import Address
-    from keypost.protocol.steps import Step
+    from keypost.protocol.key_info import Key, KeyRecord
+    from keypost.protocol.steps import Observer, Step
     from keypost.protocol.suites import STRONG, WEAK
 
 _HOMES = {
-    "keypost.client": ("Client", "Event", "Received", "ReceivedFile", "Sent", "SentFile"),
+    "keypost.client": ("Client", "Event", "NotEnrolledError", "Received", "ReceivedFile", "Sent", "SentFile"),
     "keypost.errors": ("InvalidArgumentError", "KeypostError", "RefusedError", "UnreachableError"),
+    "keypost.keystore.errors": ("KeyStoreError", "WrongPassphraseError"),
     "keypost.keystore.unlock": ("KeyFile", "KeyVariable", "Passphrase", "Unlock"),
+    "keypost.protocol.errors": ("IdentityChangedError", "ProtocolError"),
     "keypost.protocol.identifiers": ("Address",),
-    "keypost.protocol.steps": ("Step",),
+    "keypost.protocol.key_info": ("Key", "KeyRecord"),
+    "keypost.protocol.steps": ("Observer", "Step"),
     "keypost.protocol.suites": ("STRONG", "WEAK"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -29,11 +35,18 @@ __all__ = [
     "Address",
     "Client",
     "Event",
+    "IdentityChangedError",
     "InvalidArgumentError",
+    "Key",
     "KeyFile",
+    "KeyRecord",
+    "KeyStoreError",
     "KeyVariable",
     "KeypostError",
+    "NotEnrolledError",
+    "Observer",
     "Passphrase",
+    "ProtocolError",
     "Received",
     "ReceivedFile",
     "RefusedError",
@@ -42,6 +55,7 @@ __all__ = [
     "Step",
     "Unlock",
     "UnreachableError",
+    "WrongPassphraseError",
 ]
 
 

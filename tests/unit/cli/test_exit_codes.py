@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from keypost.cli.exit_codes import HINTS, ExitCode, FileError, UsageError, exit_code_of
+from keypost.cli.exit_codes import HINTS, ExitCode, FileError, UsageError, exit_code_of, hint_for
+from keypost.client import ClockWrongError, NotEnrolledError
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import WrongPassphraseError
 from keypost.protocol.errors import IdentityChangedError
@@ -27,6 +28,11 @@ def test_every_kind_of_error_has_its_exit_code(error: KeypostError, code: int) -
 
 def test_the_codes_are_all_different() -> None:
     assert len(set(ExitCode)) == len(ExitCode.__members__)
+
+
+@pytest.mark.parametrize("error", [NotEnrolledError("x"), ClockWrongError("x")])
+def test_what_a_person_can_mend_has_a_hint(error: KeypostError) -> None:
+    assert hint_for(error)
 
 
 def test_hints_are_sentences() -> None:

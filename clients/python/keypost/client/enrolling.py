@@ -9,11 +9,9 @@ from keypost.ca.v1 import ca_service_pb2
 from keypost.client.context import short
 from keypost.client.key_requests import (
     BEGIN_ANEW,
-    ROUNDS,
-    Begun,
-    check_clock,
     fill_request,
     generate,
+    request_key,
     warn_if_weak,
     write_pending,
 )
@@ -101,35 +99,31 @@ class Enrolling:
         if stored is None:
             return None
         try:
-            return await self._ask(pair, pb.SignedKeyRequest.FromString(stored.key_request), sign_in)
+            key_info = await self._ca.enroll(pb.SignedKeyRequest.FromString(stored.key_request), sign_in)
         except RefusedError as refused:
             if refused.reason not in BEGIN_ANEW:
                 raise
             return None
+        return await self._learn(pair, key_info)
 
     async def _begin(
         self, username: str, sign_in: ca_service_pb2.SignIn, suite: Suite, pair: DeviceKeyPair | None
     ) -> Address:
-        for last in range(ROUNDS - 1, -1, -1):
-            response = await self._ca.begin_enrollment(username, sign_in)
-            begun = Begun(response.ca_nonce, response.epoch, response.next_revision, response.current_time)
-            check_clock(begun, self._context.clock())
-            address = Address(username, response.device_id)
+        async def ask(begun: ca_service_pb2.BeginEnrollmentResponse) -> pb.KeyInfo:
+            nonlocal pair
+            address = Address(username, begun.device_id)
             # The nonce is good for the device id that came with it alone; the key pair stays what it is.
             pair = await generate(self._context, address, suite) if pair is None else replace(pair, address=address)
             request = fill_request(self._context, pair, begun, pb.KEY_REQUEST_KIND_ENROLL)
             signed = step_1_publish_public_key(request, pair)
             await write_pending(self._context, pair, signed)
             await self._identity.reload()
-            try:
-                return await self._ask(pair, signed, sign_in)
-            except RefusedError as refused:
-                if refused.reason not in BEGIN_ANEW or not last:
-                    raise
-        raise AssertionError
+            return await self._ca.enroll(signed, sign_in)
 
-    async def _ask(self, pair: DeviceKeyPair, signed: pb.SignedKeyRequest, sign_in: ca_service_pb2.SignIn) -> Address:
-        key_info = await self._ca.enroll(signed, sign_in)
+        key_info = await request_key(self._context, lambda: self._ca.begin_enrollment(username, sign_in), ask)
+        return await self._learn(self._identity.pending, key_info)
+
+    async def _learn(self, pair: DeviceKeyPair, key_info: pb.KeyInfo) -> Address:
         return await self._finish(pair, await self._records.learn(pair.address.username, key_info))
 
     async def _finish(self, pair: DeviceKeyPair, record: KeyRecord) -> Address:

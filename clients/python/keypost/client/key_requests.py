@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from keypost.ca.v1 import ca_service_pb2
 from keypost.clock import DAY
-from keypost.errors import KeypostError
+from keypost.errors import KeypostError, RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.realm_trust import CLOCK_SKEW
 from keypost.protocol.renewal import step_1_generate_key_pair
 from keypost.protocol.rsa import private_key_to_der
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from keypost.client.context import Context
     from keypost.keystore.port import KeyStore
     from keypost.protocol.identifiers import Address
@@ -26,24 +28,43 @@ ROUNDS = 5
 BEGIN_ANEW = frozenset({"REVISION_TAKEN", "NONCE_EXPIRED"})
 
 
+Begun = ca_service_pb2.BeginEnrollmentResponse | ca_service_pb2.BeginRenewalResponse
+"""What the CA gives out for a request."""
+B = TypeVar("B", ca_service_pb2.BeginEnrollmentResponse, ca_service_pb2.BeginRenewalResponse)
+
+
 class ClockWrongError(KeypostError):
     """This machine's clock and the CA's are more than five minutes apart."""
 
     reason = "CLOCK_WRONG"
 
 
-@dataclass(frozen=True)
-class Begun:
-    """What the CA gave out for a request."""
+async def request_key(
+    context: Context, begin: Callable[[], Awaitable[B]], ask: Callable[[B], Awaitable[pb.KeyInfo]]
+) -> pb.KeyInfo:
+    """Begin and ask, anew while another change takes the revision; return the CA's answer, unverified.
 
-    ca_nonce: bytes
-    epoch: int
-    next_revision: int
-    current_time: int
+    Args:
+        context: What all parts share.
+        begin: Begins at the CA.
+        ask: Makes the request from what the CA gave out, writes it down and sends it.
+
+    Raises:
+        ClockWrongError: this machine's clock is not the CA's.
+        RefusedError: the CA refused.
+    """
+    for last in range(ROUNDS - 1, -1, -1):
+        begun = await begin()
+        _check_clock(begun, context.clock())
+        try:
+            return await ask(begun)
+        except RefusedError as refused:
+            if refused.reason not in BEGIN_ANEW or not last:
+                raise
+    raise AssertionError
 
 
-def check_clock(begun: Begun, now: int) -> None:
-    """Raise ClockWrongError if this machine's clock is not the CA's."""
+def _check_clock(begun: Begun, now: int) -> None:
     if abs(begun.current_time - now) > CLOCK_SKEW:
         off = abs(begun.current_time - now) // 1000
         raise ClockWrongError(f"this machine's clock is {off} s off the CA's: set it right, then try again")

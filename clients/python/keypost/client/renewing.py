@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 
 from keypost.client.context import short
 from keypost.client.key_requests import (
-    BEGIN_ANEW,
-    ROUNDS,
-    Begun,
-    check_clock,
     fill_request,
     generate,
+    request_key,
     write_pending,
 )
 from keypost.clock import MINUTE
@@ -22,8 +19,10 @@ from keypost.protocol.errors import DeviceKeyStolenError, KeyUnknownError
 from keypost.protocol.renewal import step_4_upload, step_8_old_key_needed_until
 
 if TYPE_CHECKING:
+    from keypost.ca.v1 import ca_service_pb2
     from keypost.client.context import Context
     from keypost.client.identity import Identity
+    from keypost.client.key_requests import Begun
     from keypost.client.records import Records
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
@@ -118,10 +117,8 @@ class Renewing:
         return record.find(pending.fingerprint)
 
     async def _begin(self, old: DeviceKeyPair, new: DeviceKeyPair | None) -> Key:
-        for last in range(ROUNDS - 1, -1, -1):
-            response = await self._ca.begin_renewal(old.address.username, old.address.device_id)
-            begun = Begun(response.ca_nonce, response.epoch, response.next_revision, response.current_time)
-            check_clock(begun, self._context.clock())
+        async def ask(begun: ca_service_pb2.BeginRenewalResponse) -> pb.KeyInfo:
+            nonlocal new
             if new is None:
                 new = await generate(self._context, old.address, old.suite)
                 facts: dict[str, str | int] = {"suite": new.suite.name, "key_bits": new.suite.key_bits}
@@ -129,16 +126,16 @@ class Renewing:
             signed = self._sign(begun, new, old)
             await write_pending(self._context, new, signed)
             await self._identity.reload()
-            try:
-                key_info = await self._ca.renew(signed)
-            except RefusedError as refused:
-                if refused.reason == KEY_REPLACED:
-                    raise await self._records.stop(old.fingerprint) from refused
-                if refused.reason not in BEGIN_ANEW or not last:
-                    raise
-                continue
-            return await self._confirmed(new, old, await self._records.learn(old.address.username, key_info))
-        raise AssertionError
+            return await self._ca.renew(signed)
+
+        me = old.address
+        try:
+            key_info = await request_key(self._context, lambda: self._ca.begin_renewal(me.username, me.device_id), ask)
+        except RefusedError as refused:
+            if refused.reason == KEY_REPLACED:
+                raise await self._records.stop(old.fingerprint) from refused
+            raise
+        return await self._confirmed(self._identity.pending, old, await self._records.learn(me.username, key_info))
 
     def _sign(self, begun: Begun, new: DeviceKeyPair, old: DeviceKeyPair) -> pb.SignedKeyRequest:
         context, actor = self._context, old.address
