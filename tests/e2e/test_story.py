@@ -173,6 +173,8 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
         [sys.executable, "-m", "keypost_services.embedded", "story", "--json"],
         env=clean_environment({"TMPDIR": str(tmp_path)}),
         stdout=subprocess.PIPE,
+        # The story fills so small a pipe and waits: it cannot be over before it is interrupted.
+        pipesize=4096,
     ) as process:
         assert process.stdout is not None
         events = [json.loads(process.stdout.readline())]
