@@ -14,32 +14,22 @@ from keypost.protocol.errors import (
     PossessionError,
     SuiteUnknownError,
 )
-from keypost.protocol.identifiers import check_device_id, check_username
+from keypost.protocol.identifiers import check_device_id
 from keypost.protocol.key_requests import FINGERPRINT_BYTES, MOST_NONCE_BYTES, KeyRequest, read_key_request
 from keypost_services.ca import errors
 from keypost_services.ca.codes import CodeMalformedError, read_code
 from keypost_services.ca.sign_in import Proof
 from keypost_services.ca.store import RecordedKey
 from keypost_services.runtime.errors import ServiceError, invalid_field
+from keypost_services.runtime.requests import read_username
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from keypost.ca.v1 import ca_service_pb2 as ca_pb
     from keypost_services.ca.store import Event
 
 MOST_REQUEST_BYTES = 8 * 1024
-MOST_USERNAMES = 100
 _MOST_SIGNATURE_BYTES = 1024
 _LARGEST_INTEGER = 2**63 - 1  # what a database column holds
-
-
-def read_username(username: str, field: str = "username") -> str:
-    """Return a username; raises ServiceError INVALID_FIELD."""
-    try:
-        return check_username(username)
-    except InvalidArgumentError as error:
-        raise invalid_field(field, str(error)) from error
 
 
 def read_device_id(device_id: str, field: str = "device_id") -> str:
@@ -48,15 +38,6 @@ def read_device_id(device_id: str, field: str = "device_id") -> str:
         return check_device_id(device_id)
     except InvalidArgumentError as error:
         raise invalid_field(field, str(error)) from error
-
-
-def read_usernames(usernames: Sequence[str]) -> list[str]:
-    """Return 1 to 100 different usernames; raises ServiceError INVALID_FIELD."""
-    if not 1 <= len(usernames) <= MOST_USERNAMES:
-        raise invalid_field("usernames", f"1 to {MOST_USERNAMES} are needed")
-    if len(set(usernames)) != len(usernames):
-        raise invalid_field("usernames", "no username may be named twice")
-    return [read_username(name, "usernames") for name in usernames]
 
 
 def read_history_from(fingerprint: bytes) -> bytes:

@@ -103,11 +103,6 @@ def revision_taken(current: int) -> ServiceError:
     )
 
 
-def user_not_found(username: str) -> ServiceError:
-    """Return the answer to a look-up of a user that does not exist."""
-    return ServiceError(StatusCode.NOT_FOUND, "USER_NOT_FOUND", "there is no such user", username=username)
-
-
 def sequence_ahead(newest: int) -> ServiceError:
     """Return the refusal of a watch from a number that was never given out here."""
     return ServiceError(

@@ -10,7 +10,8 @@ from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceService
 from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceServicer
 from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.identifiers import Address
-from keypost_services.ca import convert, errors
+from keypost_services.ca import convert
+from keypost_services.runtime.requests import read_username, read_usernames, user_not_found
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,7 +45,7 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
         self, request: pb.BeginEnrollmentRequest, context: Context
     ) -> pb.BeginEnrollmentResponse:
         del context
-        username = convert.read_username(request.username)
+        username = read_username(request.username)
         start = await self._enrollment.begin(username, convert.read_proof(request.sign_in))
         return pb.BeginEnrollmentResponse(
             device_id=start.device_id,
@@ -67,7 +68,7 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
         self, request: pb.BeginRenewalRequest, context: Context
     ) -> pb.BeginRenewalResponse:
         del context
-        username = convert.read_username(request.username)
+        username = read_username(request.username)
         device_id = convert.read_device_id(request.device_id)
         start = await self._renewal.begin(Address(username, device_id))
         return pb.BeginRenewalResponse(
@@ -97,17 +98,17 @@ class KeyInfoServicer(KeyInfoServiceServicer):
         self, request: info_pb.GetKeyInfoRequest, context: Context
     ) -> info_pb.GetKeyInfoResponse:
         del context
-        username = convert.read_username(request.username)
+        username = read_username(request.username)
         history_from = convert.read_history_from(request.history_from_fingerprint)
         if (key_info := await self._records.find_one(username, history_from)) is None:
-            raise errors.user_not_found(username)
+            raise user_not_found(username)
         return info_pb.GetKeyInfoResponse(key_info=key_info)
 
     async def BatchGetKeyInfo(  # noqa: N802, D102
         self, request: info_pb.BatchGetKeyInfoRequest, context: Context
     ) -> info_pb.BatchGetKeyInfoResponse:
         del context
-        usernames = convert.read_usernames(request.usernames)
+        usernames = read_usernames(request.usernames)
         return info_pb.BatchGetKeyInfoResponse(key_info=await self._records.find(usernames))
 
     async def WatchKeyEvents(  # noqa: N802, D102

@@ -14,6 +14,7 @@ from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import convert
 from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.requests import read_usernames
 from support.realm import REALM, SimulatedRealm
 
 if TYPE_CHECKING:
@@ -143,12 +144,12 @@ def test_a_key_of_another_size_is_refused(realm: SimulatedRealm, pair: DeviceKey
 
 @pytest.mark.parametrize("usernames", [[], ["alice"] * 2, ["alice", "Bob"], [f"user{n}" for n in range(101)]])
 def test_a_batch_has_1_to_100_different_usernames(usernames: list[str]) -> None:
-    assert field_of(lambda: convert.read_usernames(usernames)) == "usernames"
+    assert field_of(lambda: read_usernames(usernames)) == "usernames"
 
 
 def test_a_full_batch_is_read() -> None:
     usernames = [f"user{number}" for number in range(100)]
-    assert convert.read_usernames(usernames) == usernames
+    assert read_usernames(usernames) == usernames
 
 
 def test_a_code_is_read_in_its_one_form() -> None:
