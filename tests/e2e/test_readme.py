@@ -57,8 +57,8 @@ def test_the_sdk_and_the_cli_work_as_printed_one_after_the_other(clone: Path) ->
 
 def test_it_uses_what_up_says_to_type(stack: Stack) -> None:
     typed = block("console", "keypost --profile")
-    assert PASSPHRASE in typed
-    assert 'Passphrase("secret")' in README
+    assert f"KEYPOST_PASSPHRASE={PASSPHRASE}" in typed
+    assert f'Passphrase("{PASSPHRASE}")' in README
     for name in ("alice", "bob"):
         profile = f"profiles/{name} enroll {name}"
         assert f".keypost/{profile}" in typed

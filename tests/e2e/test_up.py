@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -7,25 +8,35 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from keypost_services.embedded.processes import clean_environment
 
-
-def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "keypost_services.embedded", "up", "--data", str(folder / "data"), *options],
-        env=clean_environment({}),
-        stdout=subprocess.PIPE,
-    )
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
-def type_in(command: str) -> str:
-    """Type a command as it is shown, in a shell."""
+@contextlib.contextmanager
+def start(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "keypost_services.embedded", "up", "--data", str(folder / "data"), *options]
+    with subprocess.Popen(command, env=clean_environment({}), stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # a test that failed leaves it behind
+
+
+def type_in(*commands: str) -> str:
+    """Type commands as they are shown, in a shell."""
     done = subprocess.run(
-        ["sh", "-c", command], env=clean_environment({}), capture_output=True, text=True, check=False, timeout=60
+        ["sh", "-ec", "\n".join(commands)],
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -45,16 +56,16 @@ def assert_gone(facts: dict[str, Any]) -> None:
 def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> None:
     with start(tmp_path, "--json") as process:
         facts = first_line(process)
-        enroll_alice, enroll_bob, send, receive = facts["commands"]
-        assert "You are alice/" in type_in(enroll_alice)
-        assert "You are bob/" in type_in(enroll_bob)
-        assert "Sent to bob" in type_in(send)
+        export, enroll_alice, enroll_bob, send, receive = facts["commands"]
+        shown = type_in(export, enroll_alice, enroll_bob, send)
+        for words in ("You are alice/", "You are bob/", "Sent to bob"):
+            assert words in shown
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert_gone(facts)
     with start(tmp_path, "--json") as again:
         facts = first_line(again)
-        assert "Hello Bob" in type_in(receive)
+        assert "Hello Bob" in type_in(export, receive)
         again.send_signal(signal.SIGTERM)
         assert again.wait(30) == 0
     assert_gone(facts)

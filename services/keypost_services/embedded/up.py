@@ -20,7 +20,7 @@ from keypost_services.embedded.stack import Stack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PASSPHRASE = "KEYPOST_PASSPHRASE=secret"  # noqa: S105  # an example
+PASSPHRASE = "secret"  # noqa: S105  # an example
 
 
 def default_folder(suite: str) -> Path:
@@ -61,19 +61,25 @@ def _run(stack: Stack, suite: str, *, as_json: bool) -> None:
     if not as_json:
         Console(stderr=True).print(f"starting Keypost in {stack.layout.folder} …", style="dim", soft_wrap=True)
     stack.start()
-    (_tell_json if as_json else _tell)(stack, commands_to_type(stack.layout, suite))
+    commands = [environment_to_type(stack.layout, suite), *commands_to_type(stack.layout, suite)]
+    (_tell_json if as_json else _tell)(stack, commands)
     stack.wait()
 
 
+def environment_to_type(layout: Layout, suite: str) -> str:
+    """Return the command that prepares another terminal for those of :func:`commands_to_type`."""
+    variables = {"KEYPOST_BUNDLE": str(layout.bundle), "KEYPOST_PASSPHRASE": PASSPHRASE}
+    if suite == WEAK.name:
+        variables["KEYPOST_MINIMUM_SUITE"] = suite
+    path = f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
+    return " ".join(["export", path, *(f"{name}={shlex.quote(value)}" for name, value in variables.items())])
+
+
 def commands_to_type(layout: Layout, suite: str) -> list[str]:
-    """Return commands that can be typed as they are in another terminal, in this order."""
-    weak = suite == WEAK.name
-    start = f"{PASSPHRASE} {shlex.quote(str(Path(sys.executable).with_name('keypost')))}"
-    start += f" --bundle {shlex.quote(str(layout.bundle))}"
-    start += f" --minimum-suite {suite}" if weak else ""
-    enroll = f"enroll --suite {suite}" if weak else "enroll"
+    """Return commands that can be typed as they are, in this order, in a terminal that is prepared."""
+    enroll = f"enroll --suite {suite}" if suite == WEAK.name else "enroll"
     alice, bob = (
-        f"{start} --profile {shlex.quote(str(layout.folder / 'profiles' / name))}" for name in ("alice", "bob")
+        f"keypost --profile {shlex.quote(str(layout.folder / 'profiles' / name))}" for name in ("alice", "bob")
     )
     return [
         f"{alice} {enroll} alice",
