@@ -65,7 +65,9 @@ def test_evidence_is_bounded_and_the_first_stays(limited: Callable[[Limits], Reo
     every = [replace(EVIDENCE, current=b"%d" % number) for number in range(4)]
     for evidence in every:
         key_store.store.records.add_evidence(evidence)
-    assert key_store.again().records.evidence("bob") == tuple(every[:2])
+    another = replace(EVIDENCE, reason="DEVICES_DIFFER")
+    key_store.store.records.add_evidence(another)
+    assert key_store.again().records.evidence("bob") == (*every[:2], another)
 
 
 def test_closed_keys_stay_closed(key_store: Reopening) -> None:
