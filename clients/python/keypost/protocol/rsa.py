@@ -41,7 +41,7 @@ _counting: ContextVar[Operations | None] = ContextVar("_counting", default=None)
 
 @contextmanager
 def counted() -> Iterator[Operations]:
-    """Count the RSA operations within the block, in threads started by ``asyncio.to_thread`` and in inner blocks too."""
+    """Count the RSA operations within the block, also in inner blocks and in threads of ``asyncio.to_thread``."""
     operations, around = Operations(), _counting.get()
     token = _counting.set(operations)
     try:
