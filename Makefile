@@ -25,8 +25,8 @@ run: $(STAMP) ## Start the whole stack and play the main job (JSON=1, SUITE=RSA1
 up: $(STAMP) ## Start the whole stack and leave it running (SUITE=RSA1024_AES128)
 	@$(BIN)/keypost-embedded up $(if $(SUITE),--suite $(SUITE))
 
-test: $(STAMP) ## Run all tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
+	@$(BIN)/python -m pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Run all linters
 	@$(BIN)/ruff check
