@@ -110,6 +110,7 @@ def _is_repeated(request: KeyRequest, grant: Grant, user: User) -> bool:
 
 def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> Change:
     """Return the change by which the key becomes the root of an epoch; all earlier keys end with the old one."""
+    now = now if user is None else user.no_earlier(now)
     earlier = [] if user is None else [key for key in user.keys if key.state != pb.KEY_STATE_REVOKED]
     good = [key.fingerprint for key in earlier if is_good(key)]
     reset = pb.REVOCATION_REASON_RESET

@@ -68,7 +68,7 @@ class Policy:
             ServiceError: RATE_LIMITED, until enough keys are older than the retention; a full history stays full for
                 as long as the epoch.
         """
-        entries = [key for key in user.keys if self.in_record(key, now)]
+        entries = self.entries_of(user, now)
         if len(entries) >= self.most_recent_keys:
             first_end = min((key.state_time for key in entries if not is_good(key)), default=now)
             raise errors.record_full(first_end + self.constants.retention - now)
@@ -76,13 +76,20 @@ class Policy:
         if len(entries) + len(history) >= self.most_entries:
             raise errors.record_full(self.constants.retention)
 
-    def in_record(self, key: RecordedKey, now: int) -> bool:
-        """Whether a key stands in the record: good, ended within the retention, or compromised.
+    def entries_of(self, user: User, now: int) -> list[RecordedKey]:
+        """Return the keys that stand in the record: good, ended within the retention, compromised, or its children.
 
-        What a compromised key vouched for stays void, which its absence would hide.
+        What a compromised key vouched for after its compromise stays void, and what it vouched for before stays good:
+        either would be hidden by their absence.
         """
-        ended = now >= key.state_time + self.constants.retention
-        return is_good(key) or not ended or key.reason == pb.REVOCATION_REASON_COMPROMISED
+        compromised = {key.fingerprint for key in user.keys if key.reason == pb.REVOCATION_REASON_COMPROMISED}
+        return [
+            key
+            for key in user.keys
+            if is_good(key)
+            or now < key.state_time + self.constants.retention
+            or compromised & {key.fingerprint, key.parent_fingerprint}
+        ]
 
 
 def history_of(user: User, entries: Sequence[RecordedKey], history_from: bytes = b"") -> Sequence[RecordedKey]:

@@ -53,8 +53,8 @@ class Records:
             UnknownRecordKeyError: The realm no longer lists this CA's record key.
             TrustRefusedError: The realm's trust statement has expired.
         """
-        now = self._clock()
-        entries = [key for key in user.keys if self._policy.in_record(key, now)]
+        now = user.no_earlier(self._clock())
+        entries = self._policy.entries_of(user, now)
         statement = pb.UserKeys(
             realm=self._trust.realm,
             username=user.username,

@@ -83,7 +83,7 @@ class Renewal:
         self._verify(old, request, now)
         check_revision(request, user, user.epoch)
         await self._check_allowed(request, user, parent, now)
-        key_info = await self._authority.commit(_change(parent, old, request, now))
+        key_info = await self._authority.commit(_change(parent, old, request, user.no_earlier(now)))
         self._tell(7, now, revision=request.revision, superseded=parent.fingerprint.hex())
         return key_info
 

@@ -70,6 +70,13 @@ class User:
     revision: int
     keys: tuple[RecordedKey, ...]
 
+    def no_earlier(self, now: int) -> int:
+        """Return ``now``, or the newest time on record if the clock has gone back behind it.
+
+        Times in a record never fall from one revision to the next, whatever a clock does or another replica's says.
+        """
+        return max([now, *(key.enter_time for key in self.keys), *(key.state_time for key in self.keys)])
+
     def find(self, fingerprint: bytes) -> RecordedKey | None:
         """Return the key with this fingerprint (32 bytes), or None."""
         return next((key for key in self.keys if key.fingerprint == fingerprint), None)

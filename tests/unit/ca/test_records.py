@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from keypost.clock import DAY, HOUR
+from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import TrustRefusedError, UnknownRecordKeyError
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import WEAK
@@ -116,3 +118,19 @@ async def test_a_key_that_the_realm_does_not_list_signs_nothing(bench: CaBench) 
 def test_the_lifetime_of_keys_stays_below_the_realms() -> None:
     with pytest.raises(ValueError, match="longest_key_lifetime"):
         Policy(Constants(longest_key_lifetime=DAY), DAY + 1)
+
+
+async def test_what_a_compromised_key_vouched_for_stays_in_the_record(bench: CaBench) -> None:
+    """When it entered, before the compromise or after, decides whether it is void; the history does not say."""
+    root = await bench.enroll("alice")
+    child = await bench.renew(root)
+    await bench.renew(child)
+    user = (await bench.store.find_users(["alice"]))["alice"]
+    compromised = replace(
+        user.keys[0], state=pb.KEY_STATE_REVOKED, reason=pb.REVOCATION_REASON_COMPROMISED, state_time=bench.clock() - 1
+    )
+    late = bench.clock() + RETENTION
+    policy = Policy(Constants(), DAY)
+    assert [key.revision for key in policy.entries_of(user, late)] == [3]
+    user = replace(user, keys=(compromised, *user.keys[1:]))
+    assert [key.revision for key in policy.entries_of(user, late)] == [1, 2, 3]

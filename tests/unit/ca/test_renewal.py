@@ -9,6 +9,7 @@ import pytest
 
 from keypost.clock import DAY, MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.errors import RecordFromFutureError
 from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.realm_trust import Constants
@@ -254,3 +255,26 @@ async def test_a_history_does_not_grow_until_nobody_can_read_it(tmp_path: Path) 
         bench.clock.advance(KEY_LIFETIME)
         await bench.enroll("alice", suite=WEAK)
         assert not (await bench.record("alice")).history, "a new epoch begins a new one"
+
+
+@pytest.mark.parametrize("back", [1, DAY])
+async def test_a_clock_that_goes_back_spoils_no_record(bench: CaBench, back: int) -> None:
+    old = await bench.enroll("alice")
+    entered = bench.clock()
+    bench.clock.advance(-back)
+    new, signed = await bench.renew_request(old)
+    user = await bench.store.find_users(["alice"])
+    assert user["alice"].no_earlier(bench.clock()) == entered
+    # The client of such a CA would call its record one of the future; one whose clock is right does not.
+    answer = bench.submit_renew(signed)
+    if back > 5 * MINUTE:
+        with pytest.raises(RecordFromFutureError):
+            await answer
+        bench.clock.advance(back)
+    else:
+        await answer
+    record = await bench.record("alice")
+    assert [(key.fingerprint, key.enter_time) for key in record.keys] == [
+        (old.fingerprint, entered),
+        (new.fingerprint, entered),
+    ]

@@ -302,3 +302,63 @@ def test_keys_of_an_identity_accepted_before_stay_known(realm: SimulatedRealm) -
     pins = pin(record, previous=pins)
     for pair in (old, new):
         pins.check_known(record.get(pair.fingerprint))
+
+
+def test_a_user_not_looked_up_for_long_is_followed_again(realm: SimulatedRealm, clock: ManualClock) -> None:
+    """The key that was good then has been renewed meanwhile, and has left the record for the history."""
+    phone = realm.enroll("alice")
+    record = realm.key_record("alice")
+    clock.advance(60 * DAY)
+    realm.renew(phone)
+    user = realm.users["alice"]
+    user.history, user.keys = (user.keys[0].request,), user.keys[1:]
+    clock.advance(-1)
+    with pytest.raises(RecordRegressedError, match="vanished"):
+        check_successor(record, replace(realm_record(realm, clock, 1), this_update=clock()), realm.constants)
+    clock.advance(1)
+    assert follow(realm, record).revision == 2
+
+
+def realm_record(realm: SimulatedRealm, clock: ManualClock, later: int) -> KeyRecord:
+    """Return the record as it stands a little later."""
+    clock.advance(later)
+    record = realm.key_record("alice")
+    clock.advance(-later)
+    return record
+
+
+def test_ended_keys_leave_a_record_of_the_same_revision(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    realm.renew(phone)
+    before = realm.key_record("alice")
+    user = realm.users["alice"]
+    user.history, user.keys = (user.keys[0].request,), user.keys[1:]
+    clock.advance(realm.constants.retention - 1)
+    with pytest.raises(EquivocationError):
+        follow(realm, before)
+    clock.advance(1)
+    after = follow(realm, before)
+    assert check_successor(after, before, realm.constants) is after
+
+
+def test_a_good_key_left_out_at_the_same_revision_is_equivocation(realm: SimulatedRealm, clock: ManualClock) -> None:
+    laptop = realm.approve(realm.enroll("alice"))
+    before = realm.key_record("alice")
+    user = realm.users["alice"]
+    user.keys = tuple(key for key in user.keys if key.fingerprint != laptop.fingerprint)
+    clock.advance(realm.constants.retention)
+    with pytest.raises(EquivocationError):
+        follow(realm, before)
+
+
+def test_a_key_comes_back_from_the_history_when_it_was_compromised(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    realm.renew(phone)
+    user = realm.users["alice"]
+    old = user.keys[0]
+    user.history, user.keys = (old.request,), user.keys[1:]
+    record = realm.key_record("alice")
+    clock.advance(1)
+    user.history, user.keys = (), (old, *user.keys)
+    realm.revoke(phone, pb.REVOCATION_REASON_COMPROMISED, old.state_time)
+    assert follow(realm, record).revision == 3

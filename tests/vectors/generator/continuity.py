@@ -64,6 +64,7 @@ def continuity_file() -> VectorFile:
     )
     assert TRUST.constants.retention == RETENTION
     _successors(file)
+    _aged(file)
     _regressions(file)
     _exchanged(file)
     _states_gone_back(file)
@@ -104,6 +105,26 @@ def _successors(file: VectorFile) -> None:
     h.change()
     h.drop(h.root)
     file.good("a superseded key vanishes after the retention", **h.see().pair("successor"), keep="current")
+
+
+def _aged(file: VectorFile) -> None:
+    h = History().see()
+    h.clock.advance(RETENTION)
+    h.realm.renew(h.root)
+    h.drop(h.root)
+    file.good("a key that was good, renewed and gone since", **h.see().pair("successor"), keep="current")
+    h = History()
+    h.realm.renew(h.root)
+    h.see()
+    h.clock.advance(RETENTION)
+    h.drop(h.root)
+    file.good("an ended key leaves by time, at the same revision", **h.see().pair("successor"), keep="current")
+    h = History()
+    h.realm.renew(h.root)
+    h.see()
+    h.clock.advance(RETENTION - 1)
+    h.drop(h.root)
+    file.fails("EQUIVOCATION", "an ended key leaves too early, at the same revision", **h.see().pair("successor"))
 
 
 def _regressions(file: VectorFile) -> None:

@@ -40,10 +40,10 @@ def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constant
     if current.revision < previous.revision or current.epoch < previous.epoch:
         raise _regressed(current, f"revision {current.revision} comes after {previous.revision} was seen")
     if current.revision == previous.revision:
-        _check_same(previous, current)
+        _check_same(previous, current, constants)
         return current if current.this_update >= previous.this_update else previous
     for key in previous.keys:
-        _check_entry(key, current, constants)
+        _check_entry(key, previous, current, constants)
     for key in current.keys:
         if previous.find(key.fingerprint) is None:
             _check_new_entry(key, previous)
@@ -51,6 +51,9 @@ def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constant
 
 
 def _check_new_entry(key: Key, previous: KeyRecord) -> None:
+    if key.request in previous.history:
+        # It had left the record for the history, and comes back because it turned out to be compromised.
+        return
     if key.request.revision <= previous.revision:
         raise GhostDeviceError(
             f"device {key.address} claims to have entered at revision {key.request.revision}, but was not there",
@@ -64,24 +67,34 @@ def _check_new_entry(key: Key, previous: KeyRecord) -> None:
         )
 
 
-def _check_same(previous: KeyRecord, current: KeyRecord) -> None:
-    if (previous.epoch, previous.keys) != (current.epoch, current.keys) or _signatures(previous) != _signatures(
-        current
-    ):
+def _check_same(one: KeyRecord, other: KeyRecord, constants: Constants) -> None:
+    older, newer = (one, other) if one.this_update <= other.this_update else (other, one)
+    same = (older.epoch, _entries(newer)) == (
+        newer.epoch,
+        # Ended keys leave the record by time alone, without a revision of their own.
+        [entry for key, entry in zip(older.keys, _entries(older), strict=True) if _stays(key, newer, constants)],
+    )
+    if not same:
         raise EquivocationError(
-            f"there are two different records of {current.username} at revision {current.revision}",
-            username=current.username,
+            f"there are two different records of {one.username} at revision {one.revision}", username=one.username
         )
 
 
-def _signatures(record: KeyRecord) -> list[bytes]:
+def _stays(key: Key, newer: KeyRecord, constants: Constants) -> bool:
+    aged = not key.is_good and key.state_time + constants.retention <= newer.this_update
+    return not aged or newer.find(key.fingerprint) is not None
+
+
+def _entries(record: KeyRecord) -> list[bytes]:
     return [key.to_entry().SerializeToString(deterministic=True) for key in record.keys]
 
 
-def _check_entry(before: Key, current: KeyRecord, constants: Constants) -> None:
+def _check_entry(before: Key, previous: KeyRecord, current: KeyRecord, constants: Constants) -> None:
     after = current.find(before.fingerprint)
     if after is None:
-        if before.is_good or before.state_time + constants.retention > current.this_update:
+        # A key that was good can have ended at once after it was seen so.
+        ended = previous.this_update if before.is_good else before.state_time
+        if ended + constants.retention > current.this_update:
             raise _regressed(current, f"key {before.fingerprint.hex()[:8]} vanished")
         return
     if after.request.signed != before.request.signed or after.enter_time != before.enter_time:
