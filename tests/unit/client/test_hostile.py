@@ -472,6 +472,45 @@ async def test_a_message_that_a_later_record_still_contradicts_is_set_aside(
     assert delivery.envelope
 
 
+async def test_an_outage_of_one_record_is_no_fault_of_the_message(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "patience")
+    mailbox = services.mailboxes[bob.client.address]
+    arrivals = [Arrival(delivery.envelope, delivery.accept_time, clock()) for delivery in mailbox]
+    mailbox[:] = []
+    unavailable = failing(UNAVAILABLE, "CA_UNAVAILABLE")
+
+    async def not_bob(context: Any) -> None:
+        if services.requests["GetKeyInfo"][-1].username == "bob":
+            await unavailable(context)
+
+    clock.advance(HOUR)
+    services.faults["GetKeyInfo"] = [not_bob] * 40
+    [outcome] = await bob.client._parts.receiving.take(arrivals)
+    assert outcome.fate is Fate.WAITS
+    clock.advance(HOUR)
+    await bob.client._parts.waiting.retry()
+    assert bob.reasons("set_aside") == []
+    services.faults["GetKeyInfo"] = []
+    assert [message.text for message in await bob.inbox()] == ["patience"]
+
+
+async def test_a_clock_that_is_behind_is_no_fault_of_the_message(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.send("bob", "from the future")
+    services.deliver = tampering(change_extension(sign_time=clock() + 30 * MINUTE))
+    assert await bob.inbox() == []
+    clock.advance(10 * MINUTE)
+    await bob.client._parts.records.get("alice", refresh=True)
+    assert await bob.inbox() == []
+    assert (bob.reasons("waiting"), bob.reasons("set_aside")) == (["CLOCK_AHEAD"], [])
+    clock.advance(20 * MINUTE)
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["SIGNATURE_INVALID"]
+
+
 async def test_a_message_waits_no_longer_than_the_age_limit(
     alice: Any, bob: Any, services: Services, clock: ManualClock, open_client: Any
 ) -> None:

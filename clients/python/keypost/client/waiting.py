@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING
 
 from keypost.client.opening import Fate, attempt, set_aside
 from keypost.client.receiving import Arrival
+from keypost.client.records import RecordBehindError
+from keypost.protocol.errors import KeyUnknownError
 from keypost.protocol.realm_trust import CLOCK_SKEW
 
 if TYPE_CHECKING:
     from keypost.client.context import Context
     from keypost.client.opening import Opening, Outcome
     from keypost.client.receiving import Receiving
+    from keypost.errors import KeypostError
     from keypost.keystore.port import KeyStore
     from keypost.keystore.values import WaitingEnvelope
     from keypost.protocol.key_info import KeyRecord
+
+
+CONTRADICTED = (KeyUnknownError, RecordBehindError)
+"""What a record says against a message: if one made well after the message came still does, it always will."""
 
 
 class Waiting:
@@ -68,7 +75,7 @@ def _arrival(row: WaitingEnvelope, sequence: int = 0) -> Arrival:
 
 def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:
     outcome = attempt(store, opening)
-    if outcome.fate is Fate.WAITS and _is_never(opening):
+    if outcome.fate is Fate.WAITS and _is_never(opening, outcome.error):
         outcome.fate = Fate.SET_ASIDE
     if outcome.fate is Fate.SET_ASIDE:
         set_aside(store, opening, outcome)
@@ -84,19 +91,23 @@ def _bring_back(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outc
     return outcome
 
 
-def _is_never(opening: Opening) -> bool:
-    """Return whether what contradicts the message now will always do."""
+def _is_never(opening: Opening, error: KeypostError | None) -> bool:
+    """Return whether what keeps the message from being opened now will always do.
+
+    Only what a record says becomes final by a newer record. A service that refuses or does not answer, an answer
+    that cannot be used and a clock that is behind say nothing of the message: it waits for them up to the age limit.
+    """
     # Delivery's time can only make it end sooner: one in the future would have it wait for ever.
     begun = min(opening.accept_time, opening.receive_time)
     if opening.now > begun + opening.trust.constants.age_limit:
         return True
-    record = _contradicting(opening)
+    if not isinstance(error, CONTRADICTED):
+        return False
+    record = _named_by(opening, error)
     return record is not None and record.this_update > opening.receive_time + CLOCK_SKEW
 
 
-def _contradicting(opening: Opening) -> KeyRecord | None:
-    """Return the record that has to change for the message to open: the own one, if it is behind."""
-    own, sealed = opening.own_record, opening.sealed
-    if own is not None and sealed is not None and own.revision < sealed.header.recipient_revision:
-        return own
-    return opening.sender_record
+def _named_by(opening: Opening, error: KeypostError) -> KeyRecord | None:
+    """Return the record that has to change for the message to open: the one of the user whom the failure names."""
+    records = (record for record in (opening.own_record, opening.sender_record) if record is not None)
+    return next((record for record in records if record.username == error.metadata.get("username")), None)
