@@ -461,6 +461,24 @@ async def test_a_record_that_goes_back_is_refused_and_kept_as_evidence(
     assert [row.reason for row in evidence] == ["RECORD_REGRESSED"]
 
 
+async def test_a_copy_of_the_directory_that_is_behind_what_is_held_is_no_step_back(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    behind = services.realm.key_info("bob")
+    await bob.client.renew()
+    held = await alice.client.keys("bob")
+
+    def from_a_copy(username: str, info: pb.KeyInfo) -> pb.KeyInfo:
+        asked = services.requests["GetKeyInfo"][-1]
+        return behind if username == "bob" and asked.min_revision < held.revision else info
+
+    services.serve_key_info = from_a_copy
+    assert (await alice.client._parts.records.get("bob", refresh=True)).revision == held.revision
+    assert (await alice.client.accept_identity("bob", held.keys[0].fingerprint)).revision == held.revision
+    assert await alice.client._parts.context.store.run(lambda store: store.records.evidence("bob")) == ()
+    assert alice.reasons() == []
+
+
 async def test_two_records_of_one_revision_are_refused(
     alice: Any, bob: Any, services: Services, clock: ManualClock
 ) -> None:

@@ -108,7 +108,7 @@ class Records:
 
         Args:
             username: The user.
-            min_revision: A revision that is believed to exist; the answer may still be lower.
+            min_revision: A revision that is believed to exist, besides the one held; the answer may still be lower.
             refresh: Ask the directory whatever is held.
             step: The step that verifies its answer.
 
@@ -124,14 +124,18 @@ class Records:
             now = self._context.clock()
             if held is not None and not refresh and held.revision >= min_revision and now < held.next_update:
                 return held
-            key_info = await self._directory.get_key_info(username, min_revision=min_revision)
+            # A copy of the directory may be a little behind what is held: this has it ask the CA before it answers, so
+            # that only an answer in spite of that counts as a step back.
+            known = max(min_revision, _revision(held))
+            key_info = await self._directory.get_key_info(username, min_revision=known)
             return await self._learn(username, key_info, held, step)
 
     async def get_as_pending(self, username: str) -> KeyRecord:
         """Return the own user's record, asked for with the pending key: if it may ask, it is recorded."""
         async with self._locks.of(username):
             held = await self._held(username)
-            return await self._learn(username, await self._pending_directory.get_key_info(username), held)
+            key_info = await self._pending_directory.get_key_info(username, min_revision=_revision(held))
+            return await self._learn(username, key_info, held)
 
     async def held(self, username: str) -> KeyRecord | None:
         """Return the newest record that is held, fresh or not."""
@@ -157,9 +161,9 @@ class Records:
             IdentityChangedError: the directory shows yet another root.
         """
         async with self._locks.of(username):
-            key_info = await self._directory.get_key_info(username)
-            trust, now = await self._trust.current(), self._context.clock()
             held = await self._held(username)
+            key_info = await self._directory.get_key_info(username, min_revision=_revision(held))
+            trust, now = await self._trust.current(), self._context.clock()
             record = step_2_obtain_recipient_key_info(key_info, trust=trust, username=username, now=now, previous=held)
             stored = await self._context.store.run(lambda store: store.records.pins(username))
             previous = None if stored is None else Pins.from_bytes(stored)
@@ -300,6 +304,10 @@ def _foreign_successor(
     asked_for = None if pending is None else record.find(pending.fingerprint)
     is_ours = asked_for is not None and asked_for.request.parent_fingerprint == own.fingerprint
     return None if is_ours else own.fingerprint
+
+
+def _revision(held: KeyRecord | None) -> int:
+    return 0 if held is None else held.revision
 
 
 def _restore(stored: StoredRecord) -> KeyRecord:
