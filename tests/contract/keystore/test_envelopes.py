@@ -52,12 +52,31 @@ def test_what_is_sealed_to_a_key_is_counted_and_what_is_not_known_counts_too(key
     waiting.add(replace(envelope(1), sealed_to=b"\x01" * 32))
     waiting.add(replace(envelope(2), sealed_to=b"\x02" * 32))
     mark = waiting.newest()
-    assert waiting.count_sealed_to(b"\x01" * 32, mark) == 1
+    assert waiting.count_sealed_to(b"\x01" * 32, b"", up_to=mark) == 1
     last = waiting.add(replace(envelope(3), sealed_to=b""))
     waiting = key_store.again().waiting
-    assert waiting.count_sealed_to(b"\x01" * 32, mark) == 1
-    assert waiting.count_sealed_to(b"\x01" * 32, last) == 2
-    assert waiting.count_sealed_to(b"\x03" * 32, last) == 1
+    assert waiting.count_sealed_to(b"\x01" * 32, b"", up_to=mark) == 1
+    assert waiting.count_sealed_to(b"\x01" * 32, b"", up_to=last) == 2
+    assert waiting.count_sealed_to(b"\x03" * 32, b"", up_to=last) == 1
+
+
+def test_what_moved_counts_by_when_it_first_came_and_since_a_time(key_store: Reopening) -> None:
+    name = b"\x01" * 32
+    first = key_store.store.waiting.add(replace(envelope(1), sealed_to=name))
+    late = key_store.store.waiting.add(envelope(2))
+    key_store.store.waiting.remove(first)
+    moved = replace(envelope(1), sealed_to=name, came=first)
+    key_store.store.set_aside.add(moved)
+    set_aside = key_store.again().set_aside
+    [row] = set_aside.page()
+    assert (row.came, row.arrival) == (first, first)
+    assert row.sequence > late
+    assert set_aside.count_sealed_to(name, up_to=first) == 1
+    assert set_aside.count_sealed_to(name, up_to=first - 1) == 0
+    assert set_aside.count_sealed_to(b"", up_to=late) == 0
+    received = min(moved.accept_time, moved.receive_time)
+    assert set_aside.count_sealed_to(name, up_to=first, since=received) == 1
+    assert set_aside.count_sealed_to(name, up_to=first, since=received + 1) == 0
 
 
 def test_the_newest_is_of_the_own_list_and_none_comes_below_it_again(key_store: Reopening) -> None:

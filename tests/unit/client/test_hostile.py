@@ -576,7 +576,7 @@ async def test_rubbish_that_waits_keeps_no_ended_key_listened_to(
     assert bob.reasons("set_aside") == ["KEY_SUPERSEDED"]
 
 
-async def test_rubbish_that_waits_keeps_no_own_ended_key(
+async def test_rubbish_keeps_no_own_ended_key_beyond_the_age_limit(
     alice: Any, bob: Any, services: Services, clock: ManualClock
 ) -> None:
     await alice.client.send("bob", "sealed to the old key")
@@ -591,6 +591,41 @@ async def test_rubbish_that_waits_keeps_no_own_ended_key(
         clock.advance(6 * MINUTE)
         await services.put(bob.client.address, claiming_revision(sealed.envelope, revision))
         await bob.inbox()
+    # What came before the key ended holds it up to the age limit, though it was set aside; what came later does not.
+    [old] = bob.client._parts.identity.ring.replaced
+    clock.advance((await bob.client._parts.trust.current()).constants.age_limit - 18 * MINUTE + 1)
+    await bob.inbox()
+    await bob.inbox()
+    assert bob.client._parts.identity.ring.find(old.fingerprint) is None
+
+
+@pytest.mark.parametrize("waits_first", [False, True])
+async def test_what_was_set_aside_before_its_keys_ended_is_opened_by_another_try(
+    alice: Any, bob: Any, services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, *, waits_first: bool
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    await alice.client.send("bob", "came in time")
+    if waits_first:
+        await bob.client.keys("bob")
+        services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 20
+        assert await bob.inbox() == []
+        assert bob.reasons("waiting") == ["CA_UNAVAILABLE"]
+        services.faults["GetKeyInfo"] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("keypost.protocol.negotiation.step_14_decrypt_message", fail)
+        assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["INTERNAL"]
+    await alice.client.renew()
+    await bob.client.renew()
+    clock.advance(SETTLE)
+    await bob.client.keys("alice")
+    assert await bob.inbox() == []
+    assert len(bob.client._parts.identity.ring.replaced) == 1
+    assert await bob.client.retry_set_aside() == 1
+    assert [message.text for message in await bob.inbox()] == ["came in time"]
+    assert await bob.inbox() == []
     assert bob.client._parts.identity.ring.replaced == ()
 
 

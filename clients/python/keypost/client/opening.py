@@ -48,7 +48,7 @@ class Opening:
         raw: The serialised envelope.
         accept_time: When delivery accepted it.
         receive_time: When this device received it.
-        sequence: Its place in the waiting list; 0 if it was not there.
+        sequence: The sequence with which it first came to be kept; 0 if it comes just now.
         me: The own address.
         ring: The own key pairs.
         trust: The realm's trust.
@@ -166,6 +166,7 @@ def to_row(opening: Opening, outcome: Outcome) -> WaitingEnvelope:
         reason="" if outcome.error is None else outcome.error.reason,
         username="" if opening.sealed is None else opening.sealed.header.sender.username,
         sealed_to=_sealed_to(opening),
+        came=opening.sequence,
     )
 
 
@@ -216,7 +217,7 @@ def _pins(store: KeyStore, record: KeyRecord) -> Pins:
 
 
 def _is_closed(store: KeyStore, fingerprint: bytes, sequence: int) -> bool:
-    """Return whether a key was closed before this envelope came."""
+    """Return whether a key was closed before this envelope first came, whichever list it was kept in since."""
     mark = store.records.closing_mark(fingerprint)
     return mark is not None and not 0 < sequence <= mark
 

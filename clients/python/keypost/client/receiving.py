@@ -34,7 +34,7 @@ class Arrival:
         raw: The serialised envelope.
         accept_time: When delivery accepted it.
         receive_time: When this device received it.
-        sequence: Its place in the waiting list; 0 if it was not there.
+        sequence: The sequence with which it first came to be kept; 0 if it comes just now.
     """
 
     raw: bytes

@@ -84,12 +84,14 @@ class Retiring:
 
     async def end(self, endings: Endings) -> None:
         """End the keys, now that everything that could still be on its way to them has come."""
-        now = self._context.clock()
+        constants, now = (await self._trust.current()).constants, self._context.clock()
 
         def end_all(store: KeyStore) -> list[bytes]:
-            # What waits came in time and may still open; whatever comes from now on keeps no key open.
-            store.records.close_keys((*endings.theirs, *endings.mine), now, store.waiting.newest())
-            destroyed = [name for name in endings.mine if not _is_waited_for(store, name)]
+            # What is kept came in time and may still open; whatever comes from now on keeps no key open.
+            mark = max(store.waiting.newest(), store.set_aside.newest())
+            store.records.close_keys((*endings.theirs, *endings.mine), now, mark)
+            oldest = now - constants.age_limit
+            destroyed = [name for name in endings.mine if not _is_waited_for(store, name, oldest)]
             for name in destroyed:
                 store.key_pairs.destroy(name)
             return destroyed
@@ -101,9 +103,26 @@ class Retiring:
         await self._identity.reload()
 
 
-def _is_waited_for(store: KeyStore, fingerprint: bytes) -> bool:
-    """Return whether something sealed to an own key waits since before its end."""
-    return store.waiting.count_sealed_to(fingerprint, store.records.closing_mark(fingerprint) or 0) > 0
+def _is_waited_for(store: KeyStore, fingerprint: bytes, oldest: int) -> bool:
+    """Return whether something sealed to an own key is kept since before its end, and may still open by it.
+
+    What waits holds the key until it is settled. So does what was set aside, which a later version or another try may
+    open, but only until it, or the replacement of the key, is older than the age limit: or whoever sends rubbish again
+    and again would keep the key. What is sealed to no known key is not set aside for this one.
+
+    Args:
+        store: The key store.
+        fingerprint: The key, 32 bytes.
+        oldest: The time before which nothing that was set aside opens any more.
+    """
+    mark = store.records.closing_mark(fingerprint) or 0
+    if store.waiting.count_sealed_to(fingerprint, b"", up_to=mark):
+        return True
+    if not any(
+        pair.fingerprint == fingerprint and (pair.replaced_time or 0) >= oldest for pair in store.key_pairs.replaced()
+    ):
+        return False
+    return store.set_aside.count_sealed_to(fingerprint, up_to=mark, since=oldest) > 0
 
 
 def _ended_keys(record: StoredRecord, settle: int, now: int) -> list[bytes]:

@@ -45,7 +45,7 @@ class Waiting:
             after = 0
             while page := await self._context.store.run(lambda store, start: store.waiting.page(start), after):
                 senders = {row.username for row in page}
-                arrivals = [_arrival(row, row.sequence) for row in page]
+                arrivals = [_arrival(row) for row in page]
                 openings = await self._receiving.prepare(arrivals, senders - refreshed)
                 refreshed |= senders
                 for opening, row in zip(openings, page, strict=True):
@@ -69,8 +69,8 @@ class Waiting:
             return opened
 
 
-def _arrival(row: WaitingEnvelope, sequence: int = 0) -> Arrival:
-    return Arrival(row.envelope, row.accept_time, row.receive_time, sequence)
+def _arrival(row: WaitingEnvelope) -> Arrival:
+    return Arrival(row.envelope, row.accept_time, row.receive_time, row.arrival)
 
 
 def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from keypost.keystore.database import Database, Row
 
 BOUND = "list, digest, accept_time, receive_time, reason, username, sealed_to"
-COLUMNS = f"sequence, envelope, {BOUND}"
+COLUMNS = f"sequence, envelope, came, {BOUND}"
 
 
 class SqliteEnvelopes:
@@ -58,10 +58,11 @@ class SqliteEnvelopes:
             envelope.sealed_to,
         )
         cursor = self._database.run(
-            f"INSERT INTO envelopes ({BOUND}, size, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO envelopes ({BOUND}, came, size, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *bound,
+            envelope.came,
             len(envelope.envelope),
-            self._database.seal(("envelopes", "envelope", *bound), envelope.envelope),
+            self._database.seal(("envelopes", "envelope", *bound, *_moved(envelope.came)), envelope.envelope),
         )
         return cursor.lastrowid or 0
 
@@ -128,13 +129,16 @@ class SqliteEnvelopes:
         """Return the highest sequence in the list."""
         return self._database.number("SELECT max(sequence) FROM envelopes WHERE list = ?", self._name)
 
-    def count_sealed_to(self, fingerprint: bytes, up_to: int) -> int:
-        """Return how many, up to a sequence, are sealed to that own key, or to none known."""
+    def count_sealed_to(self, *fingerprints: bytes, up_to: int, since: int = 0) -> int:
+        """Return how many that first came up to a sequence, and since a time, are sealed to one of these."""
+        marks = ", ".join("?" * len(fingerprints))
         return self._database.number(
-            "SELECT count(*) FROM envelopes WHERE list = ? AND sequence <= ? AND sealed_to IN (?, x'')",
+            "SELECT count(*) FROM envelopes WHERE list = ? AND max(came, (came = 0) * sequence) <= ?"
+            f" AND min(accept_time, receive_time) >= ? AND sealed_to IN ({marks})",
             self._name,
             up_to,
-            fingerprint,
+            since,
+            *fingerprints,
         )
 
     def dropped(self) -> int:
@@ -142,10 +146,15 @@ class SqliteEnvelopes:
         return self._database.number("SELECT count FROM dropped WHERE list = ?", self._name)
 
     def _read(self, row: Row) -> WaitingEnvelope:
-        sequence, envelope, *bound = row
-        opened = self._database.open(("envelopes", "envelope", *bound), envelope)
+        sequence, envelope, came, *bound = row
+        opened = self._database.open(("envelopes", "envelope", *bound, *_moved(came)), envelope)
         _, _, accept_time, receive_time, reason, username, sealed_to = bound
-        return WaitingEnvelope(opened, accept_time, receive_time, reason, username, sealed_to, sequence)
+        return WaitingEnvelope(opened, accept_time, receive_time, reason, username, sealed_to, sequence, came)
+
+
+def _moved(came: int) -> tuple[int, ...]:
+    """Return what binds a row that came from another list to when it first came."""
+    return (came,) if came else ()
 
 
 def _has_room(taken: Totals, limit: Totals, size: int) -> bool:

@@ -170,7 +170,8 @@ class RecordPart(Protocol):
         Args:
             fingerprints: The keys; one that is closed stays as it was closed.
             time: Now.
-            mark: The sequence of the newest envelope that waits (``EnvelopePart.newest``): what waits came in time.
+            mark: The sequence of the newest envelope that waits or was set aside (``EnvelopePart.newest``): what is
+                here came in time.
         """
         ...
 
@@ -331,11 +332,17 @@ class EnvelopePart(Protocol):
         ...
 
     def newest(self) -> int:
-        """Return the highest sequence in the list, 0 if it is empty. No later envelope gets a lower one."""
+        """Return the highest sequence in the list, 0 if it is empty. No later one, in either list, gets a lower one."""
         ...
 
-    def count_sealed_to(self, fingerprint: bytes, up_to: int) -> int:
-        """Return how many, up to a sequence, are sealed to that own key, or to none known (``sealed_to`` empty)."""
+    def count_sealed_to(self, *fingerprints: bytes, up_to: int, since: int = 0) -> int:
+        """Return how many are sealed to one of these own keys.
+
+        Args:
+            fingerprints: The keys; empty for what is sealed to none that was known (``sealed_to`` empty).
+            up_to: The highest sequence with which one may first have come (``WaitingEnvelope.arrival``).
+            since: The earliest time of acceptance and receipt.
+        """
         ...
 
     def dropped(self) -> int:

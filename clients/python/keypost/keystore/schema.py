@@ -98,5 +98,8 @@ _FIRST = (
         PRIMARY KEY (file, position))""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# 0: the row's own sequence. Sealed rows are bound to it unless it is 0, as they were before.
+_WHEN_ENVELOPES_CAME = ("ALTER TABLE envelopes ADD COLUMN came INTEGER NOT NULL DEFAULT 0",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME)
 """The statements of each migration, the oldest first."""

@@ -243,6 +243,7 @@ class WaitingEnvelope:
         username: The user whose record it waits for (the sender's).
         sealed_to: The fingerprint of the own key that its session key is sealed to; empty if not known.
         sequence: Its place in the list, from 1; 0 before it is added.
+        came: The sequence with which it first came, if it was in another list before; 0 if not.
     """
 
     envelope: bytes = field(repr=False)
@@ -252,6 +253,12 @@ class WaitingEnvelope:
     username: str
     sealed_to: bytes = b""
     sequence: int = 0
+    came: int = 0
+
+    @property
+    def arrival(self) -> int:
+        """The sequence with which it first came, to be held against a closing mark."""
+        return self.came or self.sequence
 
 
 @dataclass(frozen=True)
