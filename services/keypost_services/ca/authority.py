@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from keypost.clock import Clock
     from keypost.keys.v1 import key_info_pb2 as pb
+    from keypost.protocol.key_requests import KeyRequest
     from keypost_services.ca.events import EventFeed
     from keypost_services.ca.nonces import Nonces
     from keypost_services.ca.policy import Policy
@@ -40,6 +41,10 @@ class Authority:
     async def find_user(self, username: str) -> User | None:
         """Return the user, if they exist."""
         return (await self.store.find_users([username])).get(username)
+
+    async def is_recorded(self, request: KeyRequest) -> bool:
+        """Whether the key of a request stands on record, as this or another user's."""
+        return await self.store.find_key(request.fingerprint) is not None
 
     async def commit(self, change: Change) -> pb.KeyInfo:
         """Apply a change, wake the watchers, and return the record that has it.

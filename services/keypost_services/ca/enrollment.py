@@ -26,6 +26,7 @@ from keypost_services.ca.store import (
     KeyAlreadyKnownError,
     RevisionTakenError,
 )
+from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +75,11 @@ class Enrollment:
         """
         try:
             return await self._enroll(request, proof)
-        except (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError):
-            # Overtaken while judging. Judged anew it is the repetition of what won, or refused for the right reason.
+        except (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError, ServiceError) as refusal:
+            # Overtaken while judging, as it seems. Judged anew it is the repetition of what won, or refused for the
+            # right reason.
+            if isinstance(refusal, ServiceError) and not await self._authority.is_recorded(request):
+                raise
             return await self._enroll(request, proof)
 
     async def _enroll(self, request: KeyRequest, proof: Proof) -> pb.KeyInfo:
@@ -90,7 +94,7 @@ class Enrollment:
         if has_usable_device(user, now):
             raise errors.approval_required()
         self._authority.policy.check_key(request, now)
-        if await self._authority.store.find_key(request.fingerprint) is not None:
+        if await self._authority.is_recorded(request):
             raise errors.key_already_known()
         if user is not None:
             self._authority.policy.check_room(user, enrollment_epoch(user, now), now)

@@ -20,6 +20,7 @@ from keypost_services.ca.convert import recorded_key, signed_request_message
 from keypost_services.ca.nonces import Purpose
 from keypost_services.ca.policy import check_revision, is_good, next_revision
 from keypost_services.ca.store import Change, Ending, EventDraft, KeyAlreadyKnownError, RevisionTakenError
+from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +64,11 @@ class Renewal:
         """
         try:
             return await self._renew(request)
-        except (RevisionTakenError, KeyAlreadyKnownError):
-            # Overtaken while judging. Judged anew it is the repetition of what won, or refused for the right reason.
+        except (RevisionTakenError, KeyAlreadyKnownError, ServiceError) as refusal:
+            # Overtaken while judging, as it seems. Judged anew it is the repetition of what won, or refused for the
+            # right reason.
+            if isinstance(refusal, ServiceError) and not await self._authority.is_recorded(request):
+                raise
             return await self._renew(request)
 
     async def _renew(self, request: KeyRequest) -> pb.KeyInfo:
@@ -104,7 +108,7 @@ class Renewal:
             raise errors.key_replaced()
         self._authority.policy.check_window(parent, now)
         self._authority.policy.check_key(request, now)
-        if await self._authority.store.find_key(request.fingerprint) is not None:
+        if await self._authority.is_recorded(request):
             raise errors.key_already_known()
         self._authority.policy.check_room(user, user.epoch, now)
 

@@ -289,3 +289,19 @@ async def test_a_request_overtaken_by_another_says_so(bench: CaBench) -> None:
     await bench.submit_enroll(first)
     bench.clock.advance(SECOND)
     assert await refused(bench.submit_enroll(second)) == "REVISION_TAKEN"
+
+
+async def test_a_request_overtaken_by_its_twin_between_two_reads_is_answered_as_the_twin(
+    code_bench: CaBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = await code_bench.add_code("alice")
+    _, signed = await code_bench.enroll_request("alice", proof, WEAK)
+    find_key = code_bench.store.find_key
+
+    async def after_the_twin(fingerprint: bytes) -> Any:
+        monkeypatch.undo()
+        await code_bench.submit_enroll(signed, proof)
+        return await find_key(fingerprint)
+
+    monkeypatch.setattr(code_bench.store, "find_key", after_the_twin)
+    assert (await code_bench.submit_enroll(signed, proof)).revision == 1

@@ -278,3 +278,18 @@ async def test_a_clock_that_goes_back_spoils_no_record(bench: CaBench, back: int
         (old.fingerprint, entered),
         (new.fingerprint, entered),
     ]
+
+
+async def test_a_renewal_overtaken_by_its_twin_between_two_reads_is_answered_as_the_twin(
+    bench: CaBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, signed = await bench.renew_request(await bench.enroll("alice", suite=WEAK))
+    find_key = bench.store.find_key
+
+    async def after_the_twin(fingerprint: bytes) -> Any:
+        monkeypatch.undo()
+        await bench.submit_renew(signed)
+        return await find_key(fingerprint)
+
+    monkeypatch.setattr(bench.store, "find_key", after_the_twin)
+    assert (await bench.submit_renew(signed)).revision == 2
