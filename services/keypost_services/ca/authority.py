@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
+from keypost_services.runtime.errors import ServiceError
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from keypost.clock import Clock
     from keypost.keys.v1 import key_info_pb2 as pb
     from keypost.protocol.key_requests import KeyRequest
@@ -45,6 +50,28 @@ class Authority:
     async def is_recorded(self, request: KeyRequest) -> bool:
         """Whether the key of a request stands on record, as this or another user's."""
         return await self.store.find_key(request.fingerprint) is not None
+
+    async def decide(self, request: KeyRequest, judge: Callable[[], Awaitable[pb.KeyInfo]]) -> pb.KeyInfo:
+        """Judge a request, once more if it was overtaken while it was judged.
+
+        Judged anew it is the repetition of what won, or refused for the right reason.
+
+        Args:
+            request: The request.
+            judge: Judges it from what is stored, records its key and returns the record.
+
+        Raises:
+            ServiceError: As ``judge``.
+        """
+        try:
+            return await judge()
+        except (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError):
+            return await judge()
+        except ServiceError:
+            # A twin of the request may have come on record between two reads.
+            if not await self.is_recorded(request):
+                raise
+            return await judge()
 
     async def commit(self, change: Change) -> pb.KeyInfo:
         """Apply a change, wake the watchers, and return the record that has it.

@@ -20,13 +20,9 @@ from keypost_services.ca.policy import (
 )
 from keypost_services.ca.store import (
     Change,
-    CodeUsedError,
     Ending,
     EventDraft,
-    KeyAlreadyKnownError,
-    RevisionTakenError,
 )
-from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,14 +69,7 @@ class Enrollment:
         Raises:
             ServiceError: As ``Enroll`` in the protos.
         """
-        try:
-            return await self._enroll(request, proof)
-        except (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError, ServiceError) as refusal:
-            # Overtaken while judging, as it seems. Judged anew it is the repetition of what won, or refused for the
-            # right reason.
-            if isinstance(refusal, ServiceError) and not await self._authority.is_recorded(request):
-                raise
-            return await self._enroll(request, proof)
+        return await self._authority.decide(request, lambda: self._enroll(request, proof))
 
     async def _enroll(self, request: KeyRequest, proof: Proof) -> pb.KeyInfo:
         grant = await self._sign_in.admit(request.address.username, proof)

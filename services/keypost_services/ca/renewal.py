@@ -19,8 +19,7 @@ from keypost_services.ca.authority import Start
 from keypost_services.ca.convert import recorded_key, signed_request_message
 from keypost_services.ca.nonces import Purpose
 from keypost_services.ca.policy import check_revision, is_good, next_revision
-from keypost_services.ca.store import Change, Ending, EventDraft, KeyAlreadyKnownError, RevisionTakenError
-from keypost_services.runtime.errors import ServiceError
+from keypost_services.ca.store import Change, Ending, EventDraft
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,14 +61,7 @@ class Renewal:
         Raises:
             ServiceError: As ``Renew`` in the protos.
         """
-        try:
-            return await self._renew(request)
-        except (RevisionTakenError, KeyAlreadyKnownError, ServiceError) as refusal:
-            # Overtaken while judging, as it seems. Judged anew it is the repetition of what won, or refused for the
-            # right reason.
-            if isinstance(refusal, ServiceError) and not await self._authority.is_recorded(request):
-                raise
-            return await self._renew(request)
+        return await self._authority.decide(request, lambda: self._renew(request))
 
     async def _renew(self, request: KeyRequest) -> pb.KeyInfo:
         user = await self._authority.find_user(request.address.username)
