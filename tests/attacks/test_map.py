@@ -1,0 +1,39 @@
+"""Every attack is mapped to what defends, and every function of the map is there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from support.defences import find, load
+
+HERE = Path(__file__).parent
+DEFENCES = load()
+
+
+def attacks() -> set[str]:
+    return {
+        f"{file.name}::{node.name}"
+        for file in HERE.glob("test_*.py")
+        if file != Path(__file__)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_every_attack_names_its_defence_and_nothing_else_is_named() -> None:
+    assert set(DEFENCES) == attacks()
+
+
+@pytest.mark.parametrize("test", sorted(DEFENCES))
+def test_the_functions_that_defend_are_ours(test: str) -> None:
+    for defence in DEFENCES[test]:
+        assert find(defence.function).__module__.partition(".")[0] in {"keypost", "keypost_services"}
+        assert defence.instead is None or find(defence.instead)
+
+
+def test_no_two_attacks_are_told_alike() -> None:
+    told = [defences[0].attack for defences in DEFENCES.values()]
+    assert len(set(told)) == len(told)

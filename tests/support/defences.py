@@ -1,0 +1,157 @@
+"""What ``tests/attacks/defences.toml`` says of each attack, and how a defence is taken out."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import tomllib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from keypost.errors import KeypostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FILE = Path(__file__).parents[1] / "attacks/defences.toml"
+_STAND_INS = ("returns", "returns_argument", "instead")
+_FIELDS = {"attack", "defence", *_STAND_INS}
+ATTACK_SUCCEEDED = (AssertionError, pytest.fail.Exception)
+ANOTHER_DEFENCE = (KeypostError, grpc.RpcError)
+"""What is raised when a further defence, behind the one that is out, stops the attack for another reason."""
+
+
+@dataclass(frozen=True)
+class Defence:
+    """The function that an attack fails at, and what takes its place when it is out.
+
+    Attributes:
+        attack: What the attacker does, in a sentence.
+        function: ``module:name`` or ``module:Class.name``.
+        returns: What it returns when it is out; nothing by default, as functions that verify do.
+        returns_argument: The parameter that it returns instead, for functions that pass on what they have checked.
+        instead: ``module:name`` of a function that takes its place, for functions that do more than defend.
+    """
+
+    attack: str
+    function: str
+    returns: Any = None
+    returns_argument: str | None = None
+    instead: str | None = None
+
+    @contextmanager
+    def out(self) -> Iterator[None]:
+        """Take the defence out while the block runs, whoever has imported it under whatever name."""
+        function = find(self.function)
+        code = function.__code__
+        number = len(_stand_ins)
+        _stand_ins.append(self._stand_in(function))
+        function.__code__ = _calling(number, code)
+        try:
+            yield
+        finally:
+            function.__code__ = code
+
+    def _stand_in(self, function: FunctionType) -> Callable[..., Any]:
+        if self.instead is not None:
+            return find(self.instead)
+        signature = inspect.signature(function)
+
+        def value(*args: Any, **kwargs: Any) -> Any:
+            if self.returns_argument is None:
+                return self.returns
+            return signature.bind(*args, **kwargs).arguments[self.returns_argument]
+
+        if not inspect.iscoroutinefunction(function):
+            return value
+
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            return value(*args, **kwargs)
+
+        return coroutine
+
+
+def load(file: Path = FILE) -> dict[str, list[Defence]]:
+    """Return the defences by attack test, ``FILE.py::TEST``; several where one attack meets several.
+
+    Raises:
+        ValueError: an entry has a field that is none, or lacks one.
+    """
+    return {test: _read(test, entry) for test, entry in tomllib.loads(file.read_text(encoding="utf-8")).items()}
+
+
+def _read(test: str, entry: dict[str, Any]) -> list[Defence]:
+    if unknown := set(entry) - _FIELDS:
+        raise ValueError(f"{test}: {', '.join(sorted(unknown))} is no field")
+    try:
+        functions = entry["defence"]
+        return [
+            Defence(
+                entry["attack"], function, *(entry.get(name) for name in ("returns", "returns_argument", "instead"))
+            )
+            for function in ([functions] if isinstance(functions, str) else functions)
+        ]
+    except KeyError as error:
+        raise ValueError(f"{test}: {error} is missing") from error
+
+
+def find(name: str) -> FunctionType:
+    """Return the function ``module:name`` or ``module:Class.name``; of a property its getter.
+
+    Raises:
+        ValueError: there is none.
+    """
+    module, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = inspect.getattr_static(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"there is no {name}") from error
+    for attribute in ("fget", "__func__", "__wrapped__"):
+        found = getattr(found, attribute, None) or found
+    if not isinstance(found, FunctionType):
+        raise ValueError(f"{name} is no function")  # noqa: TRY004  # to who reads the map, it is a wrong name
+    return found
+
+
+@contextmanager
+def attack_succeeds(without: Defence) -> Iterator[None]:
+    """Demand that the test of an attack, which runs in the block, fails because the attack succeeds."""
+    try:
+        yield
+    except (*ATTACK_SUCCEEDED, *ANOTHER_DEFENCE):
+        return
+    except Exception as error:
+        error.add_note(f"the attack broke without {without.function}: that shows nothing")
+        raise
+    pytest.fail(f"the test passes without {without.function}: it does not show what defends", pytrace=False)
+
+
+_stand_ins: list[Callable[..., Any]] = []
+_NUMBER = "which one"
+
+
+def stand_in(number: int) -> Callable[..., Any]:
+    """Return what takes the place of a defence that is out."""
+    return _stand_ins[number]
+
+
+def _template(*args: Any, **kwargs: Any) -> Any:
+    # Code runs with the globals of the function that it is set on.
+    from support.defences import stand_in as find_stand_in  # noqa: PLC0415
+
+    return find_stand_in("which one")(*args, **kwargs)  # type: ignore[arg-type]  # _calling puts the number here
+
+
+def _calling(number: int, replaced: CodeType) -> CodeType:
+    """Return code that calls a stand-in; set on a function, it reaches all who hold that function."""
+    code = _template.__code__
+    constants = tuple(number if constant == _NUMBER else constant for constant in code.co_consts)
+    return code.replace(co_consts=constants, co_freevars=replaced.co_freevars, co_name=replaced.co_name)
