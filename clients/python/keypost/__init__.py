@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from keypost.client import Client, Event, NotEnrolledError, Received, ReceivedFile, Sent, SentFile
     from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
     from keypost.keystore.errors import KeyStoreError, WrongPassphraseError
+    from keypost.keystore.system_key_ring import SystemKeyRing
     from keypost.keystore.unlock import KeyFile, KeyVariable, Passphrase, Unlock
     from keypost.protocol.errors import IdentityChangedError, ProtocolError
     from keypost.protocol.identifiers import Address
@@ -20,6 +21,7 @@ _HOMES = {
     "keypost.client": ("Client", "Event", "NotEnrolledError", "Received", "ReceivedFile", "Sent", "SentFile"),
     "keypost.errors": ("InvalidArgumentError", "KeypostError", "RefusedError", "UnreachableError"),
     "keypost.keystore.errors": ("KeyStoreError", "WrongPassphraseError"),
+    "keypost.keystore.system_key_ring": ("SystemKeyRing",),
     "keypost.keystore.unlock": ("KeyFile", "KeyVariable", "Passphrase", "Unlock"),
     "keypost.protocol.errors": ("IdentityChangedError", "ProtocolError"),
     "keypost.protocol.identifiers": ("Address",),
@@ -53,6 +55,7 @@ __all__ = [
     "Sent",
     "SentFile",
     "Step",
+    "SystemKeyRing",
     "Unlock",
     "UnreachableError",
     "WrongPassphraseError",

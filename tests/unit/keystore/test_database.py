@@ -69,4 +69,4 @@ def test_a_file_that_vanishes_before_it_is_opened_is_told(tmp_path: Path) -> Non
 
 def test_every_error_has_a_reason_of_its_own() -> None:
     kinds = KeyStoreError.__subclasses__()
-    assert len({kind.reason for kind in kinds}) == len(kinds) == 10
+    assert len({kind.reason for kind in kinds}) == len(kinds) == 11

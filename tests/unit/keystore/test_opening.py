@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import os
 import sqlite3
 import stat
@@ -11,14 +10,12 @@ import pytest
 
 from keypost.errors import InvalidArgumentError
 from keypost.keystore import (
-    KeyFile,
     KeyStoreExistsError,
     KeyStoreFormatError,
     KeyStoreLockedError,
     KeyStoreMissingError,
     KeyStoreTamperedError,
     KeyStoreUnavailableError,
-    KeyVariable,
     NotAKeyStoreError,
     Passphrase,
     WrongPassphraseError,
@@ -139,37 +136,6 @@ def test_a_wrong_passphrase_is_told(folder: Path) -> None:
     with pytest.raises(WrongPassphraseError, match="passphrase is wrong"):
         open_store(folder, Passphrase("wrong"))
     assert opens(folder)
-
-
-def test_another_kind_of_unlock_is_told(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(WrongPassphraseError, match="unlocked by its passphrase"):
-        open_store(folder, KeyFile(tmp_path / "key"))
-
-
-def test_key_file_and_variable_unlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYPOST_TEST_KEY", base64.b64encode(bytes(range(32))).decode())
-    unlocks: tuple[Unlock, ...] = (KeyFile(tmp_path / "key"), KeyVariable("KEYPOST_TEST_KEY"))
-    for number, unlock in enumerate(unlocks):
-        create_store(tmp_path / str(number), unlock, realm=REALM, bundle=BUNDLE).close()
-        assert opens(tmp_path / str(number), unlock)
-    monkeypatch.setenv("KEYPOST_TEST_KEY", base64.b64encode(bytes(32)).decode())
-    (tmp_path / "key").write_bytes(bytes(32))
-    with pytest.raises(WrongPassphraseError, match="key file belongs to another"):
-        open_store(tmp_path / "0", KeyFile(tmp_path / "key"))
-    with pytest.raises(WrongPassphraseError, match="variable belongs to another"):
-        open_store(tmp_path / "1", KeyVariable("KEYPOST_TEST_KEY"))
-
-
-def test_the_unlock_can_be_changed(folder: Path) -> None:
-    opened = open_store(folder, UNLOCK)
-    opened.profile.set_note("note", b"kept")
-    opened.change_unlock(Passphrase("another", CHEAP))
-    opened.close()
-    with pytest.raises(WrongPassphraseError):
-        open_store(folder, UNLOCK)
-    opened = open_store(folder, Passphrase("another"))
-    assert opened.profile.note("note") == b"kept"
-    opened.close()
 
 
 def test_one_opens_at_a_time(folder: Path) -> None:

@@ -1,12 +1,13 @@
 """The local key store: what a client keeps on its device, sealed.
 
 ``create_store`` and ``open_store`` return a ``KeyStore`` (see ``keypost.keystore.port``), unlocked by a
-``Passphrase``, a ``KeyFile`` or a ``KeyVariable``.
+``Passphrase``, a ``KeyFile``, a ``KeyVariable`` or the ``SystemKeyRing``.
 """
 
 from __future__ import annotations
 
 from keypost.keystore.errors import (
+    KeyRingUnavailableError,
     KeyStoreConflictError,
     KeyStoreError,
     KeyStoreExistsError,
@@ -21,12 +22,14 @@ from keypost.keystore.errors import (
 )
 from keypost.keystore.port import KeyStore
 from keypost.keystore.store import create_memory_store, create_store, open_store
+from keypost.keystore.system_key_ring import SystemKeyRing
 from keypost.keystore.unlock import Argon2Cost, KeyFile, KeyVariable, Passphrase, Unlock
 from keypost.keystore.values import Limits
 
 __all__ = [
     "Argon2Cost",
     "KeyFile",
+    "KeyRingUnavailableError",
     "KeyStore",
     "KeyStoreConflictError",
     "KeyStoreError",
@@ -41,6 +44,7 @@ __all__ = [
     "Limits",
     "NotAKeyStoreError",
     "Passphrase",
+    "SystemKeyRing",
     "Unlock",
     "WrongPassphraseError",
     "create_memory_store",

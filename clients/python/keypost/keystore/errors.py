@@ -12,9 +12,15 @@ class KeyStoreError(KeypostError):
 
 
 class WrongPassphraseError(KeyStoreError):
-    """The passphrase, key file or key variable does not unlock this profile, or cannot be read."""
+    """The passphrase, key file, key variable or key ring entry does not unlock this profile, or cannot be read."""
 
     reason = "WRONG_PASSPHRASE"
+
+
+class KeyRingUnavailableError(KeyStoreError):
+    """The system's key ring cannot be used: there is none, its library is missing, or it is locked or refuses."""
+
+    reason = "KEY_RING_UNAVAILABLE"
 
 
 class KeyStoreTamperedError(KeyStoreError):

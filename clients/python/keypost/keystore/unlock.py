@@ -1,5 +1,7 @@
 """What unlocks a local key store: a passphrase, a key file, or a variable of the environment.
 
+The system's key ring is in ``keypost.keystore.system_key_ring``.
+
 Each yields the 32-byte key under which the store's random data key is sealed. What is needed to derive it again (kind,
 salt, cost) lies beside the sealed data key in the clear, and is authenticated by it.
 """
@@ -14,7 +16,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
@@ -27,6 +29,32 @@ NO_PARAMETERS = "{}"
 MAX_MEMORY = 4 * 1024 * 1024  # KiB
 MAX_ITERATIONS = 64
 MAX_LANES = 64
+
+
+class Unlock(Protocol):
+    """What unlocks a local key store.
+
+    Attributes:
+        kind: The word for it, kept with the store.
+        wrong: What to tell whoever offers one of this kind that belongs to another store.
+    """
+
+    kind: ClassVar[str]
+    wrong: ClassVar[str]
+
+    def prepare(self) -> str:
+        """Return fresh parameters for a new store, as JSON; kept beside it in the clear, authenticated. May block."""
+        ...
+
+    def derive(self, parameters: str) -> bytes | bytearray:
+        """Return the key, 32 bytes, for the parameters that ``prepare`` returned when the store was made. May block.
+
+        A ``bytearray`` is wiped once the store is open.
+
+        Raises:
+            KeyStoreError: It cannot be had.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +107,7 @@ class Passphrase:
         cost = self.cost
         return json.dumps({"salt": salt, "memory": cost.memory, "iterations": cost.iterations, "lanes": cost.lanes})
 
-    def derive(self, parameters: str) -> bytes:
+    def derive(self, parameters: str) -> bytearray:
         """Return the key, 32 bytes.
 
         Args:
@@ -96,7 +124,9 @@ class Passphrase:
             lanes=cost.lanes,
             memory_cost=cost.memory,
         )
-        return kdf.derive(unicodedata.normalize("NFC", self.passphrase).encode())
+        key = bytearray(KEY_BYTES)
+        kdf.derive_into(unicodedata.normalize("NFC", self.passphrase).encode(), key)
+        return key
 
 
 def _read_parameters(parameters: str) -> tuple[bytes, Argon2Cost]:
@@ -139,15 +169,16 @@ class KeyFile:
             raise WrongPassphraseError(f"the key file {path} cannot be made: {error.strerror}") from error
         return NO_PARAMETERS
 
-    def derive(self, parameters: str) -> bytes:  # noqa: ARG002  # every kind derives alike
+    def derive(self, parameters: str) -> bytearray:  # noqa: ARG002  # every kind derives alike
         """Return the key, 32 bytes.
 
         Raises:
             WrongPassphraseError: The file cannot be read, or is no key file.
         """
+        key = bytearray(KEY_BYTES + 1)
         try:
-            with Path(self.path).open("rb") as file:
-                key = file.read(KEY_BYTES + 1)
+            with Path(self.path).open("rb", buffering=0) as file:
+                del key[file.readinto(key) or 0 :]
         except OSError as error:
             raise WrongPassphraseError(f"the key file {self.path} cannot be read: {error.strerror}") from error
         if len(key) != KEY_BYTES:
@@ -197,7 +228,3 @@ class KeyVariable:
             # The cause would quote the variable's text, hence "from None".
             raise WrongPassphraseError(f"the variable {self.name} does not hold 32 bytes in base64") from None
         return key
-
-
-Unlock = Passphrase | KeyFile | KeyVariable
-"""What unlocks a local key store."""
