@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 26
 _CODE_BYTES = 16
+_LONGEST_TEXT = 64
 _READ_AS = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
 _HASH_LABEL = b"keypost/ca/one-time-code"
 _REALM_LABEL = b"keypost/ca/realm"
@@ -33,10 +34,10 @@ def read_code(text: str) -> str:
     Raises:
         CodeMalformedError: The text is no code.
     """
-    code = text.upper().translate(_READ_AS)
+    code = text.upper().translate(_READ_AS) if text.isascii() and len(text) <= _LONGEST_TEXT else ""
     # 26 characters have two bits more than a code.
     if len(code) != _LENGTH or not set(code) <= set(_ALPHABET) or code[0] not in _ALPHABET[:8]:
-        raise CodeMalformedError(f"a one-time code is {_LENGTH} characters of Crockford's base32")
+        raise CodeMalformedError(f"a one-time code is {_LENGTH} characters of Crockford's base32, and few dashes")
     return code
 
 

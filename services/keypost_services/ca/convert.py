@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError
-
 from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.encoding import LARGEST_NUMBER
 from keypost.protocol.errors import (
     KeyRefusedError,
     MalformedStatementError,
@@ -16,20 +15,22 @@ from keypost.protocol.errors import (
 )
 from keypost.protocol.identifiers import check_device_id
 from keypost.protocol.key_requests import FINGERPRINT_BYTES, MOST_NONCE_BYTES, KeyRequest, read_key_request
+from keypost.protocol.suites import SUITES, suite_for
 from keypost_services.ca import errors
 from keypost_services.ca.codes import CodeMalformedError, read_code
 from keypost_services.ca.sign_in import Proof
 from keypost_services.ca.store import RecordedKey
 from keypost_services.runtime.errors import ServiceError, invalid_field
+from keypost_services.runtime.parsing import parse
 from keypost_services.runtime.requests import read_username
 
 if TYPE_CHECKING:
     from keypost.ca.v1 import ca_service_pb2 as ca_pb
     from keypost_services.ca.store import Event
 
+STATEMENT = "key_request.key_request"
 MOST_REQUEST_BYTES = 8 * 1024
-_MOST_SIGNATURE_BYTES = 1024
-_LARGEST_INTEGER = 2**63 - 1  # what a database column holds
+SIGNATURE_SIZES = tuple(suite.signature_bytes for suite in SUITES)
 
 
 def read_device_id(device_id: str, field: str = "device_id") -> str:
@@ -38,20 +39,6 @@ def read_device_id(device_id: str, field: str = "device_id") -> str:
         return check_device_id(device_id)
     except InvalidArgumentError as error:
         raise invalid_field(field, str(error)) from error
-
-
-def read_history_from(fingerprint: bytes) -> bytes:
-    """Return a fingerprint or nothing; raises ServiceError INVALID_FIELD."""
-    if len(fingerprint) not in (0, FINGERPRINT_BYTES):
-        raise invalid_field("history_from_fingerprint", f"it has {FINGERPRINT_BYTES} bytes, or none")
-    return fingerprint
-
-
-def read_sequence(sequence: int) -> int:
-    """Return a number that an event can have; raises ServiceError INVALID_FIELD."""
-    if sequence > _LARGEST_INTEGER:
-        raise invalid_field("after_sequence", "it is below 2^63")
-    return sequence
 
 
 def read_proof(sign_in: ca_pb.SignIn) -> Proof:
@@ -72,20 +59,21 @@ def read_request(signed: pb.SignedKeyRequest, realm: str, kind: pb.KeyRequestKin
     """Return a key request whose fields are well-formed and whose possession is verified.
 
     Raises:
-        ServiceError: INVALID_FIELD, SUITE_NOT_ALLOWED, KEY_REFUSED or POSSESSION_UNPROVEN.
+        ServiceError: INVALID_FIELD or POSSESSION_UNPROVEN.
     """
-    _check_sizes(signed)
-    _check_fields(_parse(signed.key_request), realm, kind)
+    if not 1 <= len(signed.key_request) <= MOST_REQUEST_BYTES:
+        raise invalid_field(STATEMENT, f"it has 1 to {MOST_REQUEST_BYTES} bytes")
+    message = parse(pb.KeyRequest, signed.key_request, STATEMENT)
+    _check_fields(message, realm, kind)
+    _check_signatures(signed, message)
     try:
         return read_key_request(signed)
-    except SuiteUnknownError as error:
-        raise errors.suite_not_allowed(str(error)) from error
     except KeyRefusedError as error:
-        raise errors.key_refused(str(error)) from error
+        raise _request_field("public_key_der", str(error)) from error
     except PossessionError as error:
         raise errors.possession_unproven() from error
     except MalformedStatementError as error:
-        raise invalid_field("key_request", str(error)) from error
+        raise invalid_field(STATEMENT, str(error)) from error
 
 
 def recorded_key(request: KeyRequest, now: int) -> RecordedKey:
@@ -138,22 +126,6 @@ def event_message(event: Event) -> pb.KeyEvent:
     )
 
 
-def _check_sizes(signed: pb.SignedKeyRequest) -> None:
-    if not 1 <= len(signed.key_request) <= MOST_REQUEST_BYTES:
-        raise invalid_field("key_request.key_request", f"it has 1 to {MOST_REQUEST_BYTES} bytes")
-    if len(signed.possession) > _MOST_SIGNATURE_BYTES:
-        raise invalid_field("key_request.possession", "no suite has such long signatures")
-    if len(signed.endorsement) > _MOST_SIGNATURE_BYTES:
-        raise invalid_field("key_request.endorsement", "no suite has such long signatures")
-
-
-def _parse(statement: bytes) -> pb.KeyRequest:
-    try:
-        return pb.KeyRequest.FromString(statement)
-    except DecodeError as error:
-        raise invalid_field("key_request.key_request", "these bytes are no KeyRequest") from error
-
-
 def _check_fields(message: pb.KeyRequest, realm: str, kind: pb.KeyRequestKind.ValueType) -> None:
     if message.realm != realm:
         raise _request_field("realm", "it is not the realm of this CA")
@@ -168,10 +140,24 @@ def _check_fields(message: pb.KeyRequest, realm: str, kind: pb.KeyRequestKind.Va
         raise _request_field("expire_time", "it must be set")
     if message.epoch < 1:
         raise _request_field("epoch", "it is at least 1")
-    if not 1 <= message.revision <= _LARGEST_INTEGER:
+    if not 1 <= message.revision <= LARGEST_NUMBER:
         raise _request_field("revision", "it is at least 1 and below 2^63")
-    if len(message.ca_nonce) > MOST_NONCE_BYTES:
-        raise _request_field("ca_nonce", f"it has at most {MOST_NONCE_BYTES} bytes")
+    if not 1 <= len(message.ca_nonce) <= MOST_NONCE_BYTES:
+        raise _request_field("ca_nonce", f"it has 1 to {MOST_NONCE_BYTES} bytes")
+
+
+def _check_signatures(signed: pb.SignedKeyRequest, message: pb.KeyRequest) -> None:
+    try:
+        suite = suite_for(message.suite)
+    except SuiteUnknownError as error:
+        raise _request_field("suite", str(error)) from error
+    if len(signed.possession) != suite.signature_bytes:
+        raise invalid_field("key_request.possession", f"in this suite it has {suite.signature_bytes} bytes")
+    if message.kind == pb.KEY_REQUEST_KIND_ENROLL and signed.endorsement:
+        raise invalid_field("key_request.endorsement", "a root has none")
+    # Of which suite the parent is, its record says.
+    if message.kind == pb.KEY_REQUEST_KIND_RENEW and len(signed.endorsement) not in SIGNATURE_SIZES:
+        raise invalid_field("key_request.endorsement", f"it has {' or '.join(map(str, SIGNATURE_SIZES))} bytes")
 
 
 def _request_field(field: str, why: str) -> ServiceError:
@@ -179,4 +165,4 @@ def _request_field(field: str, why: str) -> ServiceError:
 
 
 def _name(field: str) -> str:
-    return f"key_request.key_request.{field}"
+    return f"{STATEMENT}.{field}"

@@ -65,11 +65,6 @@ def key_lifetime_refused(latest: int) -> ServiceError:
     )
 
 
-def key_refused(why: str) -> ServiceError:
-    """Return the refusal of a public key."""
-    return ServiceError(StatusCode.FAILED_PRECONDITION, "KEY_REFUSED", why)
-
-
 def key_replaced() -> ServiceError:
     """Return the refusal of a renewal by a key that is no longer the device's."""
     return ServiceError(

@@ -11,7 +11,13 @@ from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceServicer
 from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.identifiers import Address
 from keypost_services.ca import convert
-from keypost_services.runtime.requests import read_username, read_usernames, user_not_found
+from keypost_services.runtime.requests import (
+    read_history_from,
+    read_number,
+    read_username,
+    read_usernames,
+    user_not_found,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -99,7 +105,7 @@ class KeyInfoServicer(KeyInfoServiceServicer):
     ) -> info_pb.GetKeyInfoResponse:
         del context
         username = read_username(request.username)
-        history_from = convert.read_history_from(request.history_from_fingerprint)
+        history_from = read_history_from(request.history_from_fingerprint)
         if (key_info := await self._records.find_one(username, history_from)) is None:
             raise user_not_found(username)
         return info_pb.GetKeyInfoResponse(key_info=key_info)
@@ -115,7 +121,7 @@ class KeyInfoServicer(KeyInfoServiceServicer):
         self, request: info_pb.WatchKeyEventsRequest, context: Context
     ) -> AsyncIterator[info_pb.WatchKeyEventsResponse]:
         del context
-        after = convert.read_sequence(request.after_sequence) if request.HasField("after_sequence") else None
+        after = read_number(request.after_sequence, "after_sequence") if request.HasField("after_sequence") else None
         async for batch in self._feed.watch(after):
             yield info_pb.WatchKeyEventsResponse(
                 events=[convert.event_message(event) for event in batch.events],

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-
-from google.protobuf.message import DecodeError
+import contextlib
+from typing import TYPE_CHECKING
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.protocol.encoding import pae, sha256
 from keypost.protocol.envelope import (
-    KEY_ID_BYTES,
-    MESSAGE_ID_BYTES,
     MOST_ENVELOPE_BYTES,
+    Header,
     SealedEnvelope,
     check_agreement,
     read_header,
 )
 from keypost.protocol.errors import HeaderMismatchError, ProtocolError
-from keypost.protocol.extension import FINGERPRINT_BYTES, read_extension
-from keypost.protocol.suites import NONCE_BYTES
+from keypost.protocol.extension import FINGERPRINT_BYTES, MOST_DEVICES, SignedExtension, read_extension
+from keypost.protocol.suites import NONCE_BYTES, SUITES
 from keypost_services.delivery.errors import envelope_too_large, header_mismatch
+from keypost_services.delivery.mailboxes import DELIVERY_ID
 from keypost_services.runtime.errors import invalid_field
+from keypost_services.runtime.parsing import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from google.protobuf.message import Message
 
     from keypost_services.delivery.mailboxes import Waiting
 
 HEADER = "envelope.header"
-EXTENSION = "envelope.key_extension.extension"
-UUID_VERSION = 7
-UUID_VARIANT = 2
+KEY_EXTENSION = "envelope.key_extension"
+EXTENSION = f"{KEY_EXTENSION}.extension"
+SEALED_KEYS = f"{KEY_EXTENSION}.sealed_keys"
+SEALED_KEY_SIZES = tuple(suite.sealed_key_bytes for suite in SUITES)
 TAG_BYTES = 16
 MOST_UNACKNOWLEDGED = 256
 """How many envelopes may be under way on one stream, and how many one message may acknowledge."""
-
-P = TypeVar("P")
-R = TypeVar("R")
 
 
 def read_send(request: pb.SendRequest, realm: str) -> SealedEnvelope:
@@ -47,12 +47,14 @@ def read_send(request: pb.SendRequest, realm: str) -> SealedEnvelope:
         ServiceError: INVALID_FIELD, ENVELOPE_TOO_LARGE, HEADER_MISMATCH.
     """
     envelope = request.envelope
+    if not request.HasField("envelope"):
+        raise invalid_field("envelope", "must be set")
     if (size := envelope.ByteSize()) > MOST_ENVELOPE_BYTES:
         raise envelope_too_large(size, MOST_ENVELOPE_BYTES)
-    _check_header_fields(envelope.header, realm)
-    header = _well_formed(HEADER, read_header, envelope.header)
-    signed = _well_formed(EXTENSION, read_extension, envelope.key_extension)
-    _check_rest(envelope)
+    header = _read_header(envelope.header, realm)
+    signed = _read_extension(envelope.key_extension)
+    _check_sealed_keys(envelope.key_extension.sealed_keys)
+    _check_ciphertext(envelope)
     sealed = SealedEnvelope(
         header=header,
         header_bytes=envelope.header,
@@ -64,46 +66,57 @@ def read_send(request: pb.SendRequest, realm: str) -> SealedEnvelope:
     try:
         check_agreement(header, signed)
     except HeaderMismatchError as error:
-        raise header_mismatch(str(error), error.metadata["field"]) from error
+        raise header_mismatch(str(error), f"{HEADER}.{error.metadata['field']}") from error
     return sealed
 
 
-def _well_formed(field: str, read: Callable[[P], R], part: P) -> R:
+def _read_header(serialised: bytes, realm: str) -> Header:
+    with _statement(HEADER, envelope_pb2.Header, serialised):
+        header = read_header(serialised)
+    if header.realm != realm:
+        raise invalid_field(f"{HEADER}.realm", f"must be {realm}")
+    return header
+
+
+def _read_extension(message: envelope_pb2.KeyExtension) -> SignedExtension:
+    with _statement(EXTENSION, envelope_pb2.Extension, message.extension):
+        signed = read_extension(message)
+    if len(signed.signature) != (size := signed.extension.suite.signature_bytes):
+        raise invalid_field(f"{KEY_EXTENSION}.signature", f"must have {size} bytes in the suite of the session")
+    return signed
+
+
+@contextlib.contextmanager
+def _statement(field: str, kind: type[Message], serialised: bytes) -> Iterator[None]:
+    """Name the field in which a statement is malformed."""
+    if not serialised:
+        raise invalid_field(field, "must be set")
     try:
-        return read(part)
+        yield
     except ProtocolError as error:
+        if (inner := error.metadata.get("field")) is not None:
+            raise invalid_field(f"{field}.{inner}", str(error)) from error
+        parse(kind, serialised, field)
         raise invalid_field(field, str(error)) from error
 
 
-def _check_header_fields(serialised: bytes, realm: str) -> None:
-    try:
-        header = envelope_pb2.Header.FromString(serialised)
-    except DecodeError as error:
-        raise invalid_field(HEADER, "is no serialised Header") from error
-    message_id = header.message_id
-    if len(message_id) != MESSAGE_ID_BYTES or (message_id[6] >> 4, message_id[8] >> 6) != (UUID_VERSION, UUID_VARIANT):
-        raise invalid_field(f"{HEADER}.message_id", "must be a UUIDv7 of 16 bytes")
-    if len(header.key_id) != KEY_ID_BYTES:
-        raise invalid_field(f"{HEADER}.key_id", f"must have {KEY_ID_BYTES} bytes")
-    if header.realm != realm:
-        raise invalid_field(f"{HEADER}.realm", f"must be {realm}")
-    for name in ("counter", "send_time", "sender_revision", "recipient_revision"):
-        if getattr(header, name) < 1:
-            raise invalid_field(f"{HEADER}.{name}", "must be positive")
+def _check_sealed_keys(sealed_keys: Sequence[envelope_pb2.SealedKey]) -> None:
+    if not 1 <= len(sealed_keys) <= MOST_DEVICES:
+        raise invalid_field(SEALED_KEYS, f"must be 1 to {MOST_DEVICES}")
+    for index, sealed_key in enumerate(sealed_keys):
+        if len(sealed_key.fingerprint) != FINGERPRINT_BYTES:
+            raise invalid_field(f"{SEALED_KEYS}[{index}].fingerprint", f"must have {FINGERPRINT_BYTES} bytes")
+        # Of which suite the device is, its record says.
+        if len(sealed_key.sealed_key) not in SEALED_KEY_SIZES:
+            sizes = " or ".join(map(str, SEALED_KEY_SIZES))
+            raise invalid_field(f"{SEALED_KEYS}[{index}].sealed_key", f"must have {sizes} bytes")
 
 
-def _check_rest(envelope: envelope_pb2.Envelope) -> None:
-    if not envelope.key_extension.signature:
-        raise invalid_field("envelope.key_extension.signature", "must be set")
+def _check_ciphertext(envelope: envelope_pb2.Envelope) -> None:
     if len(envelope.nonce) != NONCE_BYTES:
         raise invalid_field("envelope.nonce", f"must have {NONCE_BYTES} bytes")
     if len(envelope.ciphertext) < TAG_BYTES:
         raise invalid_field("envelope.ciphertext", f"must have at least {TAG_BYTES} bytes")
-    sealed_keys = envelope.key_extension.sealed_keys
-    if not sealed_keys:
-        raise invalid_field("envelope.key_extension.sealed_keys", "must be one at least")
-    if any(len(sealed_key.fingerprint) != FINGERPRINT_BYTES for sealed_key in sealed_keys):
-        raise invalid_field("envelope.key_extension.sealed_keys.fingerprint", f"must have {FINGERPRINT_BYTES} bytes")
 
 
 def digest_of(sealed: SealedEnvelope) -> bytes:
@@ -144,13 +157,16 @@ def read_acknowledge(request: pb.ReceiveRequest) -> Sequence[str]:
     """Return the delivery ids that a device acknowledges.
 
     Raises:
-        ServiceError: INVALID_FIELD: it is no ``acknowledge``, or there are too many.
+        ServiceError: INVALID_FIELD: it is no ``acknowledge``, there are too many, or one is none.
     """
     if request.WhichOneof("kind") != "acknowledge":
         raise invalid_field("acknowledge", "is all that may follow start")
     delivery_ids = request.acknowledge.delivery_ids
     if len(delivery_ids) > MOST_UNACKNOWLEDGED:
         raise invalid_field("acknowledge.delivery_ids", f"must be at most {MOST_UNACKNOWLEDGED}")
+    for index, delivery_id in enumerate(delivery_ids):
+        if not DELIVERY_ID.fullmatch(delivery_id):
+            raise invalid_field(f"acknowledge.delivery_ids[{index}]", "is no delivery_id")
     return delivery_ids
 
 

@@ -24,7 +24,7 @@ def sender_is_not_caller(why: str) -> ServiceError:
 def envelope_too_large(size: int, limit: int) -> ServiceError:
     """Return the refusal of an envelope that is too large; sizes in bytes."""
     message = f"the envelope has {size} bytes, at most {limit} are allowed"
-    return ServiceError(StatusCode.INVALID_ARGUMENT, "ENVELOPE_TOO_LARGE", message, limit=str(limit))
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "ENVELOPE_TOO_LARGE", message, field="envelope", limit=str(limit))
 
 
 def header_mismatch(why: str, field: str) -> ServiceError:
@@ -34,7 +34,8 @@ def header_mismatch(why: str, field: str) -> ServiceError:
 
 def sealed_keys_mismatch(why: str) -> ServiceError:
     """Return the refusal of an envelope that is not sealed to exactly the good devices of its recipient."""
-    return ServiceError(StatusCode.INVALID_ARGUMENT, "SEALED_KEYS_MISMATCH", why)
+    field = "envelope.key_extension.sealed_keys"
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "SEALED_KEYS_MISMATCH", why, field=field)
 
 
 def message_id_used() -> ServiceError:

@@ -7,6 +7,7 @@ about bytes that wait; who may put them there is decided before.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from keypost.protocol.identifiers import Address
 
+DELIVERY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
 BEGINNING = "0-0"
 """The position before every delivery id."""
 

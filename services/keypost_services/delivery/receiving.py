@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 30.0
 """After so long without a wake-up, spread by a quarter to either side, the mailbox is read all the same."""
-LONGEST_DELIVERY_ID = 40
 
 
 class Outlet(Protocol):
@@ -192,12 +191,11 @@ class _Stream:
 
     async def _take_acknowledgements(self) -> None:
         async for delivery_ids in self._device.acknowledgements:
-            plausible = [one for one in delivery_ids if len(one) <= LONGEST_DELIVERY_ID]
-            count = await self._mailboxes.acknowledge(self._claim.address, plausible)
+            count = await self._mailboxes.acknowledge(self._claim.address, delivery_ids)
             self._receiving.metrics.acknowledged(count)
             if self._room == 0:
                 self._look.set()
-            self._under_way.difference_update(plausible)
+            self._under_way.difference_update(delivery_ids)
 
     @property
     def _room(self) -> int:

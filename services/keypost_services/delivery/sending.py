@@ -14,7 +14,7 @@ from keypost.protocol.errors import ProtocolError
 from keypost.protocol.extension import DeviceKey
 from keypost.protocol.realm_trust import CLOCK_SKEW
 from keypost.protocol.validity import check_can_act
-from keypost_services.delivery.convert import digest_of, envelope_for
+from keypost_services.delivery.convert import EXTENSION, HEADER, digest_of, envelope_for
 from keypost_services.delivery.errors import (
     mailbox_full,
     message_id_used,
@@ -24,7 +24,7 @@ from keypost_services.delivery.errors import (
 )
 from keypost_services.delivery.mailboxes import Acceptance, Mailboxes, MessageName, Outcome, Posting
 from keypost_services.delivery.trust import realm_constants
-from keypost_services.runtime.errors import ServiceError, token_refused
+from keypost_services.runtime.errors import ServiceError, invalid_field, token_refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -116,6 +116,7 @@ class Sending:
 
     async def _judge(self, caller: Key, sealed: SealedEnvelope) -> Stale | Collection[DeviceKey]:
         header, extension = sealed.header, sealed.signed_extension.extension
+        _check_times(sealed, self._clock() + CLOCK_SKEW)
         parties = await self._parties(sealed)
         _check_not_ahead(parties.sender, header.sender_revision)
         _check_not_ahead(parties.recipient, header.recipient_revision)
@@ -127,6 +128,8 @@ class Sending:
             return stale
         if extension.signer.fingerprint != caller.fingerprint:
             raise sender_is_not_caller("the extension is signed by another key than the caller's")
+        if extension.suite is not caller.request.suite:
+            raise invalid_field(f"{EXTENSION}.suite", "is not that of the key that signs")
         _check_signer(caller, parties.sender, self._clock())
         self._check_sealed_keys(sealed, parties.recipient)
         return extension.recipient_devices
@@ -194,6 +197,19 @@ class Sending:
 
 def _name(sealed: SealedEnvelope) -> MessageName:
     return MessageName(sealed.header.sender, sealed.header.message_id)
+
+
+def _check_times(sealed: SealedEnvelope, latest: int) -> None:
+    """Refuse what its recipients could not open yet, and would have to keep."""
+    extension = sealed.signed_extension.extension
+    times = {
+        f"{HEADER}.send_time": sealed.header.send_time,
+        f"{EXTENSION}.sign_time": extension.sign_time,
+        f"{EXTENSION}.session_create_time": extension.session_create_time,
+    }
+    for field, time in times.items():
+        if time > latest:
+            raise invalid_field(field, "is more than five minutes ahead")
 
 
 def _check_not_ahead(record: KeyRecord, claimed: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import re
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -14,6 +13,7 @@ from keypost.clock import DAY
 from keypost_services.delivery.cancellation import heeding_cancellation
 from keypost_services.delivery.functions import FunctionLibrary, is_missing
 from keypost_services.delivery.mailboxes import (
+    DELIVERY_ID,
     Acceptance,
     Claim,
     Load,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 
 CLAIM_LIFETIME = DAY
-DELIVERY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
 DIGEST_BYTES = 32
 MOST_AT_ONCE = 64
 

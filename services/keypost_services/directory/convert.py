@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.keys.v1 import key_info_pb2
-from keypost.protocol.extension import FINGERPRINT_BYTES
 from keypost_services.directory.errors import ca_unavailable
 from keypost_services.directory.look_up.ports import Failure, Outcome
-from keypost_services.runtime.errors import invalid_field
 from keypost_services.runtime.requests import user_not_found
 
 if TYPE_CHECKING:
@@ -21,17 +19,6 @@ _FAILURES = {
     Failure.NOT_FOUND: pb.LOOK_UP_FAILURE_NOT_FOUND,
     Failure.UNAVAILABLE: pb.LOOK_UP_FAILURE_UNAVAILABLE,
 }
-
-
-def read_history_from(fingerprint: bytes) -> bytes:
-    """Return the fingerprint from which history is wanted; empty: from the root.
-
-    Raises:
-        ServiceError: it is no fingerprint.
-    """
-    if len(fingerprint) not in (0, FINGERPRINT_BYTES):
-        raise invalid_field("history_from_fingerprint", f"{FINGERPRINT_BYTES} bytes, or none")
-    return fingerprint
 
 
 def key_info_response(username: str, outcome: Outcome, history_from: bytes) -> pb.GetKeyInfoResponse:

@@ -11,7 +11,7 @@ from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceServ
 from keypost_services.directory import convert, errors
 from keypost_services.directory.key_events.hub import EventsForgottenError
 from keypost_services.runtime.errors import SourceAwayError
-from keypost_services.runtime.requests import read_username, read_usernames
+from keypost_services.runtime.requests import read_history_from, read_number, read_username, read_usernames
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -53,8 +53,9 @@ class DirectoryServicer(DirectoryServiceServicer):
     ) -> pb.GetKeyInfoResponse:
         del context
         username = read_username(request.username)
-        history_from = convert.read_history_from(request.history_from_fingerprint)
-        outcome = await self._look_up.find(username, min_revision=request.min_revision)
+        history_from = read_history_from(request.history_from_fingerprint)
+        min_revision = read_number(request.min_revision, "min_revision")
+        outcome = await self._look_up.find(username, min_revision=min_revision)
         return convert.key_info_response(username, outcome, history_from)
 
     async def BatchGetKeyInfo(  # noqa: N802, D102
@@ -113,10 +114,11 @@ class KeyEventServicer(KeyEventServiceServicer):
     async def _begin(self, request: pb.WatchKeyEventsRequest) -> int:
         if not request.HasField("after_sequence"):
             return self._hub.newest
+        after = read_number(request.after_sequence, "after_sequence")
         # The caller may come from a replica that is a moment ahead of this one.
-        if not await self._hub.wait_until(request.after_sequence, CATCH_UP_SECONDS):
+        if not await self._hub.wait_until(after, CATCH_UP_SECONDS):
             raise errors.sequence_ahead()
-        return request.after_sequence
+        return after
 
     def _after(self, sequence: int, generation: int) -> Any:
         try:

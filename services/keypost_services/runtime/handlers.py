@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from keypost_services.runtime.errors import invalid_field
+from keypost_services.runtime.parsing import unparsed
+
+if TYPE_CHECKING:
+    from keypost_services.runtime.errors import ServiceError
 
 Handler = Any  # grpc.RpcMethodHandler, whose attributes the stubs type too narrowly
 Invoke = Callable[[], Coroutine[Any, Any, bytes | None]]
@@ -26,11 +30,11 @@ class RunCall(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class _Malformed:
     """Stands for a request of a stream that does not parse."""
 
-
-_MALFORMED = _Malformed()
+    refusal: ServiceError
 
 
 def wrap(handler: Handler, run: RunCall) -> Handler:
@@ -107,7 +111,11 @@ def _parse(handler: Handler, raw: bytes) -> Any:
     try:
         return handler.request_deserializer(raw)
     except Exception as error:  # whatever the parser says, the caller sent it
-        raise invalid_field("request", "it does not parse") from error
+        raise _refusal(handler, raw) from error
+
+
+def _refusal(handler: Handler, raw: bytes) -> ServiceError:
+    return unparsed(type(handler.request_deserializer(b"")), raw)
 
 
 def _parser(handler: Handler) -> Callable[[bytes], Any]:
@@ -115,15 +123,15 @@ def _parser(handler: Handler) -> Callable[[bytes], Any]:
         try:
             return handler.request_deserializer(raw)
         except Exception:  # noqa: BLE001  # raised here, its text would reach the caller; _checked reports it
-            return _MALFORMED
+            return _Malformed(_refusal(handler, raw))
 
     return parse
 
 
 async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        if request is _MALFORMED:
-            raise invalid_field("request", "it does not parse")
+        if isinstance(request, _Malformed):
+            raise request.refusal
         yield request
 
 

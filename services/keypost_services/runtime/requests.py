@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from grpc import StatusCode
 
 from keypost.errors import InvalidArgumentError
+from keypost.protocol.encoding import LARGEST_NUMBER
+from keypost.protocol.extension import FINGERPRINT_BYTES
 from keypost.protocol.identifiers import check_username
 from keypost_services.runtime.errors import ServiceError, invalid_field
 
@@ -38,7 +40,29 @@ def read_usernames(usernames: Sequence[str]) -> list[str]:
         raise invalid_field("usernames", f"1 to {MOST_USERNAMES} at once")
     if len(set(usernames)) != len(usernames):
         raise invalid_field("usernames", "no one twice")
-    return [read_username(username, "usernames") for username in usernames]
+    return [read_username(username, f"usernames[{index}]") for index, username in enumerate(usernames)]
+
+
+def read_history_from(fingerprint: bytes) -> bytes:
+    """Return the fingerprint from which history is wanted; empty: from the root.
+
+    Raises:
+        ServiceError: INVALID_FIELD: it is none.
+    """
+    if len(fingerprint) not in (0, FINGERPRINT_BYTES):
+        raise invalid_field("history_from_fingerprint", f"{FINGERPRINT_BYTES} bytes, or none")
+    return fingerprint
+
+
+def read_number(number: int, field: str) -> int:
+    """Return a revision or a sequence of a request, 0 included.
+
+    Raises:
+        ServiceError: INVALID_FIELD: no database keeps so large a one.
+    """
+    if number > LARGEST_NUMBER:
+        raise invalid_field(field, "it is below 2^63")
+    return number
 
 
 def user_not_found(username: str) -> ServiceError:

@@ -52,7 +52,7 @@ async def test_acknowledged_is_gone_and_the_rest_comes_again(world: World) -> No
     await world.send("1", "2", "3")
     async with world.bob.receive() as stream:
         first, _, third = await stream.backlog()
-        await stream.acknowledge(first.delivery_id, third.delivery_id, "1-1", "nonsense", "9" * 1000)
+        await stream.acknowledge(first.delivery_id, third.delivery_id, "1-1")
         await stream.finish()
     async with world.bob.receive() as stream:
         assert world.texts(await stream.backlog()) == ["2"]
@@ -293,6 +293,13 @@ async def test_a_revoked_device_is_out_at_its_event(world: World) -> None:
                 pb.ReceiveRequest(acknowledge=pb.Acknowledge(delivery_ids=["1-1"] * 257)),
             ],
             "acknowledge.delivery_ids",
+        ),
+        (
+            [
+                pb.ReceiveRequest(start=pb.Start()),
+                pb.ReceiveRequest(acknowledge=pb.Acknowledge(delivery_ids=["1-1", "9" * 1000])),
+            ],
+            "acknowledge.delivery_ids[1]",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import convert
 from keypost_services.runtime.errors import ServiceError
-from keypost_services.runtime.requests import read_usernames
+from keypost_services.runtime.requests import read_number, read_usernames
 from support.realm import REALM, SimulatedRealm
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def test_a_good_request_is_read(realm: SimulatedRealm, pair: DeviceKeyPair) -> N
         ({"revision": 0}, "revision"),
         ({"revision": 2**63}, "revision"),
         ({"ca_nonce": b"n" * 129}, "ca_nonce"),
+        ({"ca_nonce": b""}, "ca_nonce"),
     ],
 )
 def test_a_bad_field_is_named(realm: SimulatedRealm, pair: DeviceKeyPair, changes: dict[str, Any], field: str) -> None:
@@ -88,8 +89,6 @@ def test_a_renewal_names_its_parent(realm: SimulatedRealm, pair: DeviceKeyPair) 
         (pb.SignedKeyRequest(), "key_request.key_request"),
         (pb.SignedKeyRequest(key_request=b"\xff" * 9), "key_request.key_request"),
         (pb.SignedKeyRequest(key_request=b"x" * 8193), "key_request.key_request"),
-        (pb.SignedKeyRequest(key_request=b"x", possession=b"p" * 1025), "key_request.possession"),
-        (pb.SignedKeyRequest(key_request=b"x", endorsement=b"e" * 1025), "key_request.endorsement"),
     ],
 )
 def test_what_is_no_request_is_refused(signed: pb.SignedKeyRequest, field: str) -> None:
@@ -99,15 +98,23 @@ def test_what_is_no_request_is_refused(signed: pb.SignedKeyRequest, field: str) 
 def test_a_root_has_no_endorsement(realm: SimulatedRealm, pair: DeviceKeyPair) -> None:
     signed = realm.signed_request(pair, ENROLL)
     signed.endorsement = b"e"
-    assert field_of(lambda: convert.read_request(signed, REALM, ENROLL)) == "key_request"
+    assert field_of(lambda: convert.read_request(signed, REALM, ENROLL)) == "key_request.endorsement"
+
+
+@pytest.mark.parametrize("size", [0, 127, 129, 2000])
+def test_signatures_have_the_length_of_a_suite(realm: SimulatedRealm, pair: DeviceKeyPair, size: int) -> None:
+    signed = realm.signed_request(pair, RENEW, pair)
+    signed.endorsement = bytes(size)
+    assert field_of(lambda: convert.read_request(signed, REALM, RENEW)) == "key_request.endorsement"
+    signed.possession = bytes(size)
+    assert field_of(lambda: convert.read_request(signed, REALM, RENEW)) == "key_request.possession"
 
 
 def test_possession_is_proven(realm: SimulatedRealm, pair: DeviceKeyPair) -> None:
     signed = realm.signed_request(pair, ENROLL)
-    for possession in (b"", bytes(len(signed.possession)), signed.possession[:-1]):
-        signed.possession = possession
-        refusal = refusal_of(lambda: convert.read_request(signed, REALM, ENROLL))
-        assert refusal.reason == "POSSESSION_UNPROVEN"
+    signed.possession = bytes(len(signed.possession))
+    refusal = refusal_of(lambda: convert.read_request(signed, REALM, ENROLL))
+    assert refusal.reason == "POSSESSION_UNPROVEN"
 
 
 def test_an_altered_request_is_not_possessed(realm: SimulatedRealm, pair: DeviceKeyPair) -> None:
@@ -120,7 +127,7 @@ def test_an_altered_request_is_not_possessed(realm: SimulatedRealm, pair: Device
 @pytest.mark.parametrize("suite", [0, 9])
 def test_a_suite_that_does_not_exist_is_refused(realm: SimulatedRealm, pair: DeviceKeyPair, suite: int) -> None:
     signed = realm.signed_request(pair, ENROLL, suite=suite)
-    assert refusal_of(lambda: convert.read_request(signed, REALM, ENROLL)).reason == "SUITE_NOT_ALLOWED"
+    assert field_of(lambda: convert.read_request(signed, REALM, ENROLL)) == "key_request.key_request.suite"
 
 
 def _elliptic_key() -> bytes:
@@ -133,18 +140,23 @@ def test_what_is_no_key_of_the_suite_is_refused(
     realm: SimulatedRealm, pair: DeviceKeyPair, public_key_der: bytes
 ) -> None:
     signed = realm.signed_request(pair, ENROLL, public_key_der=public_key_der)
-    assert refusal_of(lambda: convert.read_request(signed, REALM, ENROLL)).reason == "KEY_REFUSED"
+    assert field_of(lambda: convert.read_request(signed, REALM, ENROLL)) == "key_request.key_request.public_key_der"
 
 
 def test_a_key_of_another_size_is_refused(realm: SimulatedRealm, pair: DeviceKeyPair) -> None:
     request = realm.request(pair, ENROLL, suite=pb.Suite.ValueType(STRONG.id))
     signed = sign_possession(request, pair)
-    assert refusal_of(lambda: convert.read_request(signed, REALM, ENROLL)).reason == "KEY_REFUSED"
+    signed.possession = bytes(STRONG.signature_bytes)
+    assert field_of(lambda: convert.read_request(signed, REALM, ENROLL)) == "key_request.key_request.public_key_der"
 
 
-@pytest.mark.parametrize("usernames", [[], ["alice"] * 2, ["alice", "Bob"], [f"user{n}" for n in range(101)]])
+@pytest.mark.parametrize("usernames", [[], ["alice"] * 2, [f"user{n}" for n in range(101)]])
 def test_a_batch_has_1_to_100_different_usernames(usernames: list[str]) -> None:
     assert field_of(lambda: read_usernames(usernames)) == "usernames"
+
+
+def test_a_username_of_a_batch_is_named() -> None:
+    assert field_of(lambda: read_usernames(["alice", "Bob"])) == "usernames[1]"
 
 
 def test_a_full_batch_is_read() -> None:
@@ -158,6 +170,11 @@ def test_a_code_is_read_in_its_one_form() -> None:
     assert "0001AB" not in repr(proof)
 
 
+@pytest.mark.parametrize("code", ["", "0" * 25, "U" * 26, "8" + "0" * 25, "\u0131" + "0" * 25, "-" * 39 + "0" * 26])
+def test_what_is_no_code_is_refused(code: str) -> None:
+    assert field_of(lambda: convert.read_proof(ca_pb.SignIn(one_time_code=code))) == "sign_in.one_time_code"
+
+
 def test_numbers_are_bounded() -> None:
-    assert convert.read_sequence(2**63 - 1) == 2**63 - 1
-    assert field_of(lambda: convert.read_sequence(2**63)) == "after_sequence"
+    assert read_number(2**63 - 1, "after_sequence") == 2**63 - 1
+    assert field_of(lambda: read_number(2**63, "after_sequence")) == "after_sequence"

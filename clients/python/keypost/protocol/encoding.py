@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from cryptography.hazmat.primitives import hashes
 from google.protobuf.message import DecodeError, Message
 
-from keypost.protocol.errors import MalformedStatementError
+from keypost.errors import InvalidArgumentError
+from keypost.protocol.errors import MalformedStatementError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,12 @@ KEY_ID = b"keypost/v1/key-id"
 MESSAGE = b"keypost/v1/message"
 MESSAGE_KEY = b"keypost/v1/message-key"
 
+LARGEST_NUMBER = 2**63 - 1
+"""Above it no counter, revision or time is kept: databases hold 64 bits with a sign."""
+
 M = TypeVar("M", bound=Message)
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 def int_bytes(number: int) -> bytes:
@@ -73,3 +79,31 @@ def parse(kind: Callable[[], M], statement: bytes, what: str) -> M:
     except DecodeError as error:
         raise MalformedStatementError(f"these bytes are no {what}") from error
     return message
+
+
+def named(field: str, read: Callable[[P], R], part: P) -> R:
+    """Return ``read(part)``; what is wrong there names ``field``, and behind a dot the field within it.
+
+    Raises:
+        MalformedStatementError: as ``read``, or it raised InvalidArgumentError.
+        ProtocolError: as ``read``.
+    """
+    try:
+        return read(part)
+    except InvalidArgumentError as error:
+        raise MalformedStatementError(f"{field}: {error}", field=field) from error
+    except ProtocolError as error:
+        inner = error.metadata.get("field")
+        error.metadata["field"] = f"{field}.{inner}" if inner else field
+        raise
+
+
+def check_number(number: int) -> int:
+    """Return ``number`` if it can be a counter, a revision or a time.
+
+    Raises:
+        MalformedStatementError: it is not from 1 to 2^63 - 1.
+    """
+    if not 1 <= number <= LARGEST_NUMBER:
+        raise MalformedStatementError("counters, revisions and times are positive and below 2^63")
+    return number

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keypost.delivery.v1 import envelope_pb2 as pb
-from keypost.errors import InvalidArgumentError
-from keypost.protocol.encoding import MESSAGE, pae, parse, sha256
+from keypost.protocol.encoding import MESSAGE, check_number, named, pae, parse, sha256
 from keypost.protocol.errors import (
     ContentRefusedError,
     HeaderMismatchError,
@@ -27,6 +26,7 @@ MESSAGE_ID_BYTES = 16
 KEY_ID_BYTES = 32
 MOST_HEADER_BYTES = 4 * 1024
 UUID_VERSION = 7
+UUID_VARIANT = 2
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_header(header: bytes) -> Header:
     parsed = Header(
         realm=message.realm,
         message_id=message.message_id,
-        sender=read_address(message.sender),
+        sender=named("sender", read_address, message.sender),
         recipient_username=message.recipient_username,
         key_id=message.key_id,
         counter=message.counter,
@@ -79,17 +79,18 @@ def read_header(header: bytes) -> Header:
 
 
 def _check_header(header: Header) -> None:
-    try:
-        check_realm(header.realm)
-        check_username(header.recipient_username)
-    except InvalidArgumentError as error:
-        raise MalformedStatementError(f"header: {error}") from error
-    if len(header.message_id) != MESSAGE_ID_BYTES or header.message_id[6] >> 4 != UUID_VERSION:
-        raise MalformedStatementError("header: message_id is a UUIDv7 of 16 bytes")
+    named("realm", check_realm, header.realm)
+    named("recipient_username", check_username, header.recipient_username)
+    named("message_id", _check_message_id, header.message_id)
     if len(header.key_id) != KEY_ID_BYTES:
-        raise MalformedStatementError("header: key_id has 32 bytes")
-    if min(header.counter, header.send_time, header.sender_revision, header.recipient_revision) < 1:
-        raise MalformedStatementError("header: counter, send_time and revisions are positive")
+        raise MalformedStatementError("header: key_id has 32 bytes", field="key_id")
+    for name in ("counter", "send_time", "sender_revision", "recipient_revision"):
+        named(name, check_number, getattr(header, name))
+
+
+def _check_message_id(message_id: bytes) -> None:
+    if len(message_id) != MESSAGE_ID_BYTES or (message_id[6] >> 4, message_id[8] >> 6) != (UUID_VERSION, UUID_VARIANT):
+        raise MalformedStatementError("header: message_id is a UUIDv7 of 16 bytes")
 
 
 @dataclass(frozen=True)

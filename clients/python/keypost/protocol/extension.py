@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.errors import InvalidArgumentError
-from keypost.protocol.encoding import KEY_ID, int_bytes, pae, parse, sha256
+from keypost.protocol.encoding import KEY_ID, check_number, int_bytes, named, pae, parse, sha256
 from keypost.protocol.errors import MalformedStatementError
 from keypost.protocol.identifiers import Address, check_realm, check_username, conversation_of
 from keypost.protocol.suites import Suite, suite_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from keypost.protocol.key_info import Key
     from keypost.protocol.key_requests import DeviceKeyPair
@@ -43,8 +43,8 @@ class DeviceKey:
     def from_message(cls, message: pb.DeviceKey) -> DeviceKey:
         """Return the key that a message names; raises :class:`MalformedStatementError`."""
         if len(message.fingerprint) != FINGERPRINT_BYTES:
-            raise MalformedStatementError("a fingerprint has 32 bytes")
-        return cls(read_address(message.address), message.fingerprint)
+            raise MalformedStatementError("a fingerprint has 32 bytes", field="fingerprint")
+        return cls(named("address", read_address, message.address), message.fingerprint)
 
 
 def address_message(address: Address) -> pb.Address:
@@ -57,7 +57,7 @@ def read_address(message: pb.Address) -> Address:
     try:
         return Address(message.username, message.device_id)
     except InvalidArgumentError as error:
-        raise MalformedStatementError(f"address: {error}") from error
+        raise MalformedStatementError(f"address: {error}", **error.metadata) from error
 
 
 @dataclass(frozen=True)
@@ -135,44 +135,51 @@ def read_extension(message: pb.KeyExtension) -> SignedExtension:
     parsed = parse(pb.Extension, message.extension, "Extension")
     extension = Extension(
         realm=parsed.realm,
-        suite=suite_for(parsed.suite),
+        suite=named("suite", suite_for, parsed.suite),
         key_id=parsed.key_id,
-        creator=DeviceKey.from_message(parsed.creator),
+        creator=named("creator", DeviceKey.from_message, parsed.creator),
         session_create_time=parsed.session_create_time,
-        signer=DeviceKey.from_message(parsed.signer),
+        signer=named("signer", DeviceKey.from_message, parsed.signer),
         sign_time=parsed.sign_time,
         recipient_username=parsed.recipient_username,
         sender_revision=parsed.sender_revision,
         recipient_revision=parsed.recipient_revision,
-        recipient_devices=tuple(DeviceKey.from_message(device) for device in parsed.recipient_devices[:MOST_DEVICES]),
+        recipient_devices=_read_devices(parsed.recipient_devices),
     )
-    _check(extension, len(parsed.recipient_devices))
+    _check(extension)
     return SignedExtension(extension, message.extension, message.signature)
 
 
-def _check(extension: Extension, devices: int) -> None:
-    try:
-        check_realm(extension.realm)
-        check_username(extension.recipient_username)
-    except InvalidArgumentError as error:
-        raise MalformedStatementError(f"extension: {error}") from error
-    if len(extension.key_id) != FINGERPRINT_BYTES or min(extension.session_create_time, extension.sign_time) < 1:
-        raise MalformedStatementError("extension: key_id has 32 bytes, and times are positive")
-    if min(extension.sender_revision, extension.recipient_revision) < 1:
-        raise MalformedStatementError("extension: revisions begin at 1")
+def _read_devices(devices: Sequence[pb.DeviceKey]) -> tuple[DeviceKey, ...]:
+    field = "recipient_devices"
+    if not 1 <= len(devices) <= MOST_DEVICES:
+        raise MalformedStatementError(f"extension: 1 to {MOST_DEVICES} recipient devices", field=field)
+    return tuple(named(f"{field}[{index}]", DeviceKey.from_message, device) for index, device in enumerate(devices))
+
+
+def _check(extension: Extension) -> None:
+    named("realm", check_realm, extension.realm)
+    named("recipient_username", check_username, extension.recipient_username)
+    if len(extension.key_id) != FINGERPRINT_BYTES:
+        raise MalformedStatementError("extension: key_id has 32 bytes", field="key_id")
+    for name in ("session_create_time", "sign_time", "sender_revision", "recipient_revision"):
+        named(name, check_number, getattr(extension, name))
     if extension.creator.address.username not in extension.conversation:
-        raise MalformedStatementError("extension: the creator has no part in the conversation")
-    _check_devices(extension, devices)
+        raise MalformedStatementError("extension: the creator has no part in the conversation", field="creator")
+    _check_devices(extension)
 
 
-def _check_devices(extension: Extension, devices: int) -> None:
+def _check_devices(extension: Extension) -> None:
     ids = [device.address.device_id for device in extension.recipient_devices]
-    if not 1 <= devices <= MOST_DEVICES or ids != sorted(set(ids)):
+    if ids != sorted(set(ids)):
         raise MalformedStatementError(
-            f"extension: 1 to {MOST_DEVICES} recipient devices, ordered by device_id, none twice"
+            "extension: recipient devices are ordered by device_id, none twice", field="recipient_devices"
         )
-    if any(device.address.username != extension.recipient_username for device in extension.recipient_devices):
-        raise MalformedStatementError("extension: a recipient device is not the recipient's")
+    for index, device in enumerate(extension.recipient_devices):
+        if device.address.username != extension.recipient_username:
+            raise MalformedStatementError(
+                "extension: a recipient device is not the recipient's", field=f"recipient_devices[{index}]"
+            )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def check_username(username: str) -> str:
     Raises:
         InvalidArgumentError: it cannot.
     """
-    if not USERNAME.fullmatch(username):
+    if not isinstance(username, str) or not USERNAME.fullmatch(username):
         raise InvalidArgumentError(
             "a username is 1 to 128 of a-z 0-9 . _ @ + -, with a letter or digit at both ends", field="username"
         )
@@ -31,7 +31,7 @@ def check_device_id(device_id: str) -> str:
     Raises:
         InvalidArgumentError: it cannot.
     """
-    if not DEVICE_ID.fullmatch(device_id):
+    if not isinstance(device_id, str) or not DEVICE_ID.fullmatch(device_id):
         raise InvalidArgumentError("a device_id is 16 of a-z 2-7", field="device_id")
     return device_id
 
@@ -42,7 +42,7 @@ def check_realm(realm: str) -> str:
     Raises:
         InvalidArgumentError: it cannot.
     """
-    if not REALM.fullmatch(realm):
+    if not isinstance(realm, str) or not REALM.fullmatch(realm):
         raise InvalidArgumentError(
             "a realm is 1 to 253 of a-z 0-9 . -, with a letter or digit at both ends", field="realm"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.encoding import KEY_REQUEST, fingerprint, parse
+from keypost.protocol.encoding import KEY_REQUEST, check_number, fingerprint, named, parse
 from keypost.protocol.errors import (
     EndorsementError,
     MalformedStatementError,
@@ -101,10 +101,7 @@ def read_key_request(signed: pb.SignedKeyRequest) -> KeyRequest:
     message = parse(pb.KeyRequest, signed.key_request, "KeyRequest")
     suite = suite_for(message.suite)
     public_key = suite.load_public_key(message.public_key_der)
-    try:
-        suite.verify(public_key, KEY_REQUEST, signed.key_request, signed.possession)
-    except SignatureInvalidError as error:
-        raise PossessionError("the key request is not signed by the key that it presents") from error
+    _verify_possession(suite, public_key, signed)
     _check_fields(message, signed)
     return KeyRequest(
         realm=message.realm,
@@ -122,14 +119,23 @@ def read_key_request(signed: pb.SignedKeyRequest) -> KeyRequest:
     )
 
 
+def _verify_possession(suite: Suite, public_key: RSAPublicKey, signed: pb.SignedKeyRequest) -> None:
+    try:
+        suite.verify(public_key, KEY_REQUEST, signed.key_request, signed.possession)
+    except SignatureInvalidError as error:
+        raise PossessionError("the key request is not signed by the key that it presents") from error
+
+
 def _check_fields(message: pb.KeyRequest, signed: pb.SignedKeyRequest) -> None:
     try:
         check_realm(message.realm)
         Address(message.username, message.device_id)
     except InvalidArgumentError as error:
         raise MalformedStatementError(f"key request: {error}") from error
-    if message.epoch < 1 or message.revision < 1 or message.expire_time < 1 or len(message.ca_nonce) > MOST_NONCE_BYTES:
-        raise MalformedStatementError("key request: epoch, revision, expire_time or ca_nonce is out of bounds")
+    named("revision", check_number, message.revision)
+    named("expire_time", check_number, message.expire_time)
+    if message.epoch < 1 or len(message.ca_nonce) > MOST_NONCE_BYTES:
+        raise MalformedStatementError("key request: epoch or ca_nonce is out of bounds")
     if message.kind in ROOT_KINDS:
         if message.parent_fingerprint or signed.endorsement:
             raise MalformedStatementError("key request: a root has no parent")

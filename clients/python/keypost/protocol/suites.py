@@ -51,6 +51,11 @@ class Suite(ABC):
         """Length of a session key sealed to a key of this suite."""
         return self.key_bits // 8
 
+    @property
+    def signature_bytes(self) -> int:
+        """Length of a signature by a key of this suite."""
+        return self.key_bits // 8
+
     def generate_private_key(self) -> RSAPrivateKey:
         """Return a new private key of this suite (slow: not on an event loop)."""
         return rsa.generate_private_key(self.key_bits)
