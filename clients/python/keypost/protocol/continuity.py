@@ -37,29 +37,39 @@ def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constant
         GhostDeviceError: a key claims to have been there all along.
         TreeBrokenError: a key entered by the word of one that had ended before.
     """
-    if current.revision < previous.revision or current.epoch < previous.epoch:
-        raise _regressed(current, f"revision {current.revision} comes after {previous.revision} was seen")
+    _check_not_back(previous, current)
     if current.revision == previous.revision:
         _check_same(previous, current, constants)
         return current if current.this_update >= previous.this_update else previous
     for key in previous.keys:
         _check_entry(key, previous, current, constants)
     for key in current.keys:
-        if previous.find(key.fingerprint) is None:
-            _check_new_entry(key, previous)
+        # What had left the record for the history comes back because it turned out to be compromised.
+        if previous.find(key.fingerprint) is None and key.request not in previous.history:
+            _check_no_ghost(key, previous)
+            _check_parent_was_good(key, previous)
     return current
 
 
-def _check_new_entry(key: Key, previous: KeyRecord) -> None:
-    if key.request in previous.history:
-        # It had left the record for the history, and comes back because it turned out to be compromised.
-        return
+def _check_not_back(previous: KeyRecord, current: KeyRecord) -> None:
+    if current.revision < previous.revision or current.epoch < previous.epoch:
+        raise _regressed(
+            current,
+            f"epoch {current.epoch}, revision {current.revision} comes after epoch {previous.epoch}, revision "
+            f"{previous.revision} was seen",
+        )
+
+
+def _check_no_ghost(key: Key, previous: KeyRecord) -> None:
     if key.request.revision <= previous.revision:
         raise GhostDeviceError(
             f"device {key.address} claims to have entered at revision {key.request.revision}, but was not there",
             username=previous.username,
             fingerprint=key.fingerprint.hex(),
         )
+
+
+def _check_parent_was_good(key: Key, previous: KeyRecord) -> None:
     parent = previous.find(key.request.parent_fingerprint)
     if parent is not None and not parent.is_good:
         raise TreeBrokenError(
@@ -92,17 +102,35 @@ def _entries(record: KeyRecord) -> list[bytes]:
 def _check_entry(before: Key, previous: KeyRecord, current: KeyRecord, constants: Constants) -> None:
     after = current.find(before.fingerprint)
     if after is None:
-        # A key that was good can have ended at once after it was seen so.
-        ended = previous.this_update if before.is_good else before.state_time
-        if ended + constants.retention > current.this_update:
-            raise _regressed(current, f"key {before.fingerprint.hex()[:8]} vanished")
+        _check_may_leave(before, previous, current, constants)
         return
+    for check in (_check_same_entrance, _check_state_advances, _check_end_stays, _check_reason_stays):
+        check(before, after, current)
+
+
+def _check_may_leave(key: Key, previous: KeyRecord, current: KeyRecord, constants: Constants) -> None:
+    # A key that was good can have ended at once after it was seen so.
+    ended = previous.this_update if key.is_good else key.state_time
+    if ended + constants.retention > current.this_update:
+        raise _regressed(current, f"key {key.fingerprint.hex()[:8]} vanished")
+
+
+def _check_same_entrance(before: Key, after: Key, current: KeyRecord) -> None:
     if after.request.signed != before.request.signed or after.enter_time != before.enter_time:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} entered by another request than it had")
+
+
+def _check_state_advances(before: Key, after: Key, current: KeyRecord) -> None:
     if PROGRESS[after.state] < PROGRESS[before.state]:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} went back to an earlier state")
+
+
+def _check_end_stays(before: Key, after: Key, current: KeyRecord) -> None:
     if not before.is_good and after.state_time > before.state_time:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} ended later than it had")
+
+
+def _check_reason_stays(before: Key, after: Key, current: KeyRecord) -> None:
     if after.state == before.state and after.reason != before.reason:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} was revoked for another reason")
 
@@ -196,23 +224,24 @@ def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) ->
         IdentityChangedError: another epoch or another root; ``metadata["root"]`` is the fingerprint (hex) to accept.
         ForkDetectedError, EquivocationError, SuiteRefusedError, TreeBrokenError: as :func:`pin`.
     """
+    if pins is not None:
+        _check_same_identity(pins, record, minimum)
+    return pin(record, minimum, pins)
+
+
+def _check_same_identity(pins: Pins, record: KeyRecord, minimum: Suite) -> None:
     root = record.tree(minimum).root
-    if pins is not None and (pins.epoch, pins.root) != (record.epoch, root):
+    if (pins.epoch, pins.root) != (record.epoch, root):
         raise IdentityChangedError(
             f"the identity of {record.username} changed: compare safety numbers, then accept {root.hex()[:8]}",
             username=record.username,
             root=root.hex(),
         )
-    return pin(record, minimum, pins)
 
 
 def _merge(pins: Pins, fresh: Pins) -> Pins:
-    for replaced, successor in fresh.successors.items():
-        if pins.successors.get(replaced, successor) != successor:
-            raise ForkDetectedError(f"key {replaced.hex()[:8]} has two successors", username=fresh.username)
-    for own, request in fresh.requests.items():
-        if pins.requests.get(own, request) != request:
-            raise EquivocationError(f"key {own.hex()[:8]} entered by two requests", username=fresh.username)
+    _check_successors_remembered(pins, fresh)
+    _check_requests_remembered(pins, fresh)
     return Pins(
         fresh.username,
         fresh.epoch,
@@ -221,6 +250,18 @@ def _merge(pins: Pins, fresh: Pins) -> Pins:
         {**pins.successors, **fresh.successors},
         {**pins.requests, **fresh.requests},
     )
+
+
+def _check_successors_remembered(pins: Pins, fresh: Pins) -> None:
+    for replaced, successor in fresh.successors.items():
+        if pins.successors.get(replaced, successor) != successor:
+            raise ForkDetectedError(f"key {replaced.hex()[:8]} has two successors", username=fresh.username)
+
+
+def _check_requests_remembered(pins: Pins, fresh: Pins) -> None:
+    for own, request in fresh.requests.items():
+        if pins.requests.get(own, request) != request:
+            raise EquivocationError(f"key {own.hex()[:8]} entered by two requests", username=fresh.username)
 
 
 def _to_hex(fingerprints: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -171,9 +171,13 @@ class KeyRecord:
         return min(later, default=self.this_update)
 
     @cached_property
+    def requests(self) -> tuple[KeyRequest, ...]:
+        """All key requests that are known, those of the history first."""
+        return (*self.history, *(key.request for key in self.keys))
+
+    @cached_property
     def _requests(self) -> Mapping[bytes, KeyRequest]:
-        requests = [*self.history, *(key.request for key in self.keys)]
-        return {request.fingerprint: request for request in requests}
+        return {request.fingerprint: request for request in self.requests}
 
     def parent_of(self, request: KeyRequest) -> KeyRequest | None:
         """Return the request of the key that vouches for ``request``, if the record or its history has it."""
@@ -228,18 +232,26 @@ def read_key_info(key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now
     record_key = trust.record_key(signed.record_key_fingerprint, now)
     verify_statement(record_key.public_key_der, USER_KEYS, signed.user_keys, signed.signature)
     statement = parse(pb.UserKeys, signed.user_keys, "UserKeys")
-    if (statement.realm, statement.username) != (trust.realm, username):
-        raise RecordRefusedError(
-            f"asked for {username} of {trust.realm}, the record is of {statement.username} of {statement.realm}",
-            username=username,
-        )
+    _check_asked_for(statement, trust.realm, username)
     record = _record(statement, key_info)
-    if not 0 < statement.next_update - statement.this_update <= trust.constants.record_lifetime:
-        raise MalformedStatementError(f"the record of {username} is meant to live longer than the realm allows")
+    _check_record_lifetime(record, trust.constants)
     record.check_fresh(now)
     record.tree()
     _check_times(record, trust.constants)
     return record
+
+
+def _check_asked_for(statement: pb.UserKeys, realm: str, username: str) -> None:
+    if (statement.realm, statement.username) != (realm, username):
+        raise RecordRefusedError(
+            f"asked for {username} of {realm}, the record is of {statement.username} of {statement.realm}",
+            username=username,
+        )
+
+
+def _check_record_lifetime(record: KeyRecord, constants: Constants) -> None:
+    if not 0 < record.next_update - record.this_update <= constants.record_lifetime:
+        raise MalformedStatementError(f"the record of {record.username} is meant to live longer than the realm allows")
 
 
 def restore_key_info(key_info: pb.KeyInfo) -> KeyRecord:
@@ -265,8 +277,10 @@ def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
         history=tuple(read_key_request(request) for request in key_info.history),
         key_info=key_info,
     )
-    _check_requests(record)
-    _check_states(record)
+    _check_owner(record)
+    _check_order(record)
+    _check_epochs(record)
+    _check_one_good_key(record)
     return record
 
 
@@ -284,26 +298,32 @@ def _key(entry: pb.KeyEntry, this_update: int) -> Key:
     return Key(read_key_request(entry.request), entry.state, entry.state_time, entry.enter_time, entry.reason)
 
 
-def _check_requests(record: KeyRecord) -> None:
-    requests = [*record.history, *(key.request for key in record.keys)]
-    for request in requests:
+def _check_owner(record: KeyRecord) -> None:
+    for request in record.requests:
         if (request.realm, request.address.username) != (record.realm, record.username):
             raise MalformedStatementError("an entry is of another realm or user than its record")
+
+
+def _check_order(record: KeyRecord) -> None:
     # Each revision is one change: two keys never enter at the same one, nor one key twice.
     entered = [key.request.revision for key in record.keys]
     times = [key.enter_time for key in record.keys]
     if entered != sorted(set(entered)) or times != sorted(times) or entered[-1] > record.revision:
         raise MalformedStatementError("the entries are not in the order in which they entered")
-    if len({request.fingerprint for request in requests}) != len(requests):
+    if len({request.fingerprint for request in record.requests}) != len(record.requests):
         raise MalformedStatementError("a key is named twice")
 
 
-def _check_states(record: KeyRecord) -> None:
-    renewed = {key.request.parent_fingerprint for key in record.keys if key.request.kind == pb.KEY_REQUEST_KIND_RENEW}
-    current: set[Address] = set()
+def _check_epochs(record: KeyRecord) -> None:
     for key in record.keys:
         if key.request.epoch > record.epoch or (key.request.epoch < record.epoch and key.state != REVOKED):
             raise MalformedStatementError("an identity reset revokes all earlier keys, and no key is of a later epoch")
+
+
+def _check_one_good_key(record: KeyRecord) -> None:
+    renewed = {key.request.parent_fingerprint for key in record.keys if key.request.kind == pb.KEY_REQUEST_KIND_RENEW}
+    current: set[Address] = set()
+    for key in record.keys:
         if not key.is_good:
             continue
         if key.fingerprint in renewed or key.address in current:
@@ -313,16 +333,24 @@ def _check_states(record: KeyRecord) -> None:
 
 def _check_times(record: KeyRecord, constants: Constants) -> None:
     for key in record.keys:
-        if key.expire_time - key.enter_time > constants.longest_key_lifetime:
-            raise MalformedStatementError("a key is meant to live longer than the realm allows")
+        _check_key_lifetime(key, constants)
         if (parent := record.parent_of(key.request)) is not None:
-            grace = constants.renewal_window if key.request.kind == pb.KEY_REQUEST_KIND_RENEW else 0
-            _check_parent_in_time(record, key, parent, grace)
+            _check_parent_unexpired(key, parent, constants)
+            _check_parent_not_ended(record, key, parent)
 
 
-def _check_parent_in_time(record: KeyRecord, child: Key, parent: KeyRequest, grace: int) -> None:
+def _check_key_lifetime(key: Key, constants: Constants) -> None:
+    if key.expire_time - key.enter_time > constants.longest_key_lifetime:
+        raise MalformedStatementError("a key is meant to live longer than the realm allows")
+
+
+def _check_parent_unexpired(child: Key, parent: KeyRequest, constants: Constants) -> None:
+    grace = constants.renewal_window if child.request.kind == pb.KEY_REQUEST_KIND_RENEW else 0
     if child.enter_time >= parent.expire_time + grace:
         raise EndorsementError("a key vouched for another after it had expired, or after its renewal window")
+
+
+def _check_parent_not_ended(record: KeyRecord, child: Key, parent: KeyRequest) -> None:
     ended = record.find(parent.fingerprint)
     # What a compromised key vouched for is void from a time of its own: see KeyRecord.is_void.
     if ended and not ended.is_good and not ended.is_compromised and child.enter_time > ended.state_time:

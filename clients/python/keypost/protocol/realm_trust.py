@@ -87,6 +87,11 @@ class RecordKey:
         """SHA-256 of the SubjectPublicKeyInfo: 32 bytes."""
         return fingerprint(self.public_key_der)
 
+    def check_in_force(self, now: int) -> None:
+        """Raise :class:`UnknownRecordKeyError` unless the realm lists the key for ``now`` (Unix milliseconds)."""
+        if not self.from_time <= now < self.until_time:
+            raise UnknownRecordKeyError(f"record key {self.fingerprint.hex()[:8]} is not in force now")
+
 
 @dataclass(frozen=True)
 class RealmTrust:
@@ -106,10 +111,11 @@ class RealmTrust:
         Raises:
             UnknownRecordKeyError: the realm does not list it now.
         """
-        for key in self.record_keys:
-            if key.fingerprint == record_key_fingerprint and key.from_time <= now < key.until_time:
-                return key
-        raise UnknownRecordKeyError(f"record key {record_key_fingerprint.hex()[:8]} is not one of {self.realm}'s now")
+        key = next((key for key in self.record_keys if key.fingerprint == record_key_fingerprint), None)
+        if key is None:
+            raise UnknownRecordKeyError(f"record key {record_key_fingerprint.hex()[:8]} is not one of {self.realm}'s")
+        key.check_in_force(now)
+        return key
 
     def check_current(self, now: int) -> None:
         """Raise :class:`TrustRefusedError` if the statement may no longer be relied upon."""
@@ -154,18 +160,31 @@ def read_realm_trust(
         # It was verified when it came first; since then its root may have handed over to another.
         previous.check_current(now)
         return previous
-    trusted = previous.root_keys if previous else root_keys
-    root = next((key for key in trusted if fingerprint(key) == signed.root_key_fingerprint), None)
-    if root is None:
-        raise TrustRefusedError("the trust statement is not signed by a root key of this realm")
+    root = _root_key(signed, previous.root_keys if previous else root_keys)
     verify_statement(root, REALM_TRUST, signed.realm_trust, signed.signature)
     trust = _parsed(signed)
+    _check_realm(trust, realm)
+    trust.check_current(now)
+    if previous:
+        _check_later(trust, previous)
+    return trust
+
+
+def _root_key(signed: pb.SignedRealmTrust, trusted: Sequence[bytes]) -> bytes:
+    for key in trusted:
+        if fingerprint(key) == signed.root_key_fingerprint:
+            return key
+    raise TrustRefusedError("the trust statement is not signed by a root key of this realm")
+
+
+def _check_realm(trust: RealmTrust, realm: str) -> None:
     if trust.realm != realm:
         raise TrustRefusedError(f"the trust statement is of {trust.realm}, not of {realm}")
-    trust.check_current(now)
-    if previous and trust.sequence <= previous.sequence:
+
+
+def _check_later(trust: RealmTrust, previous: RealmTrust) -> None:
+    if trust.sequence <= previous.sequence:
         raise TrustRegressedError(f"trust statement {trust.sequence} comes after {previous.sequence} was seen")
-    return trust
 
 
 def _parsed(signed: pb.SignedRealmTrust) -> RealmTrust:

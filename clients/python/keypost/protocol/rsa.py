@@ -106,14 +106,22 @@ def load_public_key(der: bytes, bits: int) -> rsa.RSAPublicKey:
         raise KeyRefusedError("these bytes are no public key") from error
     if not isinstance(public_key, rsa.RSAPublicKey):
         raise KeyRefusedError("the public key is not RSA")
+    _check_strength(public_key, bits)
+    _check_canonical(public_key, der)
+    return public_key
+
+
+def _check_strength(public_key: rsa.RSAPublicKey, bits: int) -> None:
     if public_key.key_size != bits:
         raise KeyRefusedError(f"the public key has {public_key.key_size} bits, its suite {bits}")
     if public_key.public_numbers().e != PUBLIC_EXPONENT:
         raise KeyRefusedError(f"the public exponent is not {PUBLIC_EXPONENT}")
+
+
+def _check_canonical(public_key: rsa.RSAPublicKey, der: bytes) -> None:
     # A second encoding of one key would give it a second fingerprint.
     if public_key_to_der(public_key) != der:
         raise KeyRefusedError("the public key is not in canonical DER")
-    return public_key
 
 
 def seal(public_key: rsa.RSAPublicKey, secret: bytes) -> bytes:

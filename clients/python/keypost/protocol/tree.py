@@ -12,7 +12,7 @@ from keypost.protocol.key_requests import KeyRequest, verify_endorsement
 from keypost.protocol.suites import WEAK, Suite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,14 @@ def grow_tree(epoch: int, requests: Iterable[KeyRequest], minimum: Suite = WEAK)
     if known and not members:
         raise SuiteRefusedError(f"no key of epoch {epoch} reaches {minimum.name}")
     roots = [own for own, parent in members.items() if not parent]
-    if len(roots) != 1:
-        raise TreeBrokenError(f"the keys of epoch {epoch} have {len(roots)} roots instead of one")
+    _check_one_root(roots, epoch)
     hashes = {own: sha256(known[own].signed.key_request) for own in members}
     return Tree(roots[0], members, successors, hashes)
+
+
+def _check_one_root(roots: Sequence[bytes], epoch: int) -> None:
+    if len(roots) != 1:
+        raise TreeBrokenError(f"the keys of epoch {epoch} have {len(roots)} roots instead of one")
 
 
 def _verified_parent(
@@ -73,6 +77,11 @@ def _verified_parent(
     verify_endorsement(request, parent)
     if request.kind != pb.KEY_REQUEST_KIND_RENEW:
         _check_not_replaced(request, parent, known, successors)
+    return _proof_of(parent, minimum)
+
+
+def _proof_of(parent: KeyRequest, minimum: Suite) -> bytes:
+    # Who can break a weak key can vouch in its name.
     return parent.fingerprint if parent.suite.strength >= minimum.strength else b""
 
 
@@ -89,7 +98,11 @@ def _successors(requests: Iterable[KeyRequest]) -> Mapping[bytes, bytes]:
     for request in requests:
         if request.kind != pb.KEY_REQUEST_KIND_RENEW:
             continue
-        if request.parent_fingerprint in successors:
-            raise ForkDetectedError(f"key {request.parent_fingerprint.hex()[:8]} has two successors")
+        _check_no_successor_yet(request.parent_fingerprint, successors)
         successors[request.parent_fingerprint] = request.fingerprint
     return successors
+
+
+def _check_no_successor_yet(replaced: bytes, successors: Mapping[bytes, bytes]) -> None:
+    if replaced in successors:
+        raise ForkDetectedError(f"key {replaced.hex()[:8]} has two successors")
