@@ -23,11 +23,12 @@ class CaClient:
     Args:
         channel: To the CA.
         calls: Deadlines and retries.
+        endpoint: Where it is, for errors.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls) -> None:
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls, *, endpoint: str = "") -> None:
         self._stub = CertificateAuthorityServiceStub(channel)
-        self._caller = Caller(SERVICE, calls)
+        self._caller = Caller(SERVICE, calls, endpoint=endpoint)
 
     async def get_realm_trust(self) -> realm_trust_pb2.SignedRealmTrust:
         """Return the realm's trust statement, unverified."""

@@ -24,10 +24,12 @@ class Caller:
         service: Its name: ``ca``, ``directory`` or ``delivery``.
         calls: Deadlines and retries.
         tokens: Where tokens come from; None for anonymous calls (and for services, which show a certificate).
+        endpoint: Where the service is, for errors.
     """
 
-    def __init__(self, service: str, calls: Calls, tokens: TokenSource | None = None) -> None:
+    def __init__(self, service: str, calls: Calls, tokens: TokenSource | None = None, *, endpoint: str = "") -> None:
         self.service = service
+        self.endpoint = endpoint
         self._calls = calls
         self._tokens = tokens
 
@@ -48,10 +50,10 @@ class Caller:
             return await method(request, timeout=seconds, metadata=self.metadata(anonymous=anonymous))
 
         try:
-            return await self._calls.make(attempt, self.service)
+            return await self._calls.make(attempt, self.service, self.endpoint)
         except RefusedError as refused:
             if refused.reason != TOKEN_REFUSED or self._tokens is None:
                 raise
             # The cached token may come from a clock since corrected: one fresh token, one more round.
             self._tokens.forget()
-            return await self._calls.make(attempt, self.service)
+            return await self._calls.make(attempt, self.service, self.endpoint)

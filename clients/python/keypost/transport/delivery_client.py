@@ -32,10 +32,12 @@ class ReceiveStream:
     Args:
         call: The grpc.aio call, on which nothing was written yet.
         max_unacknowledged: How many envelopes may be under way unacknowledged (1 to 256).
+        endpoint: Where it is, for errors.
     """
 
-    def __init__(self, call: Any, max_unacknowledged: int) -> None:
+    def __init__(self, call: Any, max_unacknowledged: int, endpoint: str = "") -> None:
         self._call = call
+        self._endpoint = endpoint
         self._start = pb.ReceiveRequest(start=pb.Start(max_unacknowledged=max_unacknowledged))
 
     async def responses(self) -> AsyncIterator[pb.ReceiveResponse]:
@@ -50,7 +52,7 @@ class ReceiveStream:
             try:
                 response = await self._call.read()
             except grpc.aio.AioRpcError as failure:
-                raise read_refusal(failure, SERVICE).error from None
+                raise read_refusal(failure, SERVICE, self._endpoint).error from None
             if response is grpc.aio.EOF:
                 return
             yield response
@@ -72,7 +74,7 @@ class ReceiveStream:
         try:
             await self._call.write(request)
         except grpc.aio.AioRpcError as failure:
-            raise read_refusal(failure, SERVICE).error from None
+            raise read_refusal(failure, SERVICE, self._endpoint).error from None
         except asyncio.InvalidStateError:
             raise UnreachableError("the receiving stream has ended: open another", service=SERVICE) from None
 
@@ -84,11 +86,12 @@ class DeliveryClient:
         channel: To the delivery service.
         calls: Deadlines and retries.
         tokens: Tokens of the calling device.
+        endpoint: Where it is, for errors.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource) -> None:
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource, *, endpoint: str = "") -> None:
         self._stub = DeliveryServiceStub(channel)
-        self._caller = Caller(SERVICE, calls, tokens)
+        self._caller = Caller(SERVICE, calls, tokens, endpoint=endpoint)
 
     async def send(self, envelope: envelope_pb2.Envelope) -> pb.SendResponse:
         """Hand over an envelope (may be repeated: delivery knows it by sender device and message id).
@@ -101,4 +104,5 @@ class DeliveryClient:
 
     def receive(self, *, max_unacknowledged: int = 256) -> ReceiveStream:
         """Return a stream for the calling device's mailbox; nothing is sent before it is iterated."""
-        return ReceiveStream(self._stub.Receive(metadata=self._caller.metadata()), max_unacknowledged)
+        call = self._stub.Receive(metadata=self._caller.metadata())
+        return ReceiveStream(call, max_unacknowledged, self._caller.endpoint)

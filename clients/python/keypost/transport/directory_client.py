@@ -27,11 +27,14 @@ class DirectoryClient:
         channel: To the directory.
         calls: Deadlines and retries.
         tokens: Tokens of the calling device; None for a service, which shows its certificate.
+        endpoint: Where it is, for errors.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource | None = None) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource | None = None, *, endpoint: str = ""
+    ) -> None:
         self._stub = DirectoryServiceStub(channel)
-        self._caller = Caller(SERVICE, calls, tokens)
+        self._caller = Caller(SERVICE, calls, tokens, endpoint=endpoint)
 
     async def get_realm_trust(self) -> realm_trust_pb2.SignedRealmTrust:
         """Return the realm's trust statement, unverified."""

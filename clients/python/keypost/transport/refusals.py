@@ -35,12 +35,13 @@ class Refusal:
     retry_after_ms: int | None
 
 
-def read_refusal(failure: grpc.aio.AioRpcError, service: str) -> Refusal:
+def read_refusal(failure: grpc.aio.AioRpcError, service: str, endpoint: str = "") -> Refusal:
     """Return what a failed call means.
 
     Args:
         failure: As grpc.aio raised it.
         service: The name of the service that was called, for the sentence.
+        endpoint: Where it was called, for the sentence; empty where that is not known.
 
     Returns:
         The refusal: a RefusedError if the service explained itself by exactly one ErrorInfo, else an
@@ -49,7 +50,7 @@ def read_refusal(failure: grpc.aio.AioRpcError, service: str) -> Refusal:
     """
     info, retry_after_ms = _details(failure)
     if info is None:
-        return _unexplained(failure, service)
+        return _unexplained(failure, service, endpoint)
     retriable = failure.code() in _RETRIABLE or retry_after_ms is not None
     metadata = {key: value for key, value in info.metadata.items() if key not in ("reason", "message", "retriable")}
     text = f"the {service} service refused: {_shorten(failure.details())} ({info.reason})"
@@ -74,19 +75,17 @@ def _details(failure: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo
     return (infos[0] if explained else None), retry_after_ms
 
 
-def _unexplained(failure: grpc.aio.AioRpcError, service: str) -> Refusal:
+def _unexplained(failure: grpc.aio.AioRpcError, service: str, endpoint: str) -> Refusal:
+    where = f"the {service} service at {endpoint}" if endpoint else f"the {service} service"
+    facts = {"service": service, "code": failure.code().name} | ({"endpoint": endpoint} if endpoint else {})
     if failure.code() in _NO_ANSWER:
         text = (
-            f"the {service} service cannot be reached or did not answer in time ({failure.code().name}): "
+            f"{where} cannot be reached or did not answer in time ({failure.code().name}): "
             "check the network, the endpoint and the TLS roots in the bundle, then try again"
         )
-        return Refusal(
-            UnreachableError(text, service=service, code=failure.code().name),
-            retriable=True,
-            retry_after_ms=None,
-        )
-    text = f"the {service} service answered in an unexpected way ({failure.code().name}): is the endpoint right?"
-    error = RefusedError(UNEXPECTED_ANSWER, text, service=service, code=failure.code().name)
+        return Refusal(UnreachableError(text, **facts), retriable=True, retry_after_ms=None)
+    text = f"{where} answered in an unexpected way ({failure.code().name}): is the endpoint right?"
+    error = RefusedError(UNEXPECTED_ANSWER, text, **facts)
     return Refusal(error, retriable=False, retry_after_ms=None)
 
 

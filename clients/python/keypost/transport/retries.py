@@ -59,12 +59,13 @@ class Calls:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
 
-    async def make(self, attempt: Attempt[T], service: str) -> T:
+    async def make(self, attempt: Attempt[T], service: str, endpoint: str = "") -> T:
         """Make a call.
 
         Args:
             attempt: Makes one attempt with the timeout that it gets, in seconds.
             service: The name of the service, for errors.
+            endpoint: Where it is, for errors.
 
         Returns:
             What the first attempt that succeeded returned.
@@ -79,7 +80,7 @@ class Calls:
             try:
                 return await attempt(max(0.001, min(self.attempt_timeout, remaining)))
             except grpc.aio.AioRpcError as failure:
-                refusal = read_refusal(failure, service)
+                refusal = read_refusal(failure, service, endpoint)
             delay = self.backoff.delay(number, refusal.retry_after_ms)
             last = number == self.attempts - 1
             if last or not refusal.retriable or self.monotonic() + delay >= end:
