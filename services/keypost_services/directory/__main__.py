@@ -1,18 +1,20 @@
-"""``keypost-directory``: the key directory's command."""
+"""``keypost-directory``: the key directory's command; says what to install where its parts are missing."""
 
 from __future__ import annotations
 
-from keypost_services.directory.compose import compose
-from keypost_services.directory.settings import DirectorySettings
-from keypost_services.runtime.process import service_app
+from keypost.programs import needs_extra
 
 DESCRIPTION = "The key directory of Keypost: fast look-ups of records that the CA signed."
-app = service_app("directory", DESCRIPTION, DirectorySettings, compose)
 
 
 def main() -> None:
     """Run the command that the arguments name."""
-    app()
+    with needs_extra("keypost-directory", "services"):
+        # Its libraries may be missing.
+        from keypost_services.directory.compose import compose  # noqa: PLC0415
+        from keypost_services.directory.settings import DirectorySettings  # noqa: PLC0415
+        from keypost_services.runtime.process import service_app  # noqa: PLC0415
+    service_app("directory", DESCRIPTION, DirectorySettings, compose)()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from keypost.cli.version import Version  # noqa: TC001  # typer reads the annotation
 from keypost_services.runtime.config import describe_settings, load_settings
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.logs import make_logger, route_standard_logging
@@ -112,7 +113,7 @@ def service_app(name: str, description: str, settings_cls: type[SettingsT], comp
 
     # With a callback the command keeps its name, even where it is the only one.
     @app.callback()
-    def keep_names() -> None:
+    def options(*, version: Version = False) -> None:
         pass
 
     @app.command(

@@ -15,7 +15,7 @@ from keypost.clock import DAY
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import commands
-from keypost_services.ca.__main__ import app
+from keypost_services.ca.command_line import app
 from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.realm_files import RealmFolder, load_trust
 from keypost_services.runtime.lock import FileLock

@@ -58,7 +58,7 @@ class SystemKeyRing:
             self._backends()[0].set_password(SERVICE, entry, secrets.token_hex(KEY_BYTES))
         return json.dumps({"entry": entry})
 
-    def derive(self, parameters: str) -> bytes:
+    def derive(self, parameters: str) -> bytearray:
         """Return the key, 32 bytes. May block, and ask the user.
 
         Raises:
@@ -77,7 +77,7 @@ class SystemKeyRing:
             )
         if _KEY.fullmatch(key) is None:
             raise WrongPassphraseError(self.wrong)
-        return bytes.fromhex(key)
+        return bytearray.fromhex(key)
 
     def _backends(self) -> Sequence[KeyringBackend]:
         return _recommended() if self.backend is None else [self.backend]

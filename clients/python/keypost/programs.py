@@ -1,0 +1,39 @@
+"""What the programs of Keypost share: what to install where their parts are missing, and their version."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OWN = ("keypost", "keypost_services")
+
+
+@contextmanager
+def needs_extra(program: str, extra: str) -> Iterator[None]:
+    """Import a program's parts in this block: if a library is missing, say what to install, and end with code 1.
+
+    Args:
+        program: The program's name, such as ``keypost-ca``.
+        extra: The extra of the package that brings its libraries, such as ``services``.
+
+    Raises:
+        SystemExit: A library is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN:
+            raise  # a fault of ours, which no extra mends
+        sentence = f"{program} needs the library {error.name}; install it with:  pip install 'keypost[{extra}]'"
+        print(sentence, file=sys.stderr)  # noqa: T201  # for whoever started it
+        raise SystemExit(1) from None
+
+
+def version_line(program: str) -> str:
+    """Return what ``--version`` prints, such as ``keypost-ca 0.1.0``."""
+    return f"{program} {version('keypost')}"

@@ -1,0 +1,131 @@
+"""The Certificate Authority's commands, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from keypost.clock import SECOND, system_clock
+from keypost_services.ca import commands
+from keypost_services.ca.commands import CommandError
+from keypost_services.ca.compose import compose
+from keypost_services.ca.settings import CaSettings
+from keypost_services.runtime.process import service_app
+
+DESCRIPTION = "The Certificate Authority of Keypost: records which public key belongs to whom."
+app = service_app("ca", DESCRIPTION, CaSettings, compose)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Folder = Annotated[Path, typer.Option(envvar="KEYPOST_CA_REALM_FOLDER", help="The realm's folder, as `init` makes it.")]
+Database = Annotated[
+    str, typer.Option(envvar="KEYPOST_CA_DATABASE", help="Database URL, such as sqlite:////var/lib/keypost/ca.db.")
+]
+
+
+@app.command()
+def init(  # noqa: PLR0913  # the realm's constants
+    folder: Annotated[Path, typer.Argument(help="Where the files go; it is made if it is not there.")],
+    *,
+    realm: Annotated[str, typer.Option(help="The realm, such as example.org. It can never change.")],
+    suites: Annotated[str, typer.Option(help="The allowed suites, with commas.")] = "RSA3072_AES256",
+    record_lifetime: Annotated[str, typer.Option(help="How long a record is good at most.")] = "1h",
+    rotation_period: Annotated[str, typer.Option(help="How long a session may be sent under.")] = "7d",
+    rotation_messages: Annotated[int, typer.Option(min=1, help="Messages a device sends under a session.")] = 10_000,
+    mailbox_age: Annotated[str, typer.Option(help="How long delivery keeps a message.")] = "30d",
+    retention: Annotated[str, typer.Option(help="How long replaced keys stay in the record.")] = "60d",
+    longest_key_lifetime: Annotated[str, typer.Option(help="The longest lifetime of a device key.")] = "398d",
+    renewal_window: Annotated[str, typer.Option(help="How long after its expiry a key may be renewed.")] = "180d",
+    validity: Annotated[str, typer.Option(help="How long trust statement and record key are valid.")] = "365d",
+    as_json: Json = False,
+) -> None:
+    """Make a realm: a root key, the first record key, and the signed trust statement. Overwrites nothing.
+
+    Durations are written 30s, 90m, 12h or 60d. Take root.key offline afterwards: the CA serves without it.
+    """
+    durations = {
+        "record_lifetime": record_lifetime,
+        "rotation_period": rotation_period,
+        "mailbox_age": mailbox_age,
+        "retention": retention,
+        "longest_key_lifetime": longest_key_lifetime,
+        "renewal_window": renewal_window,
+    }
+    try:
+        constants = commands.read_constants(durations, rotation_messages, suites.split(","))
+        made = commands.init_realm(folder, realm, constants, validity, system_clock())
+    except CommandError as error:
+        _fail(error)
+    _print(made, as_json=as_json)
+    if not as_json:
+        typer.echo(f"Take {made['root_key']} offline now: only the next trust statement needs it.")
+
+
+@app.command()
+def bundle(
+    *,
+    realm_folder: Folder,
+    ca: Annotated[str, typer.Option(help="host:port of the CA's public port.")],
+    directory: Annotated[str, typer.Option(help="host:port of the directory's public port.")],
+    delivery: Annotated[str, typer.Option(help="host:port of delivery's public port.")],
+    tls_roots: Annotated[Path, typer.Option(help="PEM file: the roots of the services' TLS certificates.")],
+    output: Annotated[Path | None, typer.Option(help="A file to write; without it, standard output.")] = None,
+) -> None:
+    """Print the file from which clients start, as protobuf JSON: realm, endpoints, root keys, TLS roots."""
+    endpoints = {"ca": ca, "directory": directory, "delivery": delivery}
+    try:
+        text = commands.bundle_of(realm_folder, endpoints, tls_roots, system_clock())
+        if output is not None:
+            output.write_text(f"{text}\n", encoding="utf-8")
+    except (CommandError, OSError) as error:
+        _fail(error)
+    if output is None:
+        typer.echo(text)
+
+
+@app.command()
+def code(
+    username: Annotated[str, typer.Argument(help="The user that the code enrols a device for.")],
+    *,
+    realm_folder: Folder,
+    database: Database,
+    expires: Annotated[str, typer.Option(help="How long the code is good.")] = "1d",
+    as_json: Json = False,
+) -> None:
+    """Make a one-time code for one user. It is shown once; the CA keeps a hash. The CA may be serving meanwhile."""
+    try:
+        made = commands.make_code(realm_folder, database, username, expires, system_clock())
+    except CommandError as error:
+        _fail(error)
+    _print(vars(made), as_json=as_json)
+
+
+@app.command()
+def migrate(*, database: Database, as_json: Json = False) -> None:
+    """Bring the database to the tables of this version. `serve` does it too."""
+    try:
+        step = commands.migrate_database(database)
+    except CommandError as error:
+        _fail(error)
+    _print({"step": step}, as_json=as_json)
+
+
+def _print(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        shown = _date(value) if name.endswith("_time") else value
+        typer.echo(f"{name.replace('_', ' ')}: {shown}")
+
+
+def _date(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds // SECOND, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(str(error), err=True)
+    raise typer.Exit(2) from error

@@ -1,0 +1,61 @@
+"""The commands of the embedded stack, as they are typed."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keypost.cli.app import SuiteName
+from keypost.cli.version import Version  # noqa: TC001  # typer reads the annotation
+from keypost_services.embedded.perform import perform_story
+from keypost_services.embedded.up import default_folder, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(
+    name="keypost-embedded",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+Suite = Annotated[SuiteName, typer.Option(help="RSA1024_AES128: the source document's, broken in practice.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output, nothing else.")]
+
+
+@app.callback()
+def options(*, version: Version = False) -> None:
+    """Run all of Keypost on this machine: Valkey and the three services, on loopback, with TLS."""
+
+
+@app.command()
+def story(*, json: Json = False, suite: Suite = SuiteName.RSA3072_AES256) -> None:
+    """Start the stack, play the main job before your eyes, stop. Exit code 0: every check holds."""
+    raise typer.Exit(perform_story(suite.value, as_json=json))
+
+
+@app.command()
+def up(
+    *,
+    json: Json = False,
+    suite: Suite = SuiteName.RSA3072_AES256,
+    data: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Where everything lies; kept when it stops. [default: .keypost]"),
+    ] = None,
+) -> None:
+    """Start the stack, say what to type in another terminal, and go on until Ctrl-C."""
+    raise typer.Exit(serve(data or default_folder(suite.value), suite.value, as_json=json))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run ``keypost-embedded``; return its exit code."""
+    try:
+        app(list(arguments), prog_name="keypost-embedded")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
