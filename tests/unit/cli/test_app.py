@@ -3,24 +3,31 @@ from __future__ import annotations
 import getpass
 import io
 import json
+import os
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.cli import __main__, session
+from keypost.cli import __main__, profiles, session
 from keypost.cli.app import run
 from keypost.cli.commands import read_input
 from keypost.cli.exit_codes import UsageError, hint_for
+from keypost.keystore import KeyFile, Passphrase, SystemKeyRing
+from keypost.keystore.store import FILE_NAME
 from keypost.protocol.errors import IdentityChangedError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from keypost.keystore import Unlock
 
 
 @pytest.fixture(autouse=True)
 def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KEYPOST_PASSPHRASE", raising=False)
+    for name in [name for name in os.environ if name.startswith("KEYPOST_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setattr(session, "_somebody_is_there", lambda: False)
 
 
@@ -45,29 +52,129 @@ def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Exit codes" in capsys.readouterr().out
 
 
+def made_profile(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / FILE_NAME).write_bytes(b"something")
+    return folder
+
+
+BUNDLE, OTHER_BUNDLE = "bundle.json", "nowhere.json"
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A first attempt that goes wrong: what is typed, and what must be said."""
+
+    arguments: tuple[str, ...]
+    code: int
+    reason: str
+    sentence: str
+    hint: str
+
+
+FIRST_RUNS = {
+    "no bundle": FirstRun(("enroll", "alice"), 2, "USAGE", "none is given", "--bundle FILE or KEYPOST_BUNDLE"),
+    "no such bundle": FirstRun(
+        ("--bundle", OTHER_BUNDLE, "enroll", "alice"), 1, "FILE", f"no bundle at {OTHER_BUNDLE}", "make up"
+    ),
+    "what is no bundle": FirstRun(("--bundle", BUNDLE, "enroll", "alice"), 2, "INVALID_FIELD", "is no bundle", ""),
+    "no profile": FirstRun(("devices",), 6, "KEY_STORE_MISSING", "no profile default", "enroll USERNAME"),
+    "no profile, with a bundle": FirstRun(
+        ("--bundle", BUNDLE, "send", "bob", "hi"), 6, "KEY_STORE_MISSING", "no profile default", "enroll USERNAME"
+    ),
+    "an unknown name": FirstRun(
+        ("--profile", "wrok", "devices"), 6, "KEY_STORE_MISSING", "no profile wrok", "by --profile: home, work"
+    ),
+    "an unknown place": FirstRun(("--profile", "./a b", "devices"), 6, "KEY_STORE_MISSING", "a b", "'./a b'"),
+    "two ways to unlock": FirstRun(
+        ("--key-ring", "--key-file", "k", "enroll", "alice"), 2, "USAGE", "both are given", "KEYPOST_KEY_RING"
+    ),
+}
+
+
+@pytest.fixture
+def first_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with something that is no bundle, and a user with two profiles of other names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYPOST_PASSPHRASE", "secret")
+    monkeypatch.setattr(profiles.platformdirs, "user_data_path", lambda _app: tmp_path / "data")
+    (tmp_path / BUNDLE).write_text("no bundle")
+    for name in ("work", "home"):
+        made_profile(tmp_path / "data" / "profiles" / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", FIRST_RUNS)
+def test_a_first_run_that_goes_wrong_says_what_and_what_to_do(
+    case: str, first_day: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = FIRST_RUNS[case]
+    before = sorted(first_day.rglob("*"))
+    assert run(expected.arguments) == expected.code
+    said = capsys.readouterr()
+    assert said.out == ""
+    sentence, *hint = said.err.splitlines()
+    assert sentence.startswith("keypost: ")
+    assert expected.sentence in sentence
+    assert len(hint) == bool(expected.hint)
+    assert expected.hint in "".join(hint)
+    assert run(("--json", *expected.arguments)) == expected.code
+    said = capsys.readouterr()
+    assert said.err == ""
+    (error,) = [json.loads(line) for line in said.out.splitlines()]
+    assert (error["event"], error["reason"]) == ("error", expected.reason)
+    assert expected.sentence in error["message"]
+    assert expected.hint in (error["hint"] or "")
+    assert sorted(first_day.rglob("*")) == before, "and nothing was made"
+
+
 def test_without_a_passphrase_and_nobody_to_ask_it_says_how_to_give_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["--profile", str(tmp_path / "p"), "devices"]) == 2
+    assert run(["--profile", str(made_profile(tmp_path / "p")), "devices"]) == 2
     assert "KEYPOST_PASSPHRASE" in capsys.readouterr().err
 
 
-def test_a_profile_that_is_not_there_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "variables", "unlock"),
+    [
+        ([], {"KEYPOST_PASSPHRASE": "secret"}, Passphrase("secret")),
+        (["--key-ring"], {"KEYPOST_PASSPHRASE": "secret"}, SystemKeyRing()),
+        ([], {"KEYPOST_KEY_RING": "1"}, SystemKeyRing()),
+        (["--key-file", "k"], {}, KeyFile(Path("k"))),
+        ([], {"KEYPOST_KEY_FILE": "k"}, KeyFile(Path("k"))),
+    ],
+)
+def test_the_profile_is_unlocked_as_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], variables: dict[str, str], unlock: Unlock
 ) -> None:
-    monkeypatch.setenv("KEYPOST_PASSPHRASE", "secret")
-    assert run(["--profile", str(tmp_path / "p"), "--json", "devices"]) == 6
-    error = json.loads(capsys.readouterr().out)
-    assert (error["event"], error["reason"]) == ("error", "KEY_STORE_MISSING")
-    assert "enroll" in error["hint"]
+    seen: list[Unlock] = []
+
+    async def opened(_profile: Path, **arguments: Any) -> None:
+        seen.append(arguments["unlock"])
+        raise UsageError("enough")
+
+    monkeypatch.setattr(session.Client, "open", opened)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run(["--profile", str(made_profile(tmp_path / "p")), *options, "devices"]) == 2
+    assert seen == [unlock]
 
 
-def test_a_bundle_that_is_not_there_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("KEYPOST_PASSPHRASE", "secret")
-    assert run(["--profile", str(tmp_path / "p"), "--bundle", str(tmp_path / "b"), "enroll", "alice"]) == 1
-    assert "no bundle" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("send",), ("receive", "--count", "x"), ("--nonsense", "devices")]
+)
+def test_wrong_usage_is_one_object_for_machines(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(("--json", *arguments)) == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)
+    assert (error["event"], error["reason"], said.err) == ("error", "USAGE", "")
+    assert error["message"]
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"keypost {version('keypost')}\n"
 
 
 def test_something_unforeseen_shows_no_traceback(
@@ -92,14 +199,6 @@ def test_a_new_passphrase_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch, ty
     monkeypatch.setattr(getpass, "getpass", lambda _prompt: typed.pop(0))
     with pytest.raises(UsageError, match=said):
         session.ask_passphrase(new=True)
-
-
-def test_without_the_extra_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(__main__, "NEEDS", ("rich", "no_such_module_at_all"))
-    assert __main__.main() == 1
-    assert "pip install 'keypost[cli]'" in capsys.readouterr().err
 
 
 def test_the_command_line_is_the_one_of_the_process(

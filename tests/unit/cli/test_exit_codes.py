@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from keypost.cli.exit_codes import HINTS, ExitCode, FileError, UsageError, exit_code_of, hint_for
+from keypost.cli.exit_codes import HINTS, ExitCode, FileError, NoProfileError, UsageError, exit_code_of, hint_for
 from keypost.client import ClockWrongError, NotEnrolledError
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import WrongPassphraseError
@@ -18,6 +18,7 @@ from keypost.protocol.errors import IdentityChangedError
         (RefusedError("USER_NOT_FOUND", "x"), 4),
         (IdentityChangedError("x"), 5),
         (WrongPassphraseError("x"), 6),
+        (NoProfileError("x"), 6),
         (FileError("x"), 1),
         (KeypostError("x"), 1),
     ],

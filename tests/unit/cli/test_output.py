@@ -76,8 +76,29 @@ def test_people_are_warned_apart_from_the_message(capsys: pytest.CaptureFixture[
 
 
 def test_a_table_is_plain_lines_when_piped(capsys: pytest.CaptureFixture[str]) -> None:
-    HumanOutput().table("keys", "Keys", ("device", "state"), [{"device": "a/b", "state": "good"}])
-    assert capsys.readouterr().out == "a/b\tgood\n"
+    rows = [
+        {"device": "a/b", "state": "good", "this_device": True},
+        {"device": "a/c", "state": "x", "this_device": False},
+    ]
+    HumanOutput().table("devices", "Devices", ("device", "state", "this_device"), rows)
+    assert capsys.readouterr().out == "a/b\tgood\tyes\na/c\tx\t-\n"
+
+
+def test_a_pipe_stays_plain_even_where_colours_are_forced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = HumanOutput()
+    output.table("keys", "Keys", ("device",), [{"device": "a/b"}])
+    output.progress("a", 1, 2)
+    output.close()
+    assert capsys.readouterr() == ("a/b\n", "")
+
+
+def test_a_reason_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    HumanOutput().error("USER_NOT_FOUND", "the directory refused: nobody (USER_NOT_FOUND)", None, {})
+    HumanOutput().error("USER_NOT_FOUND", "nobody", None, {})
+    assert capsys.readouterr().err.count("USER_NOT_FOUND") == 2
 
 
 def test_steps_notices_and_errors_stay_off_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from keypost.cli import commands
-from keypost.cli.exit_codes import ExitCode
-from keypost.cli.profiles import DEFAULT_PROFILE
+from keypost.cli.exit_codes import ExitCode, UsageError
+from keypost.cli.output import JsonOutput
+from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
 from keypost.cli.session import Action, Options, perform
+from keypost.cli.version import Version  # noqa: TC001  # typer reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,15 +27,22 @@ class SuiteName(StrEnum):
     RSA1024_AES128 = "RSA1024_AES128"
 
 
-SUITE_HELP = "The algorithms of the key pair. RSA1024_AES128 is broken in practice; realms do not allow it by default."
-EPILOGUE = (
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is unreachable, 4 a service refused, "
-    "5 a key or identity is not as it must be, 6 the local key store cannot be used, 130 interrupted."
-)
+SUITE_HELP = "The algorithms of the key pair. RSA1024_AES128 is broken in practice, and most realms refuse it."
+JSON = "--json"
+# One paragraph each: typer keeps the line breaks of a paragraph that begins with \b.
+EPILOGUE = """\b
+Begin:  keypost --bundle bundle.json enroll alice
+        keypost send bob "hello"
+        keypost receive
+
+Tab completion: keypost --install-completion, once.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is unreachable, 4 a service refused,
+5 a key or identity is not as it must be, 6 the profile cannot be opened, 130 interrupted.
+"""
 
 app = typer.Typer(
     name="keypost",
-    help="Send and receive end-to-end encrypted messages.",
     epilog=EPILOGUE,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,34 +52,46 @@ app = typer.Typer(
 Username = Annotated[str, typer.Argument(help="A user, such as bob.")]
 
 
+def complete_profile(incomplete: str) -> list[str]:
+    """Return the names of the own profiles that begin so."""
+    return [name for name in profile_names() if name.startswith(incomplete)]
+
+
 @app.callback()
-def options(
+def options(  # noqa: PLR0913  # what goes before every command
     context: typer.Context,
     *,
     profile: Annotated[
-        str, typer.Option(envvar="KEYPOST_PROFILE", help="This device's local state: a name, or the path of a folder.")
+        str,
+        typer.Option(
+            envvar="KEYPOST_PROFILE",
+            help="Which device to be: the name of a profile, or the path of its folder.",
+            autocompletion=complete_profile,
+        ),
     ] = DEFAULT_PROFILE,
     bundle: Annotated[
         Path | None,
-        typer.Option(envvar="KEYPOST_BUNDLE", help="The realm's bundle; needed once, to enroll, or when it changed."),
+        typer.Option(envvar="KEYPOST_BUNDLE", help="The realm's bundle: to enroll, and when it has changed."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
-    steps: Annotated[bool, typer.Option("--steps", help="Show the protocol's steps as they happen.")] = False,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(envvar="KEYPOST_KEY_FILE", help="Unlock the profile by this file; enroll makes it."),
+    ] = None,
+    key_ring: Annotated[
+        bool, typer.Option("--key-ring", envvar="KEYPOST_KEY_RING", help="Unlock the profile by the system's key ring.")
+    ] = False,
     minimum_suite: Annotated[
         SuiteName, typer.Option(envvar="KEYPOST_MINIMUM_SUITE", help="Refuse keys weaker than this suite.")
     ] = SuiteName.RSA3072_AES256,
-    key_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="KEYPOST_KEY_FILE", help="Unlock the profile by this file of 32 bytes instead of a passphrase."
-        ),
-    ] = None,
+    steps: Annotated[bool, typer.Option("--steps", help="Show the protocol's steps as they happen.")] = False,
+    json: Annotated[bool, typer.Option(JSON, help="Print one JSON object a line, errors too.")] = False,
+    version: Version = False,  # noqa: ARG001  # it has acted when this is called
 ) -> None:
     """Send and receive end-to-end encrypted messages.
 
-    The passphrase of the profile is asked for, or taken from KEYPOST_PASSPHRASE.
+    A profile is unlocked by its passphrase, asked for or taken from KEYPOST_PASSPHRASE, unless you say otherwise.
     """
-    context.obj = Options(profile, bundle, json, steps, minimum_suite, key_file)
+    context.obj = Options(profile, bundle, json, steps, minimum_suite, key_file, key_ring)
 
 
 def _perform(context: typer.Context, action: Action, *, creates: bool = False) -> None:
@@ -86,11 +108,20 @@ def enroll(
     ] = None,
     suite: Annotated[SuiteName, typer.Option(help=SUITE_HELP)] = SuiteName.RSA3072_AES256,
 ) -> None:
-    """Make this profile a device of USERNAME: generate its key pair and publish the public key."""
+    """Make this profile a device of USERNAME.
+
+    Its private key is made here and never leaves; its public key is published.
+    """
     _perform(context, commands.enroll(username, code, suite), creates=True)
 
 
-@app.command()
+@app.command(
+    epilog="""\b
+Examples:  keypost send bob "hello"
+           date | keypost send bob
+           keypost send bob --file photo.jpg
+"""
+)
 def send(
     context: typer.Context,
     username: Username,
@@ -99,7 +130,7 @@ def send(
     file: Annotated[Path | None, typer.Option("--file", help="Send this file instead.")] = None,
     media_type: Annotated[str | None, typer.Option(help="What the message is, such as application/json.")] = None,
 ) -> None:
-    """Send a message to USERNAME: an argument, standard input, or a file."""
+    """Send a message or a file to USERNAME."""
     _perform(context, commands.send(username, text, file, media_type))
 
 
@@ -108,30 +139,30 @@ def receive(
     context: typer.Context,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on waiting for messages until Ctrl-C.")] = False,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after this many messages; waits for them.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Wait for this many messages, then stop.")] = None,
     output_dir: Annotated[
-        Path, typer.Option(file_okay=False, help="Where files go; nothing there is overwritten.")
+        Path, typer.Option(file_okay=False, help="Where received files go; none is overwritten.")
     ] = commands.DEFAULT_FOLDER,
 ) -> None:
-    """Show the messages that wait; with --follow also those that arrive."""
+    """Show the messages that wait."""
     _perform(context, commands.receive(output_dir, count, follow=follow))
 
 
 @app.command()
 def keys(context: typer.Context, username: Username) -> None:
-    """Show the keys of USERNAME as the Certificate Authority states them, verified here."""
+    """Show the keys of USERNAME, verified."""
     _perform(context, commands.keys(username))
 
 
 @app.command()
 def devices(context: typer.Context) -> None:
-    """Show the devices of this profile's own user."""
+    """Show your own devices and their keys."""
     _perform(context, commands.devices())
 
 
 @app.command()
 def renew(context: typer.Context) -> None:
-    """Replace this device's key pair by a new one, in eight steps."""
+    """Replace this device's key pair by a new one."""
     _perform(context, commands.renew())
 
 
@@ -139,24 +170,30 @@ def renew(context: typer.Context) -> None:
 def accept(
     context: typer.Context,
     username: Username,
-    root: Annotated[
-        str, typer.Argument(help="The fingerprint of the new root, as the error IDENTITY_CHANGED names it.")
-    ],
+    root: Annotated[str, typer.Argument(help="The new fingerprint, as the error IDENTITY_CHANGED names it.")],
 ) -> None:
-    """Accept that USERNAME has a new identity, after you compared its fingerprint in another way."""
+    """Accept that USERNAME has a new identity.
+
+    Compare the fingerprint with that person first, by telephone or face to face: it may be an attack.
+    """
     _perform(context, commands.accept(username, root))
 
 
 @app.command()
 def rotate(context: typer.Context, username: Username) -> None:
-    """Negotiate a new session key with USERNAME now."""
+    """Agree on a new session key with USERNAME now."""
     _perform(context, commands.rotate(username))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code; usage errors are told by typer itself."""
+    """Run the command line and return its exit code."""
+    as_json = JSON in arguments
     try:
-        app(list(arguments), prog_name="keypost")
+        # In its standalone mode typer tells usage errors by itself, to people.
+        code = app(list(arguments), prog_name="keypost", standalone_mode=not as_json)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return ExitCode.OK
+        code = end.code
+    except TyperException as error:
+        JsonOutput().error(UsageError.reason, error.format_message(), "`keypost --help` shows how.", {})
+        code = ExitCode.USAGE
+    return code if isinstance(code, int) else int(code is not None)

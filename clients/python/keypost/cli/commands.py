@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = Path("keypost-files")
 LARGEST_INPUT = 64 * 1024 * 1024
 KEY_COLUMNS = ("device", "state", "suite", "fingerprint", "expires")
+OWN_COLUMNS = (*KEY_COLUMNS, "this_device")
 
 
 def enroll(username: str, code: str | None, suite: str) -> Action:
@@ -158,22 +159,23 @@ def devices() -> Action:
 
 
 def show_record(record: KeyRecord, output: Output, event: str, own: Address | None = None) -> None:
-    """Show every key of a record; the own device is marked."""
-    rows = [key_row(key, own, short=not isinstance(output, JsonOutput)) for key in record.keys]
+    """Show every key of a record; of own ones, whether it is this device's."""
+    rows = [key_row(key, short=not isinstance(output, JsonOutput)) for key in record.keys]
+    if own is not None:
+        rows = [row | {"this_device": key.address == own} for row, key in zip(rows, record.keys, strict=True)]
     title = f"{record.username} in {record.realm}: revision {record.revision}, epoch {record.epoch}"
-    output.table(event, title, KEY_COLUMNS, rows)
+    output.table(event, title, KEY_COLUMNS if own is None else OWN_COLUMNS, rows)
 
 
-def key_row(key: Key, own: Address | None, *, short: bool) -> dict[str, str]:
-    """Return one row for a key."""
+def key_row(key: Key, *, short: bool) -> dict[str, str | bool]:
+    """Return one row for a key; no value has a space in it, so that awk finds the columns of a piped table."""
     digits = key.fingerprint.hex()
-    this_one = " (this device)" if short and key.address == own else ""
     return {
-        "device": f"{key.address}{this_one}",
+        "device": str(key.address),
         "state": state_name(key.state),
         "suite": key.suite.name,
         "fingerprint": digits[:8] if short else digits,
-        "expires": datetime.fromtimestamp(key.expire_time / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+        "expires": datetime.fromtimestamp(key.expire_time / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ"),
     }
 
 

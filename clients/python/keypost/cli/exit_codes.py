@@ -19,6 +19,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+from keypost.keystore.errors import KeyStoreMissingError
 
 
 class ExitCode(IntEnum):
@@ -34,16 +35,28 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class UsageError(KeypostError):
+class HintedError(KeypostError):
+    """An error of the command line itself, which knows best what to do about it."""
+
+    def __init__(self, message: str, hint: str | None = None, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.hint = hint
+
+
+class UsageError(HintedError):
     """Something on the command line is missing or contradicts itself."""
 
     reason = "USAGE"
 
 
-class FileError(KeypostError):
+class FileError(HintedError):
     """A file that was named cannot be read or written."""
 
     reason = "FILE"
+
+
+class NoProfileError(HintedError, KeyStoreMissingError):
+    """There is no profile of that name, or at that place."""
 
 
 BY_TYPE: tuple[tuple[type[KeypostError], ExitCode], ...] = (
@@ -60,9 +73,10 @@ BY_PACKAGE = (
 )
 
 HINTS = {
-    "UNREACHABLE": "Is the service running, and does the bundle name its address?",
+    "UNREACHABLE": "Start the services (for a first look: make up), or give the bundle that names them by --bundle.",
     "USER_NOT_FOUND": "Check the spelling; the user must have enrolled a device.",
-    "SIGN_IN_REFUSED": "Ask your administrator for a one-time code (`keypost-ca code`) and give it by --code.",
+    "SIGN_IN_REFUSED": "A code is good once, for one user, for a while; ask your administrator for a new one "
+    "(`keypost-ca code USERNAME`) and give it by --code.",
     "APPROVAL_REQUIRED": "This user has a device already; another username, or a profile of that device, is needed.",
     "SUITE_NOT_ALLOWED": "The realm does not allow this suite; leave --suite out for the default.",
     "SUITE_REFUSED": "Lower --minimum-suite only if you know why: what is below it is broken in practice.",
@@ -73,8 +87,9 @@ HINTS = {
     "CLOCK_WRONG": "Set the clock of this machine.",
     "RECORD_EXPIRED": "Check the clock of this machine.",
     "MAILBOX_FULL": "The recipient has to read first; try again later.",
-    "WRONG_PASSPHRASE": "Try again; without the right passphrase nobody can open this profile.",
-    "KEY_STORE_MISSING": "Enroll first: keypost --profile NAME --bundle FILE enroll USERNAME",
+    "SENDER_SHARE_FULL": "The recipient has to read first; try again later.",
+    "WRONG_PASSPHRASE": "Try again, with the passphrase, --key-file or --key-ring that this profile was made with.",
+    "KEY_RING_UNAVAILABLE": "A new profile can do without: with a passphrase, or with --key-file.",
     "NOT_ENROLLED": "Enroll first: keypost --profile NAME --bundle FILE enroll USERNAME",
     "KEY_STORE_LOCKED": "End the other command that uses this profile, or wait for it.",
 }
@@ -93,6 +108,8 @@ def exit_code_of(error: KeypostError) -> ExitCode:
 
 def hint_for(error: KeypostError) -> str | None:
     """Return what a person can do about ``error``, if there is something to say."""
+    if isinstance(error, HintedError):
+        return error.hint
     hint = HINTS.get(error.reason)
     if hint is None:
         return None

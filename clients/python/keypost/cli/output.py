@@ -120,16 +120,17 @@ class HumanOutput:
     def table(self, event: str, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Print a table; plain, tab-separated lines when piped."""
         del event
-        if not self._out.is_terminal:
+        # Not what rich takes for a terminal: FORCE_COLOR asks for colours, not for frames in a pipe.
+        if not self._out.file.isatty():
             for row in rows:
                 # Past rich, which would replace the tabs.
-                self._out.file.write("\t".join(str(row[column]) for column in columns) + "\n")
+                self._out.file.write("\t".join(_cell(row[column]) for column in columns) + "\n")
             return
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:
             table.add_column(column.replace("_", " "), overflow="fold")
         for row in rows:
-            table.add_row(*(str(row[column]) for column in columns))
+            table.add_row(*(_cell(row[column]) for column in columns))
         self._out.print(table)
 
     def step(self, step: Step) -> None:
@@ -138,7 +139,7 @@ class HumanOutput:
 
     def progress(self, name: str, done: int, total: int) -> None:
         """Move the bar of the file; no bar when piped."""
-        if not self._err.is_terminal:
+        if not self._err.file.isatty():
             return
         if self._progress is None:
             size, speed = DownloadColumn(binary_units=True), TransferSpeedColumn()
@@ -157,7 +158,9 @@ class HumanOutput:
         """Print the sentence, its reason and the hint."""
         del facts
         self.close()
-        line = Text("keypost: ", style="bold red").append(harmless(sentence)).append(f" ({reason})", style="dim")
+        line = Text("keypost: ", style="bold red").append(harmless(sentence))
+        if reason not in sentence:
+            line.append(f" ({reason})", style="dim")
         self._err.print(line)
         if hint:
             self._err.print(f"         {harmless(hint)}")
@@ -167,6 +170,10 @@ class HumanOutput:
         if self._progress is not None:
             self._progress.stop()
             self._progress, self._tasks = None, {}
+
+
+def _cell(value: str | bool) -> str:  # noqa: FBT001  # a cell of a table
+    return ("yes" if value else "-") if isinstance(value, bool) else value
 
 
 def _clock_time(time: int) -> str:

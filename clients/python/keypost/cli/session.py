@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from keypost.cli.exit_codes import ExitCode, FileError, UsageError, exit_code_of, hint_for
 from keypost.cli.output import HumanOutput, JsonOutput, Output
-from keypost.cli.profiles import profile_path
+from keypost.cli.profiles import is_profile, no_profile, profile_path
 from keypost.client import Client
 from keypost.errors import KeypostError
-from keypost.keystore import KeyFile, Passphrase, Unlock
+from keypost.keystore import KeyFile, Passphrase, SystemKeyRing, Unlock
 from keypost.protocol.suites import suite_named
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PASSPHRASE_VARIABLE = "KEYPOST_PASSPHRASE"  # noqa: S105  # its name, not its value
 DEBUG_VARIABLE = "KEYPOST_DEBUG"
+GET_A_BUNDLE = "Your administrator has one (`keypost-ca bundle`); for a first look, `make up` makes one."
 
 Action = Callable[[Client, Output], Awaitable[None]]
 
@@ -38,6 +39,7 @@ class Options:
     steps: bool
     minimum_suite: str
     key_file: Path | None
+    key_ring: bool
 
     def output(self) -> Output:
         """Return what the command talks through."""
@@ -76,8 +78,7 @@ def perform(options: Options, action: Action, *, creates: bool = False) -> int:
 
 async def _perform(options: Options, output: Output, action: Action, *, creates: bool) -> None:
     profile = profile_path(options.profile)
-    if options.bundle is not None and not options.bundle.is_file():
-        raise FileError(f"there is no bundle at {options.bundle}")
+    _check(options, profile, creates=creates)
 
     def observer(step: Step) -> None:
         if options.steps:
@@ -85,7 +86,7 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
 
     client = await Client.open(
         profile,
-        unlock=unlock_for(options, new=creates and not profile.exists()),
+        unlock=unlock_for(options, new=not is_profile(profile)),
         bundle=options.bundle,
         observer=observer,
         on_event=lambda event: output.notice(event.kind, event.reason, event.sentence),
@@ -95,14 +96,36 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
         await action(client, output)
 
 
+def _check(options: Options, profile: Path, *, creates: bool) -> None:
+    """Find what is missing before anybody is asked for a passphrase, and before anything is made."""
+    if options.key_file is not None and options.key_ring:
+        raise UsageError(
+            "a profile is unlocked either by a key file or by the key ring, and both are given",
+            "Leave out --key-file (KEYPOST_KEY_FILE) or --key-ring (KEYPOST_KEY_RING).",
+        )
+    if options.bundle is not None and not options.bundle.is_file():
+        raise FileError(f"there is no bundle at {options.bundle}", f"Check --bundle or KEYPOST_BUNDLE. {GET_A_BUNDLE}")
+    if is_profile(profile):
+        return
+    if not creates:
+        raise no_profile(options.profile)
+    if options.bundle is None:
+        raise UsageError(
+            "a new profile starts from the bundle of its realm, and none is given",
+            f"Give it by --bundle FILE or KEYPOST_BUNDLE. {GET_A_BUNDLE}",
+        )
+
+
 def unlock_for(options: Options, *, new: bool) -> Unlock:
-    """Return how the local key store is unlocked: the key file, the variable, or the question.
+    """Return how the local key store is unlocked: key file, key ring, the variable, or the question.
 
     Raises:
         UsageError: nothing is given and there is nobody to ask.
     """
     if options.key_file is not None:
         return KeyFile(options.key_file)
+    if options.key_ring:
+        return SystemKeyRing()
     if passphrase := os.environ.get(PASSPHRASE_VARIABLE):
         return Passphrase(passphrase)
     return Passphrase(ask_passphrase(new=new))
@@ -115,7 +138,10 @@ def ask_passphrase(*, new: bool) -> str:
         UsageError: there is nobody to ask, or the two differ, or it is empty.
     """
     if not _somebody_is_there():
-        raise UsageError(f"a passphrase is needed: set {PASSPHRASE_VARIABLE} or give --key-file")
+        raise UsageError(
+            "this profile needs a passphrase, and there is no terminal to ask for it",
+            f"Set {PASSPHRASE_VARIABLE}, or unlock it by --key-file or --key-ring.",
+        )
     passphrase = getpass.getpass("Passphrase of this profile: ")
     if not passphrase:
         raise UsageError("an empty passphrase protects nothing")
