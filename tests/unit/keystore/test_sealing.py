@@ -90,7 +90,7 @@ def test_the_parameters_of_the_data_key_are_bound_to_it() -> None:
 
 
 def test_a_closed_sealer_has_no_key() -> None:
-    sealer = Sealer(bytes(range(32)))
+    sealer = Sealer(bytearray(range(32)))
     sealer.close()
     assert sealer._data_key is None
     with pytest.raises(KeyStoreUnavailableError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -15,7 +14,7 @@ from keypost.client.key_requests import warn_if_weak
 from keypost.client.profiles import open_profile, read_bundle
 from keypost.client.results import OCTETS, TEXT
 from keypost.client.sending import LARGEST_BODY
-from keypost.client.store_worker import StoreWorker
+from keypost.client.store_worker import open_worker
 from keypost.client.wiring import Parts, wire
 from keypost.clock import system_clock
 from keypost.delivery.v1 import envelope_pb2
@@ -60,7 +59,7 @@ class Client:
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -102,24 +101,22 @@ class Client:
             ProtocolError: the realm's trust does not verify.
         """
         given = None if bundle is None else await asyncio.to_thread(read_bundle, bundle)
-        executor = ThreadPoolExecutor(1, thread_name_prefix="keypost-store")
-        loop = asyncio.get_running_loop()
+        worker, kept = await open_worker(lambda: open_profile(Path(profile), unlock, given))
         try:
-            store, kept = await loop.run_in_executor(executor, open_profile, Path(profile), unlock, given)
+            context = Context(
+                realm=kept.realm,
+                store=worker,
+                clock=clock,
+                minimum_suite=minimum_suite,
+                observer=observer,
+                on_event=on_event,
+                generate=generate,
+                random=os.urandom,
+            )
+            client = cls(wire(context, kept, calls or Calls()), automatic_renewal=automatic_renewal)
         except BaseException:
-            executor.shutdown(wait=False)
+            await worker.close()
             raise
-        context = Context(
-            realm=kept.realm,
-            store=StoreWorker(store, executor),
-            clock=clock,
-            minimum_suite=minimum_suite,
-            observer=observer,
-            on_event=on_event,
-            generate=generate,
-            random=os.urandom,
-        )
-        client = cls(wire(context, kept, calls or Calls()), automatic_renewal=automatic_renewal)
         try:
             await client._start()
         except BaseException:
@@ -163,7 +160,7 @@ class Client:
 
     @property
     def address(self) -> Address | None:
-        """The own address, or None before enrolment."""
+        """The own address, or None before enrolment; it stays known when the client is closed."""
         return self._parts.identity.ring.address
 
     async def enroll(self, username: str, *, code: str | None = None, suite: Suite = STRONG) -> Address:
@@ -327,6 +324,7 @@ class Client:
 
     async def devices(self) -> KeyRecord:
         """Return the verified record of the own user's keys; raises as ``keys``, and NotEnrolledError."""
+        self._check_open()
         return await self.keys(self._parts.identity.address.username)
 
     async def accept_identity(self, username: str, root: bytes) -> KeyRecord:
@@ -348,17 +346,24 @@ class Client:
             return record
 
     async def close(self) -> None:
-        """End what runs, let calls under way finish, close the profile and drop the keys; again is no error."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._stop_receiving()
+        """End what runs, let calls under way finish, close the profile and drop the keys; again is no error.
+
+        Every later call raises InvalidArgumentError, an iteration that was going on KeyStoreUnavailableError. Whoever is
+        cancelled while it closes leaves a client that goes on closing. How far the keys are gone: docs/secrets.md.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         try:
+            await self._stop_receiving()
             async with asyncio.timeout(DRAIN):
                 await self._idle.wait()
         except TimeoutError:
             pass
-        await self._parts.close()
+        finally:
+            await self._parts.close()
 
     @asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
@@ -373,7 +378,7 @@ class Client:
                 self._idle.set()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closing is not None:
             raise InvalidArgumentError("this client is closed: open another", field="client")
 
     async def _renew_if_due(self) -> None:

@@ -70,8 +70,8 @@ class Identity:
         self.ring = await self._store.run(_read_ring, loaded)
 
     def forget(self) -> None:
-        """Drop the keys from memory."""
-        self.ring = KeyRing()
+        """Drop the keys from memory; the address is no secret, and stays."""
+        self.ring = KeyRing(address=self.ring.address)
 
     @property
     def address(self) -> Address:

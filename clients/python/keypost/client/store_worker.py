@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from keypost.keystore.errors import KeyStoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from keypost.keystore.port import KeyStore
 
@@ -50,11 +51,44 @@ class StoreWorker:
     async def close(self) -> None:
         """Let what runs end, then close the store. Closing again is no error."""
         store, self._store = self._store, None
-        if store is not None:
-            await asyncio.get_running_loop().run_in_executor(self._executor, store.close)
-        self._executor.shutdown(wait=False)
+        try:
+            if store is not None:
+                await asyncio.get_running_loop().run_in_executor(self._executor, store.close)
+        finally:
+            self._executor.shutdown(wait=False)
 
     def _open_store(self) -> KeyStore:
         if self._store is None:
             raise KeyStoreUnavailableError("this client is closed: open another")
         return self._store
+
+
+async def open_worker(open_store: Callable[[], tuple[KeyStore, T]]) -> tuple[StoreWorker, T]:
+    """Open a key store in the thread that will work on it.
+
+    Args:
+        open_store: Returns the open store and something beside it; blocks.
+
+    Returns:
+        The worker, and what was beside the store.
+
+    Raises:
+        CancelledError: the caller was cancelled; a store that opens nevertheless is closed at once.
+        KeypostError: whatever ``open_store`` raises.
+    """
+    executor = ThreadPoolExecutor(1, thread_name_prefix="keypost-store")
+    opening = executor.submit(open_store)
+    try:
+        store, beside = await asyncio.wrap_future(opening)
+    except BaseException:
+        # A thread cannot be stopped: without this the profile stays open, locked and unlocked, in nobody's hands.
+        opening.add_done_callback(_close_opened)
+        executor.shutdown(wait=False)
+        raise
+    return StoreWorker(store, executor), beside
+
+
+def _close_opened(opening: Future[tuple[KeyStore, T]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        store, _ = opening.result()
+        store.close()

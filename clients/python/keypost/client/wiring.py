@@ -48,7 +48,7 @@ class Parts:
     handing_out: HandingOut
     delivery: DeliveryClient
     calls: Calls
-    tokens: TokenSource
+    tokens: tuple[TokenSource, ...]
     channels: tuple[grpc.aio.Channel, ...]
     newer: asyncio.Event
     """Set when a newer record was kept: what waits may be opened now."""
@@ -66,12 +66,14 @@ class Parts:
         )
 
     async def close(self) -> None:
-        """Close channels and store, and drop keys and tokens."""
-        for channel in self.channels:
-            await channel.close()
-        self.tokens.forget()
+        """Drop keys and tokens, then close channels and store; nothing that fails keeps another from it."""
         self.identity.forget()
-        await self.context.store.close()
+        for tokens in self.tokens:
+            tokens.forget()
+        try:
+            await asyncio.gather(*(channel.close() for channel in self.channels), return_exceptions=True)
+        finally:
+            await self.context.store.close()
 
 
 def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Parts:
@@ -80,13 +82,13 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Part
     tokens = TokenSource(context.realm, lambda: PairSigner(identity.current), context.clock)
     targets = bundle.endpoints.ca, bundle.endpoints.directory, bundle.endpoints.delivery
     channels = tuple(open_channel(target, bundle.tls_roots_pem) for target in targets)
-    ca = CaClient(channels[0], calls)
-    directory = DirectoryClient(channels[1], calls, tokens)
-    delivery = DeliveryClient(channels[2], calls, tokens)
+    ca = CaClient(channels[0], calls, endpoint=targets[0])
+    directory = DirectoryClient(channels[1], calls, tokens, endpoint=targets[1])
+    delivery = DeliveryClient(channels[2], calls, tokens, endpoint=targets[2])
     root_keys = [key.public_key_der for key in bundle.root_keys]
     trust = Trust(context, root_keys, [directory.get_realm_trust, ca.get_realm_trust])
     pending_tokens = TokenSource(context.realm, lambda: PairSigner(identity.pending), context.clock)
-    pending_directory = DirectoryClient(channels[1], calls, pending_tokens)
+    pending_directory = DirectoryClient(channels[1], calls, pending_tokens, endpoint=targets[1])
     records = Records(context, identity, trust, directory, pending_directory, lambda _username: newer.set())
     receiving = Receiving(context, identity, trust, records)
     return Parts(
@@ -103,7 +105,7 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Part
         handing_out=HandingOut(context.store),
         delivery=delivery,
         calls=calls,
-        tokens=tokens,
+        tokens=(tokens, pending_tokens),
         channels=channels,
         newer=newer,
     )

@@ -20,6 +20,7 @@ from keypost.keystore.unlock import KEY_BYTES, Unlock
 from keypost.protocol.encoding import pae
 
 NONCE_BYTES = 24
+TAG_BYTES = 16
 VALUE_LABEL = b"keypost/v1/keystore/value"
 DATA_KEY_LABEL = b"keypost/v1/keystore/data-key"
 
@@ -27,22 +28,31 @@ Place = tuple[str | int | bytes, ...]
 """Table, column, and the columns of the row that the value is bound to."""
 
 
-def _message_cipher(key: bytes, nonce: bytes) -> AESGCM:
+def wipe(secret: bytes | bytearray) -> None:
+    """Overwrite a secret with zeros where Python lets us: a ``bytearray``; ``bytes`` cannot be changed."""
+    if isinstance(secret, bytearray):
+        secret[:] = bytes(len(secret))
+
+
+def _message_cipher(key: bytes | bytearray, nonce: bytes) -> AESGCM:
     """Return the cipher for one nonce (XAES-256-GCM, key derivation)."""
-    derived = b""
+    derived = bytearray()
     for counter in (b"\x00\x01", b"\x00\x02"):
         mac = CMAC(AES(key))
         mac.update(counter + b"X\x00" + nonce[:12])
         derived += mac.finalize()
-    return AESGCM(derived)
+    try:
+        return AESGCM(derived)
+    finally:
+        wipe(derived)
 
 
-def xaes_encrypt(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+def xaes_encrypt(key: bytes | bytearray, nonce: bytes, plaintext: bytes | bytearray, aad: bytes) -> bytes:
     """Return ciphertext and tag; ``key`` is 32 bytes, ``nonce`` 24 that never return."""
     return _message_cipher(key, nonce).encrypt(nonce[12:], plaintext, aad)
 
 
-def xaes_decrypt(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
+def xaes_decrypt(key: bytes | bytearray, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
     """Return the plaintext.
 
     Raises:
@@ -51,16 +61,27 @@ def xaes_decrypt(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes) -> byt
     return _message_cipher(key, nonce).decrypt(nonce[12:], ciphertext, aad)
 
 
+def xaes_decrypt_key(key: bytes | bytearray, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytearray:
+    """Return the plaintext in memory that can be wiped; raises as ``xaes_decrypt``, and ValueError if it is too short."""
+    plaintext = bytearray(max(0, len(ciphertext) - TAG_BYTES))
+    _message_cipher(key, nonce).decrypt_into(nonce[12:], ciphertext, aad, plaintext)
+    return plaintext
+
+
 def _place_bytes(place: Place) -> bytes:
     pieces = [piece if isinstance(piece, bytes) else str(piece).encode() for piece in place]
     return pae(VALUE_LABEL, *pieces)
 
 
 class Sealer:
-    """Seals and opens values under the data key of one store."""
+    """Seals and opens values under the data key of one store.
 
-    def __init__(self, data_key: bytes) -> None:
-        self._data_key: bytes | None = data_key
+    Args:
+        data_key: 32 bytes; the sealer wipes them when it is closed.
+    """
+
+    def __init__(self, data_key: bytearray) -> None:
+        self._data_key: bytearray | None = data_key
 
     def seal(self, place: Place, value: bytes) -> bytes:
         """Return ``value`` sealed: nonce (24 bytes), ciphertext, tag (16 bytes)."""
@@ -89,13 +110,19 @@ class Sealer:
         parameters = unlock.prepare()
         nonce = secrets.token_bytes(NONCE_BYTES)
         aad = _data_key_aad(unlock, parameters)
-        return parameters, nonce + xaes_encrypt(unlock.derive(parameters), nonce, self._key(), aad)
+        key = unlock.derive(parameters)
+        try:
+            return parameters, nonce + xaes_encrypt(key, nonce, self._key(), aad)
+        finally:
+            wipe(key)
 
     def close(self) -> None:
-        """Drop the data key; nothing can be sealed or opened any more."""
-        self._data_key = None
+        """Wipe the data key; nothing can be sealed or opened any more."""
+        key, self._data_key = self._data_key, None
+        if key is not None:
+            wipe(key)
 
-    def _key(self) -> bytes:
+    def _key(self) -> bytearray:
         if self._data_key is None:
             raise KeyStoreUnavailableError("the profile is closed; open it again")
         return self._data_key
@@ -103,7 +130,7 @@ class Sealer:
 
 def new_sealer() -> Sealer:
     """Return a sealer with a fresh random data key."""
-    return Sealer(secrets.token_bytes(KEY_BYTES))
+    return Sealer(bytearray(secrets.token_bytes(KEY_BYTES)))
 
 
 def open_sealer(unlock: Unlock, kind: str, parameters: str, sealed_data_key: bytes) -> Sealer:
@@ -124,9 +151,11 @@ def open_sealer(unlock: Unlock, kind: str, parameters: str, sealed_data_key: byt
     key = unlock.derive(parameters)
     nonce, ciphertext = sealed_data_key[:NONCE_BYTES], sealed_data_key[NONCE_BYTES:]
     try:
-        return Sealer(xaes_decrypt(key, nonce, ciphertext, _data_key_aad(unlock, parameters)))
+        return Sealer(xaes_decrypt_key(key, nonce, ciphertext, _data_key_aad(unlock, parameters)))
     except (InvalidTag, ValueError) as error:
         raise WrongPassphraseError(unlock.wrong) from error
+    finally:
+        wipe(key)
 
 
 def _data_key_aad(unlock: Unlock, parameters: str) -> bytes:
