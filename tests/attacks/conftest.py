@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.defences import Defence, attack_succeeds, load
-from support.people import alice, bob, clock, generate, open_client, services, tls
+from support.people import alice, bob, clock, generate, open_client, services, surface, tls
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["alice", "bob", "clock", "generate", "open_client", "services", "tls"]
+__all__ = ["alice", "bob", "clock", "generate", "open_client", "services", "surface", "tls"]
 
 DEFENCES = load()
 

@@ -1,4 +1,7 @@
-"""People with clients over the simulated services; the fixtures are imported by the conftest of each folder."""
+"""People with clients over the simulated services; the fixtures are imported by the conftest of each folder.
+
+Whatever uses ``open_client``, ``alice`` or ``bob`` runs over both surfaces of the client (see ``support.surfaces``).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.client import Client, Event, Received
 from keypost.keystore.unlock import Argon2Cost, Passphrase
 from keypost.transport.retries import Backoff, Calls
 from support.clock import ManualClock
 from support.keys import KeyPool
 from support.realm import SimulatedRealm
 from support.simulation import Services, serving
+from support.surfaces import surface
 from support.tls import TlsFiles, issue_tls
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+    from keypost.client import Client, Event, Received
     from keypost.protocol.steps import Step
     from keypost.protocol.suites import Suite
 
@@ -38,14 +42,19 @@ class Person:
     steps: list[Step] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def see(self, step: Step) -> None:
         self.steps.append(step)
-        self.changed.set()
+        self._tell()
 
     def hear(self, event: Event) -> None:
         self.events.append(event)
-        self.changed.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        # The synchronous client shows and tells in a thread of its own.
+        self.loop.call_soon_threadsafe(self.changed.set)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for steps and events until ``condition`` holds."""
@@ -64,6 +73,8 @@ class Person:
 
 
 Open = Callable[..., Awaitable[Person]]
+
+__all__ = ["alice", "bob", "clock", "generate", "open_client", "services", "surface", "tls"]
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +101,7 @@ async def services(clock: ManualClock, tls: TlsFiles, generate: Any) -> AsyncIte
 
 @pytest.fixture
 async def open_client(
-    services: Services, tls: TlsFiles, clock: ManualClock, generate: Any, tmp_path: Path
+    surface: Any, services: Services, tls: TlsFiles, clock: ManualClock, generate: Any, tmp_path: Path
 ) -> AsyncIterator[Open]:
     """Opens the profile of a name; the client is closed at the end."""
     async with AsyncExitStack() as stack:
@@ -106,7 +117,7 @@ async def open_client(
                 "calls": Calls(backoff=Backoff(first=0.001, longest=0.01)),
                 "generate": generate,
             }
-            person.client = await Client.open(tmp_path / name, **{**defaults, **options})
+            person.client = await surface.open(tmp_path / name, **{**defaults, **options})
             stack.push_async_callback(person.client.close)
             return person
 

@@ -16,16 +16,12 @@ from keypost.keystore.errors import KeyStoreUnavailableError
 from keypost.keystore.values import Totals
 from keypost.protocol.encoding import sha256
 from support.simulation import failing
+from support.surfaces import read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from keypost.client import ReceivedFile
     from support.simulation import Services
-
-
-async def read(file: ReceivedFile) -> bytes:
-    return b"".join([chunk async for chunk in file.chunks()])
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES, PART_BYTES + 1, 5 * PART_BYTES + 7])

@@ -10,7 +10,7 @@ from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.keystore.errors import KeyStoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from keypost.client.pump import Pump
     from keypost.client.store_worker import StoreWorker
@@ -80,7 +80,7 @@ class HandingOut:
             _chunks=lambda: self._chunks(row, file_id),
         )
 
-    async def _chunks(self, row: InboxMessage, file_id: bytes) -> AsyncIterator[bytes]:
+    async def _chunks(self, row: InboxMessage, file_id: bytes) -> AsyncGenerator[bytes]:
         parts = await self._store.run(lambda store: store.files.read(row.sender, file_id))
         size = 0
         while (data := await self._store.run(lambda _store: next(parts, None))) is not None:

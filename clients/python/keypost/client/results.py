@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -75,9 +75,9 @@ class ReceivedFile:
     size: int
     sha256: bytes
     parts: int
-    _chunks: Callable[[], AsyncIterator[bytes]] = field(repr=False, compare=False)
+    _chunks: Callable[[], AsyncGenerator[bytes]] = field(repr=False, compare=False)
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes]:
         """Return the bytes, piece by piece; one piece is in memory at a time.
 
         The client forgets them once the message counts as handled.
@@ -137,7 +137,7 @@ class Event:
     Attributes:
         reason: The word for it, such as ``IDENTITY_CHANGED``, ``CLONE_SUSPECTED`` or ``WEAK_SUITE``; where a message
             was set aside, why.
-        kind: ``set_aside``, ``waiting``, ``warning`` or ``error``.
+        kind: ``set_aside``, ``waiting``, ``warning``, ``error`` or ``info``.
         sentence: What happened and what to do.
         facts: For machines; never a secret.
     """
