@@ -74,11 +74,15 @@ def _kept_bundle(store: KeyStore, bundle: pb.Bundle | None) -> pb.Bundle:
     kept = pb.Bundle.FromString(store.profile.read().bundle)
     if bundle is None:
         return kept
+    _check_same_roots(bundle, kept)
+    store.profile.set_bundle(bundle.SerializeToString(deterministic=True))
+    return bundle
+
+
+def _check_same_roots(bundle: pb.Bundle, kept: pb.Bundle) -> None:
     # A bundle may bring new endpoints and TLS roots. Whom to believe was settled by the first one.
     if (bundle.realm, list(bundle.root_keys)) != (kept.realm, list(kept.root_keys)):
         raise InvalidArgumentError(
             f"this profile belongs to {kept.realm}; the bundle is of {bundle.realm} or has other root keys",
             field="bundle",
         )
-    store.profile.set_bundle(bundle.SerializeToString(deterministic=True))
-    return bundle

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from keypost.client.locks import Locks
+from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.keystore.values import Evidence, StoredRecord
 from keypost.protocol.continuity import Pins, check_pins, pin
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from keypost.transport.directory_client import DirectoryClient
 
 STOLEN = "device-key-stolen"
+USER_NOT_FOUND = "USER_NOT_FOUND"
 MOST_IN_MEMORY = 1_000
 EVIDENCE = (EquivocationError, GhostDeviceError, RecordRegressedError, IdentityChangedError, ForkDetectedError)
 
@@ -124,17 +126,14 @@ class Records:
             now = self._context.clock()
             if held is not None and not refresh and held.revision >= min_revision and now < held.next_update:
                 return held
-            # A copy of the directory may be a little behind what is held: this has it ask the CA before it answers, so
-            # that only an answer in spite of that counts as a step back.
-            known = max(min_revision, _revision(held))
-            key_info = await self._directory.get_key_info(username, min_revision=known)
+            key_info = await _ask(self._directory, username, held, min_revision)
             return await self._learn(username, key_info, held, step)
 
     async def get_as_pending(self, username: str) -> KeyRecord:
         """Return the own user's record, asked for with the pending key: if it may ask, it is recorded."""
         async with self._locks.of(username):
             held = await self._held(username)
-            key_info = await self._pending_directory.get_key_info(username, min_revision=_revision(held))
+            key_info = await _ask(self._pending_directory, username, held)
             return await self._learn(username, key_info, held)
 
     async def held(self, username: str) -> KeyRecord | None:
@@ -162,18 +161,13 @@ class Records:
         """
         async with self._locks.of(username):
             held = await self._held(username)
-            key_info = await self._directory.get_key_info(username, min_revision=_revision(held))
+            key_info = await _ask(self._directory, username, held)
             trust, now = await self._trust.current(), self._context.clock()
             record = step_2_obtain_recipient_key_info(key_info, trust=trust, username=username, now=now, previous=held)
             stored = await self._context.store.run(lambda store: store.records.pins(username))
             previous = None if stored is None else Pins.from_bytes(stored)
             pins = pin(record, self._context.minimum_suite, previous)
-            if pins.root != root:
-                raise IdentityChangedError(
-                    f"the root of {username} is {pins.root.hex()[:8]}, not the accepted one",
-                    username=username,
-                    root=pins.root.hex(),
-                )
+            _check_accepted(pins, root)
             await self._keep(record, pins)
             return record
 
@@ -287,6 +281,35 @@ class Records:
         evidence = Evidence(username, error.reason, previous, key_info.SerializeToString(), now)
         await self._context.store.run(lambda store: store.records.add_evidence(evidence))
         self._context.tell("error", error.reason, str(error), username=username)
+
+
+async def _ask(directory: DirectoryClient, username: str, held: KeyRecord | None, min_revision: int = 0) -> pb.KeyInfo:
+    # A copy of the directory may be a little behind what is held: this has it ask the CA before it answers, so that
+    # only an answer in spite of that counts as a step back.
+    known = max(min_revision, _revision(held))
+    try:
+        return await directory.get_key_info(username, min_revision=known)
+    except RefusedError as refused:
+        if refused.reason == USER_NOT_FOUND:
+            _check_never_seen(username, held)
+        raise
+
+
+def _check_never_seen(username: str, held: KeyRecord | None) -> None:
+    if held is not None:
+        raise RecordRegressedError(
+            f"the directory says that there is no {username}, whose record is held here: users are never removed",
+            username=username,
+        )
+
+
+def _check_accepted(pins: Pins, root: bytes) -> None:
+    if pins.root != root:
+        raise IdentityChangedError(
+            f"the root of {pins.username} is {pins.root.hex()[:8]}, not the accepted one",
+            username=pins.username,
+            root=pins.root.hex(),
+        )
 
 
 def _foreign_successor(

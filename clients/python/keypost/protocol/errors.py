@@ -74,7 +74,7 @@ class RecordFromFutureError(NotYetError):
 
 
 class RecordRegressedError(NotYetError):
-    """A record goes back behind one already seen: a lower revision or epoch, or an entry gone back or vanished."""
+    """A record goes back behind one seen before: a lower revision or epoch; an entry gone back; a key or user gone."""
 
     reason = "RECORD_REGRESSED"
 
