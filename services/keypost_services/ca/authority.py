@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keypost_services.ca import errors
 from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
 from keypost_services.runtime.errors import ServiceError
 
@@ -50,6 +51,15 @@ class Authority:
     async def is_recorded(self, request: KeyRequest) -> bool:
         """Whether the key of a request stands on record, as this or another user's."""
         return await self.store.find_key(request.fingerprint) is not None
+
+    async def check_new(self, request: KeyRequest) -> None:
+        """Check that the key of a request was never recorded, for whomever.
+
+        Raises:
+            ServiceError: KEY_ALREADY_KNOWN.
+        """
+        if await self.is_recorded(request):
+            raise errors.key_already_known()
 
     async def decide(self, request: KeyRequest, judge: Callable[[], Awaitable[pb.KeyInfo]]) -> pb.KeyInfo:
         """Judge a request, once more if it was overtaken while it was judged.

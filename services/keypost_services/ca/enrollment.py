@@ -12,9 +12,9 @@ from keypost_services.ca.authority import Start
 from keypost_services.ca.convert import recorded_key
 from keypost_services.ca.nonces import Purpose
 from keypost_services.ca.policy import (
+    check_needs_no_approval,
     check_revision,
     enrollment_epoch,
-    has_usable_device,
     is_good,
     next_revision,
 )
@@ -76,15 +76,13 @@ class Enrollment:
         user = await self._authority.find_user(request.address.username)
         if user is not None and _is_repeated(request, grant, user):
             return self._authority.records.sign(user)
-        if grant.used_fingerprint:
-            raise errors.sign_in_refused()
+        _check_unused(grant)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.ENROLLMENT, request.address, now)
-        if has_usable_device(user, now):
-            raise errors.approval_required()
-        self._authority.policy.check_key(request, now)
-        if await self._authority.is_recorded(request):
-            raise errors.key_already_known()
+        check_needs_no_approval(user, now)
+        self._authority.policy.check_suite(request)
+        self._authority.policy.check_lifetime(request, now)
+        await self._authority.check_new(request)
         if user is not None:
             self._authority.policy.check_room(user, enrollment_epoch(user, now), now)
         check_revision(request, user, enrollment_epoch(user, now))
@@ -99,6 +97,11 @@ def _is_repeated(request: KeyRequest, grant: Grant, user: User) -> bool:
     if grant.code_hash is not None:
         return grant.used_fingerprint == request.fingerprint
     return known.device_id == request.address.device_id
+
+
+def _check_unused(grant: Grant) -> None:
+    if grant.used_fingerprint:
+        raise errors.sign_in_refused()
 
 
 def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> Change:

@@ -41,14 +41,21 @@ class Policy:
         if not MINUTE <= self.key_lifetime <= self.constants.longest_key_lifetime:
             raise ValueError("the lifetime of keys is above the realm's longest_key_lifetime")
 
-    def check_key(self, request: KeyRequest, now: int) -> None:
-        """Check what concerns the key alone.
+    def check_suite(self, request: KeyRequest) -> None:
+        """Check that the realm allows the suite of a key.
 
         Raises:
-            ServiceError: SUITE_NOT_ALLOWED or KEY_LIFETIME_REFUSED.
+            ServiceError: SUITE_NOT_ALLOWED.
         """
         if request.suite.id not in self.constants.allowed_suites:
             raise errors.suite_not_allowed(f"the realm does not allow the suite {request.suite.name}")
+
+    def check_lifetime(self, request: KeyRequest, now: int) -> None:
+        """Check that a key ends, and not too late.
+
+        Raises:
+            ServiceError: KEY_LIFETIME_REFUSED.
+        """
         if not now < request.expire_time <= now + self.key_lifetime:
             raise errors.key_lifetime_refused(now + self.key_lifetime)
 
@@ -134,6 +141,16 @@ def enrollment_epoch(user: User | None, now: int) -> int:
     if user is None:
         return 1
     return user.epoch if has_usable_device(user, now) else user.epoch + 1
+
+
+def check_needs_no_approval(user: User | None, now: int) -> None:
+    """Check that the user has no device that could vouch for a further one.
+
+    Raises:
+        ServiceError: APPROVAL_REQUIRED.
+    """
+    if has_usable_device(user, now):
+        raise errors.approval_required()
 
 
 def check_revision(request: KeyRequest, user: User | None, epoch: int) -> None:

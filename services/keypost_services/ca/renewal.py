@@ -69,13 +69,9 @@ class Renewal:
             return self._authority.records.sign(user)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.RENEWAL, request.address, now)
-        parent = None if user is None else user.find(request.parent_fingerprint)
-        if user is None or parent is None:
-            raise errors.endorsement_refused()
+        user, parent = _find_parent(user, request)
         old = read_key_request(signed_request_message(parent))
-        if parent.epoch != user.epoch:
-            _verify_signature(old, request)
-            raise errors.key_replaced()
+        _check_epoch(user, parent, old, request)
         self._verify(old, request, now)
         check_revision(request, user, user.epoch)
         await self._check_allowed(request, user, parent, now)
@@ -85,8 +81,7 @@ class Renewal:
 
     def _verify(self, old: KeyRequest, request: KeyRequest, now: int) -> None:
         """Take steps 5 and 6: the same client that is on record."""
-        if request.suite.strength < old.suite.strength:
-            raise errors.suite_not_allowed("a renewal never lowers the suite")
+        _check_suite_not_lowered(old, request)
         endorsement_hash = step_5_hash_uploaded_public_key(old, request)
         self._tell(5, now, hash=endorsement_hash.hex(), bytes=len(endorsement_hash))
         try:
@@ -96,16 +91,39 @@ class Renewal:
         self._tell(6, now, device=str(request.address), old_key=old.fingerprint.hex())
 
     async def _check_allowed(self, request: KeyRequest, user: User, parent: RecordedKey, now: int) -> None:
-        if not is_good(parent):
-            raise errors.key_replaced()
+        _check_good(parent)
         self._authority.policy.check_window(parent, now)
-        self._authority.policy.check_key(request, now)
-        if await self._authority.is_recorded(request):
-            raise errors.key_already_known()
+        self._authority.policy.check_suite(request)
+        self._authority.policy.check_lifetime(request, now)
+        await self._authority.check_new(request)
         self._authority.policy.check_room(user, user.epoch, now)
 
     def _tell(self, step: int, now: int, **facts: str | int) -> None:
         self._observer(renewal_step(step, ACTOR, now, **facts))
+
+
+def _find_parent(user: User | None, request: KeyRequest) -> tuple[User, RecordedKey]:
+    """Return the user and the key to be replaced; who lacks either learns no more than one with a wrong signature."""
+    parent = None if user is None else user.find(request.parent_fingerprint)
+    if user is None or parent is None:
+        raise errors.endorsement_refused()
+    return user, parent
+
+
+def _check_epoch(user: User, parent: RecordedKey, old: KeyRequest, request: KeyRequest) -> None:
+    if parent.epoch != user.epoch:
+        _verify_signature(old, request)
+        raise errors.key_replaced()
+
+
+def _check_suite_not_lowered(old: KeyRequest, request: KeyRequest) -> None:
+    if request.suite.strength < old.suite.strength:
+        raise errors.suite_not_allowed("a renewal never lowers the suite")
+
+
+def _check_good(parent: RecordedKey) -> None:
+    if not is_good(parent):
+        raise errors.key_replaced()
 
 
 def _verify_signature(old: KeyRequest, request: KeyRequest) -> None:

@@ -107,7 +107,8 @@ class Authenticator:
             return self._admit_service(callers, peer, peer.certificate_pem)
         if callers.anyone:
             return self._admit_anyone(peer)
-        if not callers.devices or self._device_keys is None:
+        _check_devices_admitted(callers)
+        if self._device_keys is None:
             raise method_not_admitted()
         return await self._admit_device(self._device_keys, peer)
 
@@ -127,8 +128,7 @@ class Authenticator:
 
     def _admit_service(self, callers: Callers, peer: Peer, certificate_pem: bytes) -> Caller:
         service = service_of(certificate_pem, self._realm)
-        if not callers.anyone and service not in callers.services:
-            raise method_not_admitted()
+        _check_service_admitted(callers, service)
         return Caller(CallerKind.SERVICE, peer.address, service=service)
 
     async def _admit_device(self, device_keys: DeviceKeys, peer: Peer) -> Caller:
@@ -172,11 +172,29 @@ class Authenticator:
         except ServiceError as error:
             # Whether a user exists is nobody's business before the token is verified.
             raise (token_refused("UNKNOWN_KEY") if error.code is StatusCode.NOT_FOUND else error) from error
-        if key.state != GOOD:
-            raise token_refused("KEY_SUPERSEDED" if key.state == SUPERSEDED else "KEY_REVOKED")
-        if self._clock() >= key.expire_time:
-            raise token_refused("KEY_EXPIRED")
+        _check_good(key)
+        _check_unexpired(key, self._clock())
         return key
+
+
+def _check_devices_admitted(callers: Callers) -> None:
+    if not callers.devices:
+        raise method_not_admitted()
+
+
+def _check_service_admitted(callers: Callers, service: str) -> None:
+    if not callers.anyone and service not in callers.services:
+        raise method_not_admitted()
+
+
+def _check_good(key: Key) -> None:
+    if key.state != GOOD:
+        raise token_refused("KEY_SUPERSEDED" if key.state == SUPERSEDED else "KEY_REVOKED")
+
+
+def _check_unexpired(key: Key, now: int) -> None:
+    if now >= key.expire_time:
+        raise token_refused("KEY_EXPIRED")
 
 
 def _token_of(peer: Peer) -> str:

@@ -63,8 +63,7 @@ class CallsUnderWay:
             yield
             return
         name = str(caller.address or peer_address(caller.peer))
-        if self._by_caller[name] >= self._most_per_caller:
-            raise rate_limited("calls of this caller under way", RETRY_AFTER_MS)
+        self._check_share(name)
         if streaming and self._streams >= self._most_streams:
             raise rate_limited("streams under way", RETRY_AFTER_MS)
         self._by_caller[name] += 1
@@ -76,3 +75,7 @@ class CallsUnderWay:
             self._by_caller[name] -= 1
             if not self._by_caller[name]:
                 del self._by_caller[name]
+
+    def _check_share(self, name: str) -> None:
+        if self._by_caller[name] >= self._most_per_caller:
+            raise rate_limited("calls of this caller under way", RETRY_AFTER_MS)

@@ -30,10 +30,14 @@ def service_of(certificate_pem: bytes, realm: str) -> str:
     Raises:
         ServiceError: UNAUTHENTICATED with SERVICE_CERTIFICATE_REFUSED.
     """
+    return _parse(_only_uri(certificate_pem), realm)
+
+
+def _only_uri(certificate_pem: bytes) -> str:
     uris = _uris(certificate_pem)
     if len(uris) != 1:
         raise _refused("it must have exactly one URI")
-    return _parse(uris[0], realm)
+    return uris[0]
 
 
 def _uris(certificate_pem: bytes) -> list[str]:
@@ -53,10 +57,14 @@ def _parse(uri: str, realm: str) -> str:
     folder, _, name = parts.path.removeprefix("/").partition("/")
     if parts.scheme != "keypost" or folder != "service" or not _NAME.fullmatch(name):
         raise _refused("its URI names no service")
-    # Compared whole: what a parser drops or folds (port, user, query, case, controls) may not slip through.
-    if uri != service_uri(realm, name):
-        raise _refused("its URI names a service of another realm, or more than a service")
+    _check_whole(uri, realm, name)
     return name
+
+
+def _check_whole(uri: str, realm: str, service: str) -> None:
+    # Compared whole: what a parser drops or folds (port, user, query, case, controls) may not slip through.
+    if uri != service_uri(realm, service):
+        raise _refused("its URI names a service of another realm, or more than a service")
 
 
 def _refused(why: str) -> ServiceError:

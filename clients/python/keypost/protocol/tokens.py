@@ -73,8 +73,7 @@ def peek_token(token: str) -> TokenClaim:
     Raises:
         TokenRefusedError: MALFORMED.
     """
-    if len(token) > MOST_TOKEN_CHARACTERS:
-        raise TokenRefusedError("MALFORMED")
+    _check_length(token)
     try:
         decoded = _JWS.decode_complete(token, options={"verify_signature": False})
         kid, sub = decoded["header"]["kid"], json.loads(decoded["payload"])["sub"]
@@ -83,6 +82,11 @@ def peek_token(token: str) -> TokenClaim:
         return TokenClaim(Address.parse(sub), bytes.fromhex(kid))
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TokenRefusedError("MALFORMED") from error
+
+
+def _check_length(token: str) -> None:
+    if len(token) > MOST_TOKEN_CHARACTERS:
+        raise TokenRefusedError("MALFORMED")
 
 
 def verify_token(token: str, key: Key, audience: str, now: int) -> int:
@@ -99,28 +103,58 @@ def verify_token(token: str, key: Key, audience: str, now: int) -> int:
     Raises:
         TokenRefusedError: MALFORMED, WRONG_KEY, BAD_SIGNATURE, WRONG_AUDIENCE, NOT_YET_VALID, EXPIRED, LIVES_TOO_LONG.
     """
-    claim = peek_token(token)
+    _check_key(peek_token(token), key)
+    claims = _verified_claims(token, key)
+    _check_audience(claims, audience)
+    issued, expires = _times(claims)
+    _check_lifetime(issued, expires)
+    _check_issued(issued, now)
+    _check_unexpired(expires, now)
+    return expires
+
+
+def _check_key(claim: TokenClaim, key: Key) -> None:
     if claim.address != key.address or claim.fingerprint != key.fingerprint:
         raise TokenRefusedError("WRONG_KEY")
-    claims = _verified_claims(token, key)
+
+
+def _check_audience(claims: dict[str, Any], audience: str) -> None:
     # Exactly one string: a list would let one service replay the token at another.
     if claims.get("aud") != audience:
         raise TokenRefusedError("WRONG_AUDIENCE")
+
+
+def _times(claims: dict[str, Any]) -> tuple[int, int]:
+    """Return when the token was issued and when it ends, Unix milliseconds."""
     issued, expires = claims.get("iat"), claims.get("exp")
     if type(issued) is not int or type(expires) is not int:
         raise TokenRefusedError("MALFORMED")
-    if expires * SECOND - issued * SECOND > LONGEST_LIFETIME:
+    return issued * SECOND, expires * SECOND
+
+
+def _check_lifetime(issued: int, expires: int) -> None:
+    if expires - issued > LONGEST_LIFETIME:
         raise TokenRefusedError("LIVES_TOO_LONG")
-    if issued * SECOND > now + LEEWAY:
+
+
+def _check_issued(issued: int, now: int) -> None:
+    if issued > now + LEEWAY:
         raise TokenRefusedError("NOT_YET_VALID")
-    if expires * SECOND <= now:
+
+
+def _check_unexpired(expires: int, now: int) -> None:
+    if expires <= now:
         raise TokenRefusedError("EXPIRED")
-    return expires * SECOND
+
+
+def _algorithms(key: Key) -> list[str]:
+    """Return the one algorithm that a key signs tokens by; what the token says of itself does not count."""
+    return [key.suite.jwt_algorithm]
 
 
 def _verified_claims(token: str, key: Key) -> dict[str, Any]:
     try:
-        payload = _JWS.decode(token, key.public_key, algorithms=[key.suite.jwt_algorithm])
+        payload = _JWS.decode(token, key.public_key, algorithms=_algorithms(key))
     except InvalidSignatureError as error:
         raise TokenRefusedError("BAD_SIGNATURE") from error
     except PyJWTError as error:
