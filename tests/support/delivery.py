@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -19,10 +19,7 @@ from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from keypost.directory.v1 import directory_service_pb2 as directory_pb
 from keypost.directory.v1 import directory_service_pb2_grpc as directory_grpc
 from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
-from keypost.protocol import negotiation as steps
-from keypost.protocol.envelope import Header, read_envelope
-from keypost.protocol.extension import DeviceKey, Session
-from keypost.protocol.identifiers import conversation_of
+from keypost.protocol.envelope import Header
 from keypost.protocol.tokens import audience_of, mint_token
 from keypost.transport.refusals import read_refusal
 from keypost_services.delivery.compose import compose
@@ -30,6 +27,7 @@ from keypost_services.delivery.settings import DeliverySettings
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.serving import running
 from support.clock import ManualClock
+from support.envelopes import new_header, open_text, seal
 from support.realm import SimulatedRealm
 from support.refusing import refuse
 from support.valkey import running_valkey
@@ -267,36 +265,15 @@ class SimulatedDevice:
             more: ``signer`` (another pair), ``keys`` (to seal to), fields of the header (also in the extension
                 where it has them), or with ``header_`` in front in the header alone.
         """
-        realm, now = self.stack.realm, self.stack.clock()
         changes = {**(changes or {}), **more}
         header = self._header(recipient, {k: v for k, v in changes.items() if k in Header.__dataclass_fields__})
-        keys = changes.get("keys") or self.recipient_keys(recipient)
-        signer: DeviceKeyPair = changes.get("signer") or self.pair
-        session = Session.create(
-            realm.realm,
-            conversation_of(header.sender.username, recipient),
-            signer.suite,
-            DeviceKey.of(signer),
-            now,
-            bytes(signer.suite.session_key_bytes),
-        )
-        header = replace(header, key_id=session.key_id)
-        signed = steps.step_6_sign_session_key(
-            session,
-            signer,
-            recipients=keys,
-            sender_revision=header.sender_revision,
-            recipient_revision=header.recipient_revision,
-            sign_time=now,
-        )
-        alone = {name.removeprefix("header_"): value for name, value in changes.items() if name.startswith("header_")}
-        return steps.step_7_attach_to_message(
-            replace(header, **alone),
-            envelope_pb2.Content(message=envelope_pb2.Message(body=text.encode())),
-            session=session,
-            signed_extension=signed,
-            sealed_keys=steps.step_5_encrypt_session_key(session.key, keys),
-            nonce=next(_numbers).to_bytes(12, "big"),
+        return seal(
+            header,
+            changes.get("signer") or self.pair,
+            changes.get("keys") or self.recipient_keys(recipient),
+            text,
+            now=self.stack.clock(),
+            header_alone={k.removeprefix("header_"): v for k, v in changes.items() if k.startswith("header_")},
         )
 
     def recipient_keys(self, recipient: str) -> list[Key]:
@@ -306,18 +283,11 @@ class SimulatedDevice:
 
     def _header(self, recipient: str, changes: dict[str, Any]) -> Header:
         users = self.stack.realm.users
-        values: dict[str, Any] = {
-            "realm": self.stack.realm.realm,
-            "message_id": new_message_id(),
-            "sender": self.pair.address,
-            "recipient_username": recipient,
-            "key_id": bytes(32),
-            "counter": next(_numbers),
-            "send_time": self.stack.clock(),
+        revisions = {
             "sender_revision": users[self.pair.address.username].revision,
             "recipient_revision": users[recipient].revision,
         }
-        return Header(**(values | changes))
+        return new_header(self.stack.realm.realm, self.pair, recipient, self.stack.clock(), **(revisions | changes))
 
     def receive(self, max_unacknowledged: int = 0) -> SimulatedStream:
         """Open a stream."""
@@ -394,16 +364,6 @@ def refused(failure: grpc.aio.AioRpcError) -> KeypostError:
     return error
 
 
-def new_message_id() -> bytes:
-    """Return a UUIDv7 that no other message has."""
-    number = next(_numbers)
-    return (1_800_000_000_000).to_bytes(6, "big") + b"\x70\x00\x80\x00" + number.to_bytes(6, "big")
-
-
 def text_of(delivery: pb.Delivery, reader: DeviceKeyPair) -> str:
-    """Open an envelope as its recipient does (steps 10 to 14, without the sender's record)."""
-    sealed = read_envelope(envelope_pb2.Envelope.FromString(delivery.envelope))
-    extension = sealed.signed_extension.extension
-    session_key = steps.step_11_decrypt_session_key(steps.step_10_extract_sealed_key(sealed, reader), reader, extension)
-    _, session = steps.step_12_hash_session_key(session_key, extension)
-    return steps.step_14_decrypt_message(sealed, session).message.body.decode()
+    """Return what a delivery says to its recipient."""
+    return open_text(delivery.envelope, reader)

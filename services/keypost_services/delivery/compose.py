@@ -110,7 +110,7 @@ async def _open_mailboxes(
         mailboxes = ValkeyMailboxes(
             client,
             subscriptions,
-            MailboxLimits(settings.mailbox_messages, settings.mailbox_bytes),
+            MailboxLimits(settings.mailbox_messages, settings.mailbox_bytes, settings.mailbox_sender_percent),
             settings.durability,
             replica_timeout=int(settings.replica_seconds * 1000),
         )

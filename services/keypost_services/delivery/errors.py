@@ -46,10 +46,22 @@ def message_id_used() -> ServiceError:
 
 def mailbox_full(addresses: Iterable[Address]) -> ServiceError:
     """Return the refusal of an envelope for which a device of the recipient has no room."""
+    return _no_room("MAILBOX_FULL", "the mailbox of a device is full", addresses)
+
+
+def sender_share_full(addresses: Iterable[Address]) -> ServiceError:
+    """Return the refusal of an envelope whose sending user takes up his share of a mailbox; others still have room."""
+    return _no_room("SENDER_SHARE_FULL", "too many envelopes of this user wait in the mailbox of a device", addresses)
+
+
+def _no_room(reason: str, message: str, addresses: Iterable[Address]) -> ServiceError:
     devices = ", ".join(address.device_id for address in addresses)
-    message = f"the mailbox of a device is full: {devices}"
     return ServiceError(
-        StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL", message, retry_after_ms=60 * SOON_MS, device_ids=devices[:1000]
+        StatusCode.RESOURCE_EXHAUSTED,
+        reason,
+        f"{message}: {devices}",
+        retry_after_ms=60 * SOON_MS,
+        device_ids=devices[:1000],
     )
 
 

@@ -1,8 +1,10 @@
 #!lua name=@LIBRARY@
 -- The mailboxes' server side: each function is one atomic step on one mailbox. All keys, and the channel of the wake-ups, carry
 -- the mailbox's address as hash tag, so that they share a slot.
---   waiting   stream: one entry an envelope, `t` accept time, `e` the envelope; ids are accept times that never go back
+--   waiting   stream: one entry an envelope, `t` accept time, `e` the envelope, `s` the sending user; ids are accept times that never
+--             go back
 --   load      hash: `bytes` of all entries, `last` millisecond of an id
+--   shares    hash: of the entries of each sending user `count:USER` and `bytes:USER`
 --   seen      string a message: 32 bytes of digest, then the accept time; lives as long as the mailbox age
 --   receiver  string: the stream that may read
 -- Lifetimes are milliseconds. The library is named after its content, so that replicas of two versions do not disturb each other.
@@ -15,34 +17,58 @@ local function size_of(entry)
   return #fields[4]
 end
 
-local function lighten(waiting, load, bytes)
+-- The share of a sending user: the fields of its count and its bytes.
+local function share_of(user)
+  return 'count:' .. user, 'bytes:' .. user
+end
+
+-- Takes entries out, and their weight with them.
+local function remove(waiting, load, shares, entries)
+  local bytes, ids, users = 0, {}, {}
+  for i, entry in ipairs(entries) do
+    local size, user = size_of(entry), entry[2][6]
+    ids[i] = entry[1]
+    bytes = bytes + size
+    -- An entry of a version that knew no shares has no user.
+    if user then
+      local share = users[user] or { 0, 0 }
+      users[user] = { share[1] + 1, share[2] + size }
+    end
+  end
+  redis.call('XDEL', waiting, unpack(ids))
   if redis.call('XLEN', waiting) == 0 then
     redis.call('HSET', load, 'bytes', 0)
-  else
-    redis.call('HINCRBY', load, 'bytes', -bytes)
+    redis.call('DEL', shares)
+    return
+  end
+  redis.call('HINCRBY', load, 'bytes', -bytes)
+  for user, share in pairs(users) do
+    local count_field, bytes_field = share_of(user)
+    if redis.call('HINCRBY', shares, count_field, -share[1]) <= 0 then
+      redis.call('HDEL', shares, count_field, bytes_field)
+    else
+      redis.call('HINCRBY', shares, bytes_field, -share[2])
+    end
   end
 end
 
 -- Forgets what is older than `oldest`.
-local function trim(waiting, load, oldest)
+local function trim(waiting, load, shares, oldest)
   if oldest <= 0 then return end
   local newest_old = string.format('%.0f', oldest - 1)
   while true do
     local old = redis.call('XRANGE', waiting, '-', newest_old, 'COUNT', CHUNK)
     if #old == 0 then return end
-    local bytes, ids = 0, {}
-    for i, entry in ipairs(old) do
-      ids[i] = entry[1]
-      bytes = bytes + size_of(entry)
-    end
-    redis.call('XDEL', waiting, unpack(ids))
-    lighten(waiting, load, bytes)
+    remove(waiting, load, shares, old)
   end
 end
 
+-- Terms: digest, accept time, mailbox age; most messages and bytes of all; the sending user; most messages and bytes of that user's.
+
 -- What a mailbox says to an envelope of `size` bytes: known already, full, or (nil) that there is room, with what it holds.
-local function verdict(keys, digest, accept_time, age, most_messages, most_bytes, size)
-  local waiting, load, seen = keys[1], keys[2], keys[3]
+local function verdict(keys, terms, size)
+  local waiting, load, shares, seen = keys[1], keys[2], keys[3], keys[4]
+  local digest, accept_time, age, most_messages, most_bytes, user, share_messages, share_bytes = unpack(terms, 1, 8)
   local now = tonumber(accept_time)
   local known = redis.call('GET', seen)
   if known then
@@ -52,21 +78,27 @@ local function verdict(keys, digest, accept_time, age, most_messages, most_bytes
     end
   end
 
-  trim(waiting, load, now - tonumber(age))
+  trim(waiting, load, shares, now - tonumber(age))
   local bytes = tonumber(redis.call('HGET', load, 'bytes') or '0')
   if redis.call('XLEN', waiting) + 1 > tonumber(most_messages) or bytes + size > tonumber(most_bytes) then
     return { 'full', '0' }
   end
+  local share = redis.call('HMGET', shares, share_of(user))
+  local count, share_size = tonumber(share[1] or '0'), tonumber(share[2] or '0')
+  if count + 1 > tonumber(share_messages) or share_size + size > tonumber(share_bytes) then
+    return { 'share_full', '0' }
+  end
   return nil, bytes
 end
 
--- KEYS waiting, load, seen; ARGV channel, digest, accept time, mailbox age, most messages, most bytes, envelope
+-- KEYS waiting, load, shares, seen; ARGV terms, channel, envelope
 local function append(keys, args)
-  local waiting, load, seen = keys[1], keys[2], keys[3]
-  local channel, digest, envelope = args[1], args[2], args[7]
-  local now, age = tonumber(args[3]), tonumber(args[4])
+  local waiting, load, shares, seen = keys[1], keys[2], keys[3], keys[4]
+  local digest, accept_time, age, user = args[1], args[2], tonumber(args[3]), args[6]
+  local channel, envelope = args[9], args[10]
+  local now = tonumber(accept_time)
 
-  local said, held = verdict(keys, digest, args[3], args[4], args[5], args[6], #envelope)
+  local said, held = verdict(keys, args, #envelope)
   if said then
     -- Written again although it stands: whoever waits for the log on this connection waits for the first writing too.
     if said[1] == 'duplicate' then redis.call('SET', seen, held, 'KEEPTTL') end
@@ -74,34 +106,38 @@ local function append(keys, args)
   end
 
   local last = string.format('%.0f', math.max(now, tonumber(redis.call('HGET', load, 'last') or '0')))
-  redis.call('XADD', waiting, last .. '-*', 't', args[3], 'e', envelope)
+  redis.call('XADD', waiting, last .. '-*', 't', accept_time, 'e', envelope, 's', user)
   redis.call('HSET', load, 'bytes', held + #envelope, 'last', last)
-  redis.call('SET', seen, digest .. args[3], 'PX', age)
+  local count_field, bytes_field = share_of(user)
+  redis.call('HINCRBY', shares, count_field, 1)
+  redis.call('HINCRBY', shares, bytes_field, #envelope)
+  redis.call('SET', seen, digest .. accept_time, 'PX', age)
   redis.call('PEXPIRE', waiting, age + SLACK)
   redis.call('PEXPIRE', load, age + SLACK)
+  redis.call('PEXPIRE', shares, age + SLACK)
   redis.call('SPUBLISH', channel, 'appended')
-  return { 'appended', args[3] }
+  return { 'appended', accept_time }
 end
 
--- What append would say now. KEYS as there; ARGV digest, accept time, mailbox age, most messages, most bytes, size
+-- What append would say now. KEYS as there; ARGV terms, size
 local function foresee(keys, args)
-  local said = verdict(keys, args[1], args[2], args[3], args[4], args[5], tonumber(args[6]))
+  local said = verdict(keys, args, tonumber(args[9]))
   return said or { 'appended', args[2] }
 end
 
--- KEYS waiting, load; ARGV delivery ids
+-- KEYS waiting, load, shares; ARGV delivery ids
 local function acknowledge(keys, args)
-  local waiting, load = keys[1], keys[2]
-  local bytes, count = 0, 0
+  local waiting, load, shares = keys[1], keys[2], keys[3]
+  local found, named = {}, {}
   for _, id in ipairs(args) do
     local entry = redis.call('XRANGE', waiting, id, id)[1]
-    if entry then
-      bytes = bytes + size_of(entry)
-      count = count + redis.call('XDEL', waiting, id)
+    if entry and not named[entry[1]] then
+      named[entry[1]] = true
+      found[#found + 1] = entry
     end
   end
-  if count > 0 then lighten(waiting, load, bytes) end
-  return count
+  if #found > 0 then remove(waiting, load, shares, found) end
+  return #found
 end
 
 -- KEYS waiting, receiver; ARGV channel, receiver, lifetime of the claim
@@ -118,16 +154,16 @@ local function release(keys, args)
   return redis.status_reply('OK')
 end
 
--- KEYS waiting, load, receiver; ARGV receiver, lifetime of the claim, after, most messages, most bytes, oldest
+-- KEYS waiting, load, shares, receiver; ARGV receiver, lifetime of the claim, after, most messages, most bytes, oldest
 local function read(keys, args)
-  local waiting, load, receiver = keys[1], keys[2], keys[3]
+  local waiting, load, shares, receiver = keys[1], keys[2], keys[3], keys[4]
   local after, room, bytes = args[3], tonumber(args[4]), tonumber(args[5])
   local holder = redis.call('GET', receiver)
   if holder and holder ~= args[1] then return { 'displaced' } end
   -- A claim that was lost (a replica took over that had not seen it) goes to whoever reads first.
   if not holder then redis.call('SET', receiver, args[1], 'PX', args[2]) end
 
-  trim(waiting, load, tonumber(args[6]))
+  trim(waiting, load, shares, tonumber(args[6]))
   local found = { 'read' }
   while room > 0 do
     local chunk = redis.call('XRANGE', waiting, '(' .. after, '+', 'COUNT', math.min(room, CHUNK))

@@ -41,6 +41,8 @@ class Outcome(enum.Enum):
     ID_USED = "id_used"
     """Other bytes under the same name were accepted before."""
     FULL = "full"
+    SHARE_FULL = "share_full"
+    """There is room, but no more of it for this sending user."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,28 @@ class Load:
 
 @dataclass(frozen=True)
 class MailboxLimits:
-    """How much a mailbox holds: so many envelopes, and so many bytes of them."""
+    """How much a mailbox holds: so many envelopes, and so many bytes of them.
+
+    Attributes:
+        messages: Envelopes.
+        size: Bytes of envelopes.
+        sender_percent: How much of either the envelopes of one sending user may take up, percent; what is left, others
+            can still use.
+    """
 
     messages: int = 10_000
     size: int = 64 * 1024 * 1024
+    sender_percent: int = 100
+
+    @property
+    def sender_messages(self) -> int:
+        """How many envelopes of one sending user a mailbox holds: one at least."""
+        return max(1, self.messages * self.sender_percent // 100)
+
+    @property
+    def sender_size(self) -> int:
+        """How many bytes of envelopes of one sending user a mailbox holds."""
+        return self.size * self.sender_percent // 100
 
 
 @dataclass(frozen=True)

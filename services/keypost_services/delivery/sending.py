@@ -21,16 +21,17 @@ from keypost_services.delivery.errors import (
     revision_unknown,
     sealed_keys_mismatch,
     sender_is_not_caller,
+    sender_share_full,
 )
 from keypost_services.delivery.mailboxes import Acceptance, Mailboxes, MessageName, Outcome, Posting
 from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError, invalid_field, token_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from keypost.clock import Clock
-    from keypost.protocol.envelope import SealedEnvelope
+    from keypost.protocol.envelope import Header, SealedEnvelope
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost_services.delivery.records import Records
@@ -95,8 +96,7 @@ class Sending:
             ServiceError: as ``Send`` in the protos.
             MailboxesUnavailableError: the mailboxes cannot be reached.
         """
-        if sealed.header.sender != caller.address:
-            raise sender_is_not_caller("the header names another sender than the caller")
+        _check_sender(caller, sealed)
         verdict = await self._judge_or_remember(caller, sealed)
         if isinstance(verdict, Stale):
             return verdict
@@ -115,24 +115,18 @@ class Sending:
         return verdict
 
     async def _judge(self, caller: Key, sealed: SealedEnvelope) -> Stale | Collection[DeviceKey]:
-        header, extension = sealed.header, sealed.signed_extension.extension
+        header = sealed.header
         _check_times(sealed, self._clock() + CLOCK_SKEW)
         parties = await self._parties(sealed)
         _check_not_ahead(parties.sender, header.sender_revision)
         _check_not_ahead(parties.recipient, header.recipient_revision)
-        stale = Stale(
-            parties.sender if header.sender_revision < parties.sender.revision else None,
-            parties.recipient if header.recipient_revision < parties.recipient.revision else None,
-        )
-        if stale.sender or stale.recipient:
+        if (stale := _stale(header, parties)) is not None:
             return stale
-        if extension.signer.fingerprint != caller.fingerprint:
-            raise sender_is_not_caller("the extension is signed by another key than the caller's")
-        if extension.suite is not caller.request.suite:
-            raise invalid_field(f"{EXTENSION}.suite", "is not that of the key that signs")
-        _check_signer(caller, parties.sender, self._clock())
-        self._check_sealed_keys(sealed, parties.recipient)
-        return extension.recipient_devices
+        _check_signer(caller, sealed)
+        _check_suite(caller, sealed)
+        _check_can_act(caller, parties.sender, self._clock())
+        _check_sealed_keys(sealed, parties.recipient, self._clock())
+        return sealed.signed_extension.extension.recipient_devices
 
     async def _parties(self, sealed: SealedEnvelope) -> _Parties:
         header = sealed.header
@@ -147,21 +141,6 @@ class Sending:
                 self._records.at_least(recipient, header.recipient_revision),
             )
         )
-
-    def _check_sealed_keys(self, sealed: SealedEnvelope, recipient: KeyRecord) -> None:
-        named = [device.fingerprint for device in sealed.signed_extension.extension.recipient_devices]
-        if sorted(named) != sorted(key.fingerprint for key in sealed.sealed_keys):
-            raise sealed_keys_mismatch("the sealed keys are not those of the devices that the extension names")
-        now = self._clock()
-        # A key may expire between the sealing and here, and clocks differ: for so long both sets of devices are right.
-        moments = (now, now - CLOCK_SKEW, now + CLOCK_SKEW)
-        good = [_recipients(recipient, sealed.header.sender, when) for when in moments]
-        devices = sorted(sealed.signed_extension.extension.recipient_devices)
-        if not any(devices == sorted(DeviceKey.of(key) for key in keys) for keys in good):
-            raise sealed_keys_mismatch(f"the good devices of {recipient.username} are others than the extension names")
-        for sealed_key in sealed.sealed_keys:
-            if len(sealed_key.sealed_key) != recipient.get(sealed_key.fingerprint).suite.sealed_key_bytes:
-                raise sealed_keys_mismatch("a sealed key has not the length that its device's suite gives it")
 
     async def _accepted_before(self, sealed: SealedEnvelope) -> Collection[DeviceKey] | None:
         """Return the devices that an envelope belongs to which is stored already, in some mailbox at least; else None.
@@ -217,7 +196,31 @@ def _check_not_ahead(record: KeyRecord, claimed: int) -> None:
         raise revision_unknown(record.username, claimed)
 
 
-def _check_signer(caller: Key, record: KeyRecord, now: int) -> None:
+def _stale(header: Header, parties: _Parties) -> Stale | None:
+    """Return what an envelope was not sealed for, if there is any."""
+    stale = Stale(
+        parties.sender if header.sender_revision < parties.sender.revision else None,
+        parties.recipient if header.recipient_revision < parties.recipient.revision else None,
+    )
+    return stale if stale.sender or stale.recipient else None
+
+
+def _check_sender(caller: Key, sealed: SealedEnvelope) -> None:
+    if sealed.header.sender != caller.address:
+        raise sender_is_not_caller("the header names another sender than the caller")
+
+
+def _check_signer(caller: Key, sealed: SealedEnvelope) -> None:
+    if sealed.signed_extension.extension.signer.fingerprint != caller.fingerprint:
+        raise sender_is_not_caller("the extension is signed by another key than the caller's")
+
+
+def _check_suite(caller: Key, sealed: SealedEnvelope) -> None:
+    if sealed.signed_extension.extension.suite is not caller.request.suite:
+        raise invalid_field(f"{EXTENSION}.suite", "is not that of the key that signs")
+
+
+def _check_can_act(caller: Key, record: KeyRecord, now: int) -> None:
     """Refuse a key that has ended since its token was verified."""
     try:
         check_can_act(record.get(caller.fingerprint), record, now)
@@ -225,15 +228,47 @@ def _check_signer(caller: Key, record: KeyRecord, now: int) -> None:
         raise token_refused(error.reason) from error
 
 
+def _check_sealed_keys(sealed: SealedEnvelope, recipient: KeyRecord, now: int) -> None:
+    """Refuse what is not sealed to exactly the good devices of its recipient."""
+    _check_sealed_to_named(sealed)
+    _check_named_are_good(sealed, recipient, now)
+    for sealed_key in sealed.sealed_keys:
+        if len(sealed_key.sealed_key) != recipient.get(sealed_key.fingerprint).suite.sealed_key_bytes:
+            raise sealed_keys_mismatch("a sealed key has not the length that its device's suite gives it")
+
+
+def _check_sealed_to_named(sealed: SealedEnvelope) -> None:
+    named = [device.fingerprint for device in sealed.signed_extension.extension.recipient_devices]
+    if sorted(named) != sorted(key.fingerprint for key in sealed.sealed_keys):
+        raise sealed_keys_mismatch("the sealed keys are not those of the devices that the extension names")
+
+
+def _check_named_are_good(sealed: SealedEnvelope, recipient: KeyRecord, now: int) -> None:
+    # A key may expire between the sealing and here, and clocks differ: for so long both sets of devices are right.
+    moments = (now, now - CLOCK_SKEW, now + CLOCK_SKEW)
+    good = [_recipients(recipient, sealed.header.sender, when) for when in moments]
+    devices = sorted(sealed.signed_extension.extension.recipient_devices)
+    if not any(devices == sorted(DeviceKey.of(key) for key in keys) for keys in good):
+        raise sealed_keys_mismatch(f"the good devices of {recipient.username} are others than the extension names")
+
+
 def _recipients(record: KeyRecord, sender: Address, when: int) -> Iterable[Key]:
     # In the conversation of a user with himself the sending device is no recipient.
     return (key for key in record.good_keys(when) if key.address != sender)
 
 
+def _check_room(
+    acceptances: Mapping[Address, Acceptance],
+    refusal: Outcome,
+    error: Callable[[Iterable[Address]], ServiceError],
+) -> None:
+    if refusing := [address for address, acceptance in acceptances.items() if acceptance.outcome is refusal]:
+        raise error(refusing)
+
+
 def _stored(acceptances: Mapping[Address, Acceptance]) -> Stored:
-    full = [address for address, acceptance in acceptances.items() if acceptance.outcome is Outcome.FULL]
-    if full:
-        raise mailbox_full(full)
+    _check_room(acceptances, Outcome.FULL, mailbox_full)
+    _check_room(acceptances, Outcome.SHARE_FULL, sender_share_full)
     outcomes = [acceptance.outcome for acceptance in acceptances.values()]
     if Outcome.ID_USED in outcomes:
         raise message_id_used()

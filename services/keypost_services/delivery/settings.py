@@ -7,8 +7,9 @@ from typing import Self
 from pydantic import Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost_services.delivery.store_valkey import Durability
-from keypost_services.runtime.config import RedisUrl, ServiceSettings
+from keypost_services.runtime.config import RedisUrl, ServiceSettings, variable_of
 
 
 class DeliverySettings(ServiceSettings):
@@ -40,10 +41,24 @@ class DeliverySettings(ServiceSettings):
     mailbox_bytes: int = Field(
         description="How many bytes of envelopes a mailbox holds.", default=64 * 1024 * 1024, ge=256 * 1024
     )
+    mailbox_sender_percent: int = Field(
+        description="How much of a mailbox the envelopes of one sending user may take up, percent; the rest is left to "
+        "others.",
+        default=50,
+        ge=1,
+        le=100,
+    )
     stream_start_seconds: float = Field(
         description="How long a device may take, once it has opened a stream, to say `start`.", default=5.0, gt=0, le=60
     )
     cached_users: int = Field(description="How many users' records are kept in memory.", default=10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _share_holds_an_envelope(self) -> Self:
+        if self.mailbox_bytes * self.mailbox_sender_percent < MOST_ENVELOPE_BYTES * 100:
+            variable = variable_of(type(self), "mailbox_sender_percent")
+            raise ValueError(f"{variable}: so much of a mailbox does not hold an envelope of {MOST_ENVELOPE_BYTES} bytes")
+        return self
 
     @model_validator(mode="after")
     def _calls_the_directory(self) -> Self:

@@ -101,7 +101,7 @@ class ValkeyMailboxes:
 
     def _append_command(self, posting: Posting, address: Address, envelope: bytes) -> tuple[Any, ...]:
         return self._functions.command(
-            "append", _append_keys(posting, address), channel_of(address), *self._terms(posting), envelope
+            "append", _append_keys(posting, address), *self._terms(posting), channel_of(address), envelope
         )
 
     def _foresee_command(self, posting: Posting, address: Address, envelope: bytes) -> tuple[Any, ...]:
@@ -109,7 +109,10 @@ class ValkeyMailboxes:
 
     def _terms(self, posting: Posting) -> tuple[str | bytes | int, ...]:
         limits = self._limits
-        return (posting.digest, posting.accept_time, posting.mailbox_age, limits.messages, limits.size)
+        return (
+            *(posting.digest, posting.accept_time, posting.mailbox_age, limits.messages, limits.size),
+            *(posting.name.sender.username, limits.sender_messages, limits.sender_size),
+        )
 
     async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
         """Return the digests under which a message was accepted, by mailbox."""
@@ -131,7 +134,7 @@ class ValkeyMailboxes:
     async def read(self, claim: Claim, after: str, page: Page, oldest: int) -> Sequence[Waiting]:
         """Return the next envelopes after a delivery id, in order."""
         address = claim.address
-        keys = (_waiting(address), _load(address), _receiver(address))
+        keys = (*_contents(address), _receiver(address))
         args = (claim.receiver, CLAIM_LIFETIME, after, page.messages, page.size, oldest)
         verdict, *entries = await self._call("read", keys, *args)
         if verdict == b"displaced":
@@ -143,7 +146,7 @@ class ValkeyMailboxes:
         known = [delivery_id for delivery_id in delivery_ids if DELIVERY_ID.fullmatch(delivery_id)]
         if not known:
             return 0
-        count: int = await self._call("acknowledge", (_waiting(address), _load(address)), *known)
+        count: int = await self._call("acknowledge", _contents(address), *known)
         return count
 
     async def waiting(self, address: Address) -> Load:
@@ -218,6 +221,11 @@ def _load(address: Address) -> str:
     return _key(address, "load")
 
 
+def _contents(address: Address) -> tuple[str, ...]:
+    """Return the keys of what waits, and of what is known of it."""
+    return (_waiting(address), _load(address), _key(address, "shares"))
+
+
 def _receiver(address: Address) -> str:
     return _key(address, "receiver")
 
@@ -227,7 +235,7 @@ def _seen(address: Address, name: MessageName) -> str:
 
 
 def _append_keys(posting: Posting, address: Address) -> Sequence[str]:
-    return (_waiting(address), _load(address), _seen(address, posting.name))
+    return (*_contents(address), _seen(address, posting.name))
 
 
 def _acceptance(reply: Sequence[bytes]) -> Acceptance:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from keypost.clock import DAY
+from keypost.protocol.identifiers import Address
 from keypost_services.delivery.mailboxes import (
     BEGINNING,
     Claim,
@@ -19,13 +21,14 @@ from keypost_services.delivery.mailboxes import (
     Waiting,
     position,
 )
-from support.mailboxes import ALICE, ALICE_TABLET, BOB, BOB_TABLET, NOW, new_name, open_mailboxes, posting
+from support.mailboxes import ALICE, ALICE_TABLET, BOB, BOB_TABLET, LIMITS, NOW, new_name, open_mailboxes, posting
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+CAROL = Address("carol", "eeeeeeeeeeeeeeee")
 ALL = Page(256)
 CLAIM = Claim(BOB, "stream-1")
 
@@ -41,6 +44,14 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def mailboxes(request: pytest.FixtureRequest, valkey_url: str) -> AsyncIterator[Mailboxes]:
     assert request.param == "valkey"
     async with open_mailboxes(valkey_url) as opened:
+        await opened.client.flushdb()
+        yield opened.mailboxes
+
+
+@pytest.fixture
+async def shared(valkey_url: str) -> AsyncIterator[Mailboxes]:
+    """Mailboxes of 10 messages and 1,000 bytes, of which one sending user may take up 4 and 400."""
+    async with open_mailboxes(valkey_url, limits=replace(LIMITS, sender_percent=40)) as opened:
         await opened.client.flushdb()
         yield opened.mailboxes
 
@@ -171,6 +182,55 @@ async def test_many_at_once_do_not_overfill(mailboxes: Mailboxes) -> None:
     answers = await asyncio.gather(*(mailboxes.append(posting(b"x")) for _ in range(30)))
     assert [answer[BOB].outcome for answer in answers].count(Outcome.APPENDED) == 10
     assert await mailboxes.waiting(BOB) == Load(10, 10)
+
+
+async def test_one_sending_user_takes_up_no_more_than_his_share(shared: Mailboxes) -> None:
+    devices = (ALICE, ALICE_TABLET)
+    outcomes = [
+        (await shared.append(posting(b"x", name=new_name(devices[number % 2]))))[BOB].outcome for number in range(5)
+    ]
+    assert outcomes == [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL]
+    assert (await shared.foresee(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
+    assert (await shared.append(posting(b"x", BOB_TABLET)))[BOB_TABLET].outcome is Outcome.APPENDED
+    for _ in range(4):
+        assert (await shared.append(posting(b"x", name=new_name(CAROL))))[BOB].outcome is Outcome.APPENDED
+    assert (await shared.append(posting(b"x" * 1_001, name=new_name(CAROL))))[BOB].outcome is Outcome.FULL
+
+
+async def test_what_is_acknowledged_or_too_old_leaves_the_share(shared: Mailboxes) -> None:
+    for _ in range(4):
+        await shared.append(posting(b"x", accept_time=NOW))
+    await shared.append(posting(b"other", name=new_name(CAROL), accept_time=NOW))
+    first, *_ = await everything(shared)
+    assert await shared.acknowledge(BOB, [first.delivery_id, first.delivery_id]) == 1
+    assert (await shared.append(posting(b"x", accept_time=NOW + 1)))[BOB].outcome is Outcome.APPENDED
+    assert (await shared.append(posting(b"x", accept_time=NOW + 1)))[BOB].outcome is Outcome.SHARE_FULL
+    # All of the first millisecond is too old by now: one of Alice's is left.
+    outcomes = [(await shared.append(posting(b"x", accept_time=NOW + 1 + 30 * DAY)))[BOB].outcome for _ in range(4)]
+    assert outcomes == [Outcome.APPENDED] * 3 + [Outcome.SHARE_FULL]
+    await shared.acknowledge(BOB, [waiting.delivery_id for waiting in await everything(shared)])
+    outcomes = [(await shared.append(posting(b"x")))[BOB].outcome for _ in range(5)]
+    assert outcomes == [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL]
+
+
+async def test_a_share_is_of_bytes_too(shared: Mailboxes) -> None:
+    assert (await shared.append(posting(b"x" * 401)))[BOB].outcome is Outcome.SHARE_FULL
+    assert (await shared.append(posting(b"x" * 300)))[BOB].outcome is Outcome.APPENDED
+    assert (await shared.append(posting(b"x" * 101)))[BOB].outcome is Outcome.SHARE_FULL
+    assert (await shared.append(posting(b"x" * 400, name=new_name(CAROL))))[BOB].outcome is Outcome.APPENDED
+    assert await shared.waiting(BOB) == Load(2, 700)
+
+
+async def test_what_a_version_without_shares_left_behind_is_read_and_acknowledged(valkey_url: str) -> None:
+    async with open_mailboxes(valkey_url) as opened:
+        await opened.client.flushdb()
+        await opened.client.xadd(f"keypost:{{{BOB}}}:waiting", {"t": NOW, "e": b"old"}, id=f"{NOW}-0")
+        await opened.client.hset(f"keypost:{{{BOB}}}:load", mapping={"bytes": 3, "last": NOW})
+        await opened.mailboxes.append(posting(b"new", accept_time=NOW))
+        old, new = await everything(opened.mailboxes)
+        assert (old.envelope, new.envelope) == (b"old", b"new")
+        assert await opened.mailboxes.acknowledge(BOB, [old.delivery_id]) == 1
+        assert await opened.mailboxes.waiting(BOB) == Load(1, 3)
 
 
 async def test_acknowledged_envelopes_are_gone_and_uncounted(mailboxes: Mailboxes) -> None:

@@ -90,6 +90,7 @@ async def test_a_mailbox_server_that_is_away_stops_the_start_with_one_line(stack
         ("durability", "forever"),
         ("bundle", "/nowhere/bundle.json"),
         ("mailbox_bytes", "1"),
+        ("mailbox_sender_percent", "0.1"),
     ],
 )
 async def test_a_wrong_setting_stops_the_start_with_one_line(stack: Stack, name: str, value: str) -> None:

@@ -14,8 +14,9 @@ from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.key_info import read_key_info, sign_user_keys
-from support.delivery import SimulatedDevice, Stack, new_message_id, text_of, until
+from support.delivery import SimulatedDevice, Stack, text_of, until
 from support.delivery_world import World
+from support.envelopes import new_message_id
 from support.realm import seeded_signer
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ async def test_an_envelope_has_256_kib_at_most(world: World) -> None:
 
 async def test_a_full_mailbox_is_told_and_costs_nobody_a_message(stack: Stack) -> None:
     world = World(stack)
-    await world.start(mailbox_messages=3)
+    await world.start(mailbox_messages=3, mailbox_sender_percent=100)
     tablet = stack.realm.approve(world.bob_pair)
     for _ in range(3):
         await world.alice.send_text("bob")

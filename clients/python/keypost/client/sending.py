@@ -37,7 +37,8 @@ LARGEST_BODY = 224 * 1024
 """Bytes; leaves room in an envelope for padding and for sealed keys."""
 STALE_KEYS = "STALE_KEYS"
 REFUSALS = frozenset(
-    {"INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND", "MAILBOX_FULL"}
+    {"INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND"}
+    | {"MAILBOX_FULL", "SENDER_SHARE_FULL"}
 )
 """Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
 ALREADY_STORED = "MESSAGE_ID_USED"
