@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from keypost.ca.v1 import ca_service_pb2 as pb
+from keypost.ca.v1 import key_info_service_pb2 as info_pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceStub
 from keypost.clock import DAY
@@ -22,6 +24,7 @@ from keypost.protocol.realm_trust import Constants, RealmTrust, read_realm_trust
 from keypost.protocol.renewal import step_4_upload
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK, Suite
+from keypost_services.ca import commands
 from keypost_services.ca.compose import compose
 from keypost_services.ca.realm_files import RealmFolder, create_realm, load_trust
 from keypost_services.ca.settings import CaSettings
@@ -104,12 +107,13 @@ class CaUnderTest:
         return pair, pb.EnrollRequest(key_request=signed, sign_in=sign_in)
 
     async def renew_request(
-        self, old: DeviceKeyPair, suite: Suite | None = None
+        self, old: DeviceKeyPair, suite: Suite | None = None, **changes: Any
     ) -> tuple[DeviceKeyPair, pb.RenewRequest]:
         begin = pb.BeginRenewalRequest(username=old.address.username, device_id=old.address.device_id)
         begun = await (await self.devices()).BeginRenewal(begin)
         pair = self.new_pair(old.address, suite or old.suite)
-        request = self.request(pair, begun, kind=keys_pb.KEY_REQUEST_KIND_RENEW, parent_fingerprint=old.fingerprint)
+        usual = {"kind": keys_pb.KEY_REQUEST_KIND_RENEW, "parent_fingerprint": old.fingerprint}
+        request = self.request(pair, begun, **(usual | changes))
         return pair, pb.RenewRequest(key_request=step_4_upload(request, pair, old))
 
     async def enroll(self, username: str, sign_in: pb.SignIn = OPEN, suite: Suite = WEAK) -> DeviceKeyPair:
@@ -121,6 +125,18 @@ class CaUnderTest:
         pair, request = await self.renew_request(old)
         await (await self.devices()).Renew(request)
         return pair
+
+    async def code(self, username: str, lifetime: str = "1d") -> pb.SignIn:
+        """Return a one-time code, made as its operator makes it."""
+        database = self.service.runtime.settings.database
+        arguments = (self.folder / "realm", database, username, lifetime, self.clock())
+        made = await asyncio.to_thread(commands.make_code, *arguments)
+        return pb.SignIn(one_time_code=made.code)
+
+    async def record(self, username: str) -> KeyRecord:
+        """Return a user's record, as the directory gets it and a client believes it."""
+        answer = await (await self.directory()).GetKeyInfo(info_pb.GetKeyInfoRequest(username=username))
+        return self.read(answer.key_info, username)
 
     async def trust_of_clients(self) -> RealmTrust:
         answer = await (await self.devices()).GetRealmTrust(pb.GetRealmTrustRequest())
@@ -138,13 +154,17 @@ def ca_settings(folder: Path, **changes: Any) -> CaSettings:
 
 
 @contextlib.asynccontextmanager
-async def open_ca(folder: Path, *, validity: int = 400 * DAY, **changes: Any) -> AsyncIterator[CaUnderTest]:
+async def open_ca(
+    folder: Path, *, validity: int = 400 * DAY, constants: Constants | None = None, **changes: Any
+) -> AsyncIterator[CaUnderTest]:
     """Serve the CA of a folder; what it needs is made the first time."""
     clock, output = ManualClock(), io.StringIO()
     files = RealmFolder(folder / "realm")
-    if not files.path.exists():
+    if not (folder / "ca").exists():
         issue(folder, REALM, ["ca", "directory", "delivery"])
-        create_realm(files, REALM, Constants(allowed_suites=(STRONG.id, WEAK.id)), validity, clock())
+    if not files.path.exists():
+        constants = constants or Constants(allowed_suites=(STRONG.id, WEAK.id))
+        create_realm(files, REALM, constants, validity, clock())
     log = make_logger("ca", "debug", "json", output)
     async with contextlib.AsyncExitStack() as stack:
         settings = ca_settings(folder, **changes)
