@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -62,5 +63,10 @@ def _prepare_sqlite(engine: Engine, file: str) -> None:
 
 
 def _create_private(file: str) -> None:
-    """Make a file that only its owner can read, unless it is there."""
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    """Make a file that only its owner can read, unless it is there.
+
+    One that is there must not even be opened: closing it again would end the locks by which this process keeps others
+    from taking the write-ahead log away (POSIX locks belong to the process, not to the descriptor).
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -189,3 +191,13 @@ def test_the_connection_is_durable_and_checks_references(folder: Path) -> None:
         name: (value,) for name, value in expected.items()
     }
     opened.close()
+
+
+def test_who_tries_to_make_a_profile_anew_does_not_unlock_it_for_others(folder: Path) -> None:
+    held = open_store(folder, UNLOCK)
+    with pytest.raises(KeyStoreLockedError):
+        create_store(folder, UNLOCK, realm=REALM, bundle=BUNDLE)
+    other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM unlock').fetchall()"
+    done = subprocess.run([sys.executable, "-c", other, folder / store.FILE_NAME], capture_output=True, check=False)
+    assert b"database is locked" in done.stderr
+    held.close()
