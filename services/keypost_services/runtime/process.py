@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from keypost.cli.version import Version  # noqa: TC001  # typer reads the annotation
+from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
 from keypost_services.runtime.config import describe_settings, load_settings
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.logs import make_logger, route_standard_logging

@@ -14,7 +14,7 @@ from keypost.cli.exit_codes import ExitCode, UsageError
 from keypost.cli.output import JsonOutput
 from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
 from keypost.cli.session import Action, Options, perform
-from keypost.cli.version import Version  # noqa: TC001  # typer reads the annotation
+from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,10 +1,9 @@
-"""What the programs of Keypost share: what to install where their parts are missing, and their version."""
+"""What the programs of Keypost share."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,8 +31,3 @@ def needs_extra(program: str, extra: str) -> Iterator[None]:
         sentence = f"{program} needs the library {error.name}; install it with:  pip install 'keypost[{extra}]'"
         print(sentence, file=sys.stderr)  # noqa: T201  # for whoever started it
         raise SystemExit(1) from None
-
-
-def version_line(program: str) -> str:
-    """Return what ``--version`` prints, such as ``keypost-ca 0.1.0``."""
-    return f"{program} {version('keypost')}"

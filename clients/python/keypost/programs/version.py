@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from keypost.programs import version_line
-
 
 def _show(context: typer.Context, value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value and not context.resilient_parsing:
-        typer.echo(version_line(context.command.name or "keypost"))
+        typer.echo(f"{context.command.name or 'keypost'} {version('keypost')}")
         raise typer.Exit
 
 
