@@ -215,6 +215,31 @@ async def test_closing_ends_an_iteration(alice: Any, bob: Any) -> None:
     assert bob.client._tasks == set()
 
 
+async def test_closing_ends_an_iteration_that_waits_for_a_message(bob: Any, services: Services) -> None:
+    begun = asyncio.Event()
+
+    async def note(_context: Any) -> None:
+        begun.set()
+
+    services.faults["Receive"] = [note]
+    async with asyncio.timeout(20):
+        waiting = asyncio.create_task(anext(bob.client.receive(), None))
+        await begun.wait()
+        await bob.client.close()
+        assert await waiting is None
+
+
+async def test_a_message_in_hand_when_the_client_is_closed_comes_again(alice: Any, bob: Any, open_client: Any) -> None:
+    await alice.client.send("bob", "one")
+    iterator = bob.client.receive()
+    await anext(iterator)
+    await bob.client.close()
+    with pytest.raises(InvalidArgumentError, match="closed"):
+        await anext(iterator)
+    [message] = await (await open_client("bob", bundle=None)).inbox()
+    assert (message.text, message.redelivered) == ("one", True)
+
+
 async def test_it_says_who_it_is_and_no_more(alice: Any) -> None:
     shown = repr(alice.client)
     assert "example.org" in shown

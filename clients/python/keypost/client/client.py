@@ -272,10 +272,13 @@ class Client:
         _ = self._parts.identity.current
         await self._prune()
         pump = self._parts.pump(follow=follow)
-        self._tasks = {asyncio.create_task(pump.run()), asyncio.create_task(self._keep_house(pump))}
+        pumping, housekeeping = asyncio.create_task(pump.run()), asyncio.create_task(self._keep_house(pump))
+        pumping.add_done_callback(lambda task: pump.stop() if task.cancelled() else None)
+        self._tasks = {pumping, housekeeping}
         try:
             async for message in self._parts.handing_out.messages(pump, follow=follow):
                 yield message
+                self._check_open()
         finally:
             await self._stop_receiving()
 
@@ -348,8 +351,9 @@ class Client:
     async def close(self) -> None:
         """End what runs, let calls under way finish, close the profile and drop the keys; again is no error.
 
-        Every later call raises InvalidArgumentError, an iteration that was going on KeyStoreUnavailableError. Whoever is
-        cancelled while it closes leaves a client that goes on closing. How far the keys are gone: docs/secrets.md.
+        Every later call raises InvalidArgumentError, and so does an iteration that is advanced past a message: it comes
+        again. One that waits for the next message ends. Whoever is cancelled while it closes leaves a client that goes
+        on closing. How far the keys are gone: docs/secrets.md.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())

@@ -33,6 +33,8 @@ class HandingOut:
         done: Received | None = None
         after = 0
         while True:
+            if pump.stopped and done is None:
+                return
             caught_up, failure = pump.caught_up, pump.failure
             pump.changed.clear()
             row = await self._store.transact(_advance, done, after)
@@ -42,7 +44,7 @@ class HandingOut:
                 yield done
             elif failure is not None:
                 raise failure
-            elif caught_up and not follow:
+            elif pump.stopped or (caught_up and not follow):
                 return
             else:
                 await pump.changed.wait()

@@ -58,6 +58,7 @@ class Pump:
         self._refused = False
         self.changed = asyncio.Event()
         self.caught_up = False
+        self.stopped = False
         self.failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -78,6 +79,11 @@ class Pump:
             self.failure = error
         finally:
             self.changed.set()
+
+    def stop(self) -> None:
+        """Say that the client is closed: whoever waits for the next message ends."""
+        self.stopped = True
+        self.changed.set()
 
     def _judge(self, error: KeypostError) -> None:
         """Raise what another stream would not mend."""

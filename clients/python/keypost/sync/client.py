@@ -27,7 +27,7 @@ def _opening(
 ) -> Callable[Concatenate[type[Client], P], Client]:
     """Return the class method that opens a client in a thread of its own."""
 
-    @functools.wraps(method)
+    @functools.wraps(method.__func__)  # type: ignore[attr-defined]  # it is bound to its class
     def open_client(cls: type[Client], /, *args: P.args, **kwargs: P.kwargs) -> Client:
         thread = LoopThread()
 
