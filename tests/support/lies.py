@@ -12,10 +12,12 @@ from keypost.keys.v1 import realm_trust_pb2 as trust_pb
 from keypost.protocol.key_info import sign_user_keys
 from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import sign_realm_trust
+from keypost.protocol.tokens import peek_token
 from support.realm import seeded_signer
 from support.refusing import refuse
 
 if TYPE_CHECKING:
+    from keypost.protocol.identifiers import Address
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.protocol.signing import Signer
     from support.realm import SimulatedRealm
@@ -38,6 +40,16 @@ def deny(services: Services, username: str) -> None:
             await refuse(context, grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", username=username)
 
     services.faults["GetKeyInfo"] = [fault] * 100
+
+
+def admit_anybody(services: Services) -> None:
+    """Have the services answer whoever calls, with whatever key: who lies does not turn the victim away."""
+
+    async def caller(_service: str, context: Any) -> Address:
+        token = dict(context.invocation_metadata())["authorization"].removeprefix("Bearer ")
+        return peek_token(token).address
+
+    services.caller = caller  # type: ignore[method-assign]
 
 
 def resigned(realm: SimulatedRealm, statement: pb.UserKeys, signer: Signer | None = None) -> pb.KeyInfo:

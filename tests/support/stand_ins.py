@@ -5,25 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.keys.v1 import realm_trust_pb2 as pb
-from keypost.protocol.continuity import Pins, pin
 from keypost.protocol.encoding import fingerprint
 from keypost.protocol.realm_trust import RealmTrust, RecordKey
-from keypost.protocol.suites import STRONG, Suite
 from support.lies import STRANGER
 from support.realm import seeded_signer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.key_requests import KeyRequest
+    from keypost.protocol.suites import Suite
 
 ROOT = seeded_signer(1).public_key_der
 """The root key of simulated realms."""
-
-
-def pin_whatever_comes(_pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) -> Pins:
-    return pin(record, minimum)
 
 
 def list_strangers_too(trust: RealmTrust, record_key_fingerprint: bytes, now: int) -> RecordKey:

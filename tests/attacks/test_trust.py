@@ -1,0 +1,163 @@
+"""What a CA or a directory could do to the realm's trust, on which every record rests: to the client."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keypost.clock import DAY, HOUR
+from keypost.errors import InvalidArgumentError
+from keypost.keys.v1 import realm_trust_pb2 as pb
+from keypost.protocol.errors import SignatureInvalidError, SuiteRefusedError, TrustRefusedError, UnknownRecordKeyError
+from keypost.protocol.realm_trust import sign_realm_trust
+from keypost.protocol.suites import STRONG, WEAK
+from support.lies import STRANGER
+from support.realm import seeded_signer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.clock import ManualClock
+    from support.simulation import Services
+    from support.tls import TlsFiles
+
+OWN_RECORD_KEY = pb.RecordKey(public_key_der=STRANGER.public_key_der, from_time=1, until_time=2**52)
+
+
+def changed(services: Services, change: Callable[[pb.RealmTrust], object]) -> pb.RealmTrust:
+    """Return the realm's next statement with a change."""
+    statement = pb.RealmTrust.FromString(services.realm.signed_trust(2).realm_trust)
+    change(statement)
+    return statement
+
+
+async def test_a_root_key_that_the_bundle_does_not_name(open_client: Any, services: Services, tls: TlsFiles) -> None:
+    bundle = services.bundle(tls)
+    services.realm.root = STRANGER
+    services.trust = services.realm.signed_trust(1)
+    with pytest.raises(TrustRefusedError, match="root key"):
+        await open_client("carol", bundle=bundle)
+
+
+async def test_a_statement_that_is_forged(open_client: Any, services: Services, tls: TlsFiles) -> None:
+    bundle, honest = services.bundle(tls), services.realm.root
+    services.realm.root = STRANGER
+    services.trust = services.realm.signed_trust(1)
+    services.trust.root_key_fingerprint = honest.fingerprint
+    with pytest.raises(SignatureInvalidError):
+        await open_client("carol", bundle=bundle)
+
+
+async def test_the_statement_of_another_realm(open_client: Any, services: Services, tls: TlsFiles) -> None:
+    """An operator with two realms under one root."""
+    services.trust = services.realm.signed_trust(1, realm="other.org")
+    with pytest.raises(TrustRefusedError, match=r"other\.org"):
+        await open_client("carol", bundle=services.bundle(tls))
+
+
+async def test_a_statement_that_has_expired(open_client: Any, services: Services, clock: ManualClock) -> None:
+    services.trust = services.realm.signed_trust(1, until_time=clock())
+    with pytest.raises(TrustRefusedError, match="expired"):
+        await open_client("carol")
+
+
+async def test_a_statement_that_has_expired_since_is_all_that_is_served(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    """Whoever has a record key that was retired withholds the statement which says so."""
+    services.trust = services.realm.signed_trust(2, until_time=clock() + 3 * HOUR)
+    clock.advance(HOUR)
+    await alice.client.send("bob", "while it is in force")
+    clock.advance(2 * HOUR)
+    with pytest.raises(TrustRefusedError, match="expired"):
+        await alice.client.send("bob", "by a statement that is over")
+    assert len(services.mailboxes[bob.client.address]) == 1
+
+
+@pytest.mark.usefixtures("bob")
+async def test_the_sequence_goes_back(alice: Any, services: Services, clock: ManualClock) -> None:
+    before = services.trust
+    services.realm.record_signer, stolen = seeded_signer(3), services.realm.record_signer
+    services.trust = services.realm.signed_trust(2)
+    clock.advance(HOUR)
+    await alice.client.send("bob", "under the new record key")
+    services.trust, services.realm.record_signer = before, stolen
+    clock.advance(HOUR)
+    with pytest.raises(UnknownRecordKeyError):
+        await alice.client.send("bob", "under the record key that was stolen")
+    assert "REALM_TRUST_REGRESSED" in alice.reasons("warning")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_two_statements_of_one_sequence(alice: Any, services: Services, clock: ManualClock) -> None:
+    services.trust = services.realm.signed_trust(1, until_time=clock() + 4000 * DAY)
+    clock.advance(HOUR)
+    await alice.client.send("bob", "hello")
+    assert alice.reasons("warning") == ["REALM_TRUST_REGRESSED"]
+
+
+@pytest.mark.usefixtures("bob")
+async def test_constants_are_changed_on_the_way(alice: Any, services: Services, clock: ManualClock) -> None:
+    def longer(statement: pb.RealmTrust) -> None:
+        statement.constants.record_lifetime = 4000 * DAY
+
+    services.trust.realm_trust = changed(services, longer).SerializeToString(deterministic=True)
+    clock.advance(HOUR)
+    await alice.client.send("bob", "hello")
+    assert alice.reasons("warning") == ["SIGNATURE_INVALID"]
+    assert alice.client._parts.trust.held.constants.record_lifetime == HOUR
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_record_key_is_added_on_the_way(alice: Any, services: Services, clock: ManualClock) -> None:
+    statement = changed(services, lambda trust: trust.record_keys.append(OWN_RECORD_KEY))
+    services.trust.realm_trust = statement.SerializeToString(deterministic=True)
+    services.realm.record_signer = STRANGER
+    clock.advance(HOUR)
+    with pytest.raises(UnknownRecordKeyError):
+        await alice.client.send("bob", "under the directory's own key")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_root_key_that_has_handed_over(alice: Any, services: Services, clock: ManualClock) -> None:
+    realm = services.realm
+    stolen, realm.root = realm.root, seeded_signer(5)
+    services.trust = sign_realm_trust(pb.RealmTrust.FromString(realm.signed_trust(2).realm_trust), stolen)
+    clock.advance(HOUR)
+    await alice.client.send("bob", "under the new root key")
+    realm.root, realm.record_signer = stolen, STRANGER
+    services.trust = realm.signed_trust(3)
+    clock.advance(HOUR)
+    with pytest.raises(UnknownRecordKeyError):
+        await alice.client.send("bob", "under whatever the old root key signs")
+    assert "REALM_TRUST_REFUSED" in alice.reasons("warning")
+
+
+async def test_a_key_of_a_suite_that_the_realm_allows_no_more(
+    open_client: Any, services: Services, clock: ManualClock
+) -> None:
+    lenient = await open_client("carol", minimum_suite=WEAK)
+    await lenient.client.enroll("carol")
+    broken = services.realm.enroll("bob", WEAK)
+    services.realm.constants = replace(services.realm.constants, allowed_suites=(STRONG.id,))
+    services.trust = services.realm.signed_trust(2)
+    clock.advance(HOUR)
+    with pytest.raises(SuiteRefusedError, match="not allowed"):
+        await lenient.client.send("bob", "for Bob alone")
+    assert not services.mailboxes[broken.address]
+
+
+@pytest.mark.parametrize("lie", ["realm", "root key"])
+async def test_a_bundle_that_would_have_another_believed(
+    alice: Any, services: Services, tls: TlsFiles, open_client: Any, lie: str
+) -> None:
+    await alice.client.close()
+    bundle = services.bundle(tls)
+    if lie == "realm":
+        bundle.realm = "other.org"
+    else:
+        bundle.root_keys[0].public_key_der = STRANGER.public_key_der
+    with pytest.raises(InvalidArgumentError, match="belongs to"):
+        await open_client("alice", bundle=bundle)
