@@ -6,46 +6,14 @@ import hashlib
 import json
 import os
 import secrets
-import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
-
-from support.stack import json_lines, keypost
+import support
+from support.command_line import User
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from keypost_services.embedded.stack import Stack
-
-
-@dataclass(frozen=True)
-class User:
-    """A user of the command line with a profile of its own."""
-
-    stack: Stack
-    name: str
-    profile: Path
-
-    def run(self, *arguments: str, options: tuple[str, ...] = (), stdin: bytes | None = None) -> str:
-        done = keypost(self.stack, self.profile, *arguments, options=options, stdin=stdin)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
-
-    def run_json(
-        self, *arguments: str, options: tuple[str, ...] = (), stdin: bytes | None = None
-    ) -> list[dict[str, Any]]:
-        return json_lines(self.run(*arguments, options=("--json", *options), stdin=stdin).encode())
-
-
-@pytest.fixture(scope="module")
-def people(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[User, User]:
-    folder, suffix = tmp_path_factory.mktemp("profiles"), secrets.token_hex(4)
-    alice, bob = (User(stack, f"{name}-{suffix}", folder / name) for name in ("alice", "bob"))
-    for user in (alice, bob):
-        assert f"You are {user.name}/" in user.run("enroll", user.name)
-    return alice, bob
 
 
 def test_a_conversation(people: tuple[User, User]) -> None:
@@ -103,54 +71,51 @@ def test_a_renewal_and_the_keys_that_everybody_sees(people: tuple[User, User]) -
     assert "superseded" in alice.run("keys", alice.name)
 
 
-def failed(stack: Stack, profile: Path, *arguments: str, **more: Any) -> tuple[int, str]:
-    done = keypost(stack, profile, *arguments, **more)
-    sentence = done.stderr.decode()
-    assert "Traceback" not in sentence
-    return done.returncode, sentence
-
-
 def test_the_weak_suite_is_refused_unless_asked_for(stack: Stack, tmp_path: Path) -> None:
-    code, sentence = failed(stack, tmp_path / "p", "enroll", "weak", "--suite", "RSA1024_AES128")
-    assert code == 5
-    assert "RSA1024_AES128" in sentence
+    failure = User(stack, "weak", tmp_path / "p").fail("enroll", "weak", "--suite", "RSA1024_AES128")
+    assert failure.code == 5
+    assert "RSA1024_AES128" in failure.sentence
     allowed_here = ("--minimum-suite", "RSA1024_AES128")
-    code, sentence = failed(stack, tmp_path / "q", "enroll", "weak", "--suite", "RSA1024_AES128", options=allowed_here)
-    assert code in {4, 5}, "the realm does not allow it either"
+    enroll = ("enroll", "weak", "--suite", "RSA1024_AES128")
+    assert User(stack, "weak", tmp_path / "q").fail(*enroll, options=allowed_here).code in {4, 5}, "nor does the realm"
 
 
 def test_an_unknown_user_is_a_refusal(people: tuple[User, User]) -> None:
     alice, _ = people
-    code, sentence = failed(alice.stack, alice.profile, "send", "nobody-at-all", "hi")
-    assert code == 4
-    assert "USER_NOT_FOUND" in sentence
+    failure = alice.fail("send", "nobody-at-all", "hi")
+    assert failure.code == 4
+    assert failure.sentence.count("USER_NOT_FOUND") == 1
+    code, error = alice.fail_json("keys", "nobody-at-all")
+    assert (code, error["reason"]) == (4, "USER_NOT_FOUND")
 
 
-def test_a_wrong_passphrase_is_told_as_such(people: tuple[User, User]) -> None:
-    alice, bob = people
-    code, sentence = failed(
-        alice.stack, alice.profile, "send", bob.name, "hi", variables={"KEYPOST_PASSPHRASE": "wrong"}
-    )
-    assert code == 6
-    assert "WRONG_PASSPHRASE" in sentence
-
-
-def test_an_error_is_one_object_for_machines(people: tuple[User, User]) -> None:
+def test_the_key_ring_unlocks_a_profile(people: tuple[User, User], stack: Stack, tmp_path: Path) -> None:
     alice, _ = people
-    done = keypost(alice.stack, alice.profile, "keys", "nobody-at-all", options=("--json",))
-    (error,) = json_lines(done.stdout)
-    assert (error["event"], error["reason"]) == ("error", "USER_NOT_FOUND")
-    assert done.returncode == 4
+    erin = User(stack, f"erin-{secrets.token_hex(4)}", tmp_path / "erin")
+    ring = {
+        "PYTHON_KEYRING_BACKEND": "support.key_ring.FileKeyRing",
+        "PYTHONPATH": str(Path(support.__path__[0]).parent),
+        "KEY_RING_FILE": str(tmp_path / "ring"),
+    }
+    option = ("--key-ring",)
+    assert "You are" in erin.run("enroll", erin.name, options=option, variables=ring)
+    assert erin.name in erin.run("devices", variables=ring | {"KEYPOST_KEY_RING": "1"})
+    alice.run("send", erin.name, "Hello Erin")
+    assert "Hello Erin" in erin.run("receive", options=option, variables=ring)
+    entry = next(iter(json.loads((tmp_path / "ring").read_text()).values()))
+    assert all(entry.encode() not in path.read_bytes() for path in erin.profile.iterdir())
+    code, error = erin.fail_json("devices", variables={"KEYPOST_PASSPHRASE": "secret"})
+    assert (code, error["reason"]) == (6, "WRONG_PASSPHRASE")
+    assert "unlocked by its system-key-ring" in error["message"]
+    assert "--key-ring" in error["hint"]
+    (tmp_path / "ring").write_text("{}")
+    assert "no entry for this profile" in erin.fail("devices", options=option, variables=ring).sentence
 
 
-def test_services_that_are_not_there_are_told(stack: Stack, tmp_path: Path) -> None:
-    bundle = json.loads(stack.layout.bundle.read_text())
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{nobody.getsockname()[1]}"
-    bundle["endpoints"] = dict.fromkeys(bundle["endpoints"], address)
-    (tmp_path / "bundle.json").write_text(json.dumps(bundle))
-    elsewhere = ("--bundle", str(tmp_path / "bundle.json"))
-    code, sentence = failed(stack, tmp_path / "p", "enroll", "somebody", options=elsewhere)
-    assert code == 3
-    assert "UNREACHABLE" in sentence
+def test_a_system_without_a_key_ring_is_told(stack: Stack, tmp_path: Path) -> None:
+    frank = User(stack, "frank", tmp_path / "frank")
+    none = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    code, error = frank.fail_json("enroll", "frank", options=("--key-ring",), variables=none)
+    assert (code, error["reason"]) == (6, "KEY_RING_UNAVAILABLE")
+    assert "no key ring that keeps secrets" in error["message"]
+    assert "--key-file" in error["hint"]

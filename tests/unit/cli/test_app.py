@@ -10,12 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import platformdirs
 import pytest
 
-from keypost.cli import __main__, profiles, session
+from keypost.cli import __main__, session
 from keypost.cli.app import run
 from keypost.cli.commands import read_input
 from keypost.cli.exit_codes import UsageError, hint_for
+from keypost.client import Client
 from keypost.keystore import KeyFile, Passphrase, SystemKeyRing
 from keypost.keystore.store import FILE_NAME
 from keypost.protocol.errors import IdentityChangedError
@@ -97,7 +99,7 @@ def first_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with something that is no bundle, and a user with two profiles of other names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEYPOST_PASSPHRASE", "secret")
-    monkeypatch.setattr(profiles.platformdirs, "user_data_path", lambda _app: tmp_path / "data")
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda _app: tmp_path / "data")
     (tmp_path / BUNDLE).write_text("no bundle")
     for name in ("work", "home"):
         made_profile(tmp_path / "data" / "profiles" / name)
@@ -154,7 +156,7 @@ def test_the_profile_is_unlocked_as_it_is_said(
         seen.append(arguments["unlock"])
         raise UsageError("enough")
 
-    monkeypatch.setattr(session.Client, "open", opened)
+    monkeypatch.setattr(Client, "open", opened)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert run(["--profile", str(made_profile(tmp_path / "p")), *options, "devices"]) == 2

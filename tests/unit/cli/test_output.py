@@ -14,10 +14,10 @@ from keypost.protocol.identifiers import Address
 from keypost.protocol.steps import negotiation_step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 
-async def no_chunks() -> AsyncIterator[bytes]:
+async def no_chunks() -> AsyncGenerator[bytes, None]:
     yield b""
 
 

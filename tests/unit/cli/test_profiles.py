@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import platformdirs
 import pytest
 
-from keypost.cli import profiles
 from keypost.cli.app import complete_profile
 from keypost.cli.exit_codes import UsageError
 from keypost.cli.profiles import is_profile, profile_names, profile_path
@@ -32,7 +32,7 @@ def test_an_empty_name_is_refused() -> None:
 
 
 def test_profiles_are_listed_and_completed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles.platformdirs, "user_data_path", lambda _app: tmp_path)
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda _app: tmp_path)
     assert profile_names() == [], "before the first there is no folder"
     for name, content in (("work", b"x"), ("wiki", b"x"), ("home", b"x"), ("cut-short", b"")):
         (tmp_path / "profiles" / name).mkdir(parents=True)

@@ -1,0 +1,61 @@
+"""People who use the command line, each with a profile of their own; every command is a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from support.stack import json_lines, keypost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from keypost_services.embedded.stack import Stack
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a command failed: its exit code, and what it said on standard error."""
+
+    code: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of the command line."""
+
+    stack: Stack
+    name: str
+    profile: Path
+
+    def run(self, *arguments: str, **more: Any) -> str:
+        """Run a command that succeeds; return its standard output. Keywords as ``support.stack.keypost``."""
+        done = keypost(self.stack, self.profile, *arguments, **more)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def run_json(self, *arguments: str, options: tuple[str, ...] = (), **more: Any) -> list[dict[str, Any]]:
+        """Run a command that succeeds; return the objects that it printed."""
+        return json_lines(self.run(*arguments, options=("--json", *options), **more).encode())
+
+    def fail(self, *arguments: str, **more: Any) -> Failure:
+        """Run a command that fails, as it should: with sentences, and nothing on standard output."""
+        done = keypost(self.stack, self.profile, *arguments, **more)
+        sentence = done.stderr.decode()
+        assert done.returncode != 0
+        assert "Traceback" not in sentence
+        assert done.stdout == b""
+        return Failure(done.returncode, sentence)
+
+    def fail_json(
+        self, *arguments: str, options: tuple[str, ...] = (), variables: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Run a command that fails, as it should: with one object, and nothing on standard error."""
+        done = keypost(self.stack, self.profile, *arguments, options=("--json", *options), variables=variables)
+        (error,) = json_lines(done.stdout)
+        assert done.returncode != 0
+        assert error["event"] == "error"
+        assert done.stderr == b""
+        return done.returncode, error
