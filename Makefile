@@ -36,8 +36,8 @@ lint: $(STAMP) ## Run all linters
 	@$(BIN)/buf lint
 	@$(BIN)/buf format -d --exit-code
 
-docs: $(STAMP) ## Write docs/settings.md anew from the code
-	@PYTHONPATH=tests $(BIN)/python -m support.settings_page
+docs: $(STAMP) ## Write anew what the pages show of the code: settings, --help, attacks
+	@PYTHONPATH=tests $(BIN)/python -m support.made_parts
 
 format: $(STAMP) ## Format code and protos
 	@$(BIN)/ruff check --fix

@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the settings themselves; ``make docs`` writes it anew."""
+"""docs/settings.md, made from the settings themselves."""
 
 from __future__ import annotations
 
@@ -43,7 +43,3 @@ def section(name: str, settings: type[ServiceSettings]) -> str:
             default = f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
         rows.append(f"| `{variable_of(settings, field_name)}` | {default} | {field.description} |")
     return "\n".join([*rows, ""])
-
-
-if __name__ == "__main__":
-    PAGE.write_text(settings_page())

@@ -1,0 +1,80 @@
+"""What ``make docs`` writes: docs/settings.md, and in other pages whatever stands between these two marks.
+
+::
+
+    <!-- make docs: keypost --help -->
+    <!-- made -->
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keypost_services.embedded.processes import clean_environment
+from support.defences import load
+from support.pages import MADE, PAGES, read
+from support.settings_page import PAGE as SETTINGS
+from support.settings_page import settings_page
+from support.terminal import PLAIN, plain
+
+if TYPE_CHECKING:
+    import re
+
+    from support.defences import Defence
+
+ATTACKS = "attacks"
+
+
+def remade(text: str) -> str:
+    """Return a page with every made part made anew."""
+    return MADE.sub(lambda part: f"{part[1]}{_make(part)}{part[4]}", text)
+
+
+def _make(part: re.Match[str]) -> str:
+    what = part["what"]
+    return table_of_attacks(load()) if what == ATTACKS else f"```text\n{help_text(what)}\n```\n"
+
+
+def help_text(command: str) -> str:
+    """Return what a command of this project prints; ``COLUMNS`` and colours are fixed.
+
+    Args:
+        command: Such as ``keypost-ca init --help``.
+    """
+    program, *arguments = command.split()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(program)), *arguments],
+        env=clean_environment(PLAIN),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return plain(done.stdout)
+
+
+def table_of_attacks(defences: dict[str, list[Defence]]) -> str:
+    """Return the attacks that are tried and what each fails at, a table for each file of tests."""
+    rows_of: dict[str, list[str]] = {}
+    for test, found in defences.items():
+        row = f"| {found[0].attack} | {_functions(found)} |"
+        rows_of.setdefault(test.partition("::")[0], []).append(row)
+    parts = []
+    for file, rows in rows_of.items():
+        title = f"[`tests/attacks/{file}`](../tests/attacks/{file})"
+        parts.append("\n".join([title, "", "| attack | what it fails at |", "| --- | --- |", *rows, ""]))
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def _functions(defences: list[Defence]) -> str:
+    return ", ".join(f"`{defence.function}`" for defence in defences)
+
+
+if __name__ == "__main__":
+    SETTINGS.write_text(settings_page(), encoding="utf-8")
+    for page in PAGES:
+        if (anew := remade(read(page))) != read(page):
+            page.write_text(anew, encoding="utf-8")
