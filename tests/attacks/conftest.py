@@ -9,11 +9,25 @@ import pytest
 
 from support.defences import Defence, attack_succeeds, load
 from support.people import alice, bob, clock, generate, open_client, services, surface, tls
+from support.plain_stack import plain_stack
+from support.plain_world import delivery_stack, plain_world
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["alice", "bob", "clock", "generate", "open_client", "services", "surface", "tls"]
+__all__ = [
+    "alice",
+    "bob",
+    "clock",
+    "delivery_stack",
+    "generate",
+    "open_client",
+    "plain_stack",
+    "plain_world",
+    "services",
+    "surface",
+    "tls",
+]
 
 DEFENCES = load()
 

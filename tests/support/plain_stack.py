@@ -48,18 +48,14 @@ class ServiceRoot:
         for service in services:
             write(self.authority.issue(service, service_names(REALM, service)), folder / service / "internal")
 
-    @contextlib.asynccontextmanager
-    async def channel(
-        self, port: int | None, service: str, names: Sequence[GeneralName]
-    ) -> AsyncIterator[grpc.aio.Channel]:
-        """Open a channel to the internal port of a service, with a certificate of these names."""
+    def channel(self, port: int | None, service: str, names: Sequence[GeneralName]) -> grpc.aio.Channel:
+        """Return a channel to the internal port of a service, with a certificate of these names."""
         issued = self.authority.issue("caller", list(names))
         credentials = grpc.ssl_channel_credentials(
             self.authority.root_pem, issued.private_key_pem, issued.certificate_pem
         )
         options = [("grpc.ssl_target_name_override", f"{service}.keypost.internal")]
-        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as channel:
-            yield channel
+        return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options)
 
 
 @dataclass
@@ -82,6 +78,11 @@ class PlainStack:
         credentials = grpc.ssl_channel_credentials((self.folder / "public-root.pem").read_bytes())
         target = f"127.0.0.1:{self.services[service].public_port}"
         return await self.exits.enter_async_context(grpc.aio.secure_channel(target, credentials))
+
+    async def internal(self, service: str, names: Sequence[GeneralName]) -> grpc.aio.Channel:
+        """Return a channel to the internal port of a service, for whom the root names so."""
+        port = self.services[service].internal_port
+        return await self.exits.enter_async_context(self.root.channel(port, service, names))
 
     async def enroll(self, username: str) -> PlainDevice:
         """Enrol a device and return it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,6 +42,11 @@ class PlainWorld:
         stub = (await self.world.device(pair)).stub
         return PlainDevice(pair, self.stack.realm.realm, self.stack.clock, self._find_record, stub)
 
+    async def tell(self, username: str, **event: Any) -> None:
+        """Let the replica know that a user's record has changed, and return when it does."""
+        self.stack.directory.tell(username, **event)
+        await self.world.event_arrived()
+
     async def _find_record(self, username: str) -> KeyRecord:
         return self.stack.realm.key_record(username)
 
@@ -52,6 +57,12 @@ class PlainWorld:
 
 
 @pytest.fixture
-async def plain_world(tmp_path: Path) -> AsyncIterator[PlainWorld]:
+async def delivery_stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    """What delivery needs; a test that wants other settings starts it by itself."""
     async with open_stack(tmp_path) as stack:
-        yield await PlainWorld(stack).start()
+        yield stack
+
+
+@pytest.fixture
+async def plain_world(delivery_stack: Stack) -> PlainWorld:
+    return await PlainWorld(delivery_stack).start()

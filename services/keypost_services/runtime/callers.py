@@ -96,9 +96,7 @@ class VerifiedCallers:
 
     def remember(self, token_hash: bytes, caller: Caller) -> None:
         """Remember a verified caller."""
-        again = self._clock() + self._check_again_ms
-        until = again if caller.expire_time is None else min(again, caller.expire_time)
-        self._callers[token_hash] = caller, until
+        self._callers[token_hash] = caller, _until(caller, self._clock() + self._check_again_ms)
 
     @contextlib.contextmanager
     def verification(self, username: str, fingerprint: bytes) -> Iterator[Verification]:
@@ -178,6 +176,11 @@ class VerifiedCallers:
             verification.dropped |= concerns(verification.username, verification.fingerprint)
         for stream in [stream for streams in self._streams.values() for stream in streams if hit(stream.caller)]:
             stream.finish(token_refused("KEY_CHANGED"))
+
+
+def _until(caller: Caller, again: int) -> int:
+    """Return until when a caller is remembered: no longer than its token is good."""
+    return again if caller.expire_time is None else min(again, caller.expire_time)
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

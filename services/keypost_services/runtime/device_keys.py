@@ -58,13 +58,9 @@ class RecordedDeviceKeys:
         record = await self._record(username, 0)
         if record.find(fingerprint) is None:
             record = await self._record(username, record.revision + 1)
-        key = record.find(fingerprint)
-        if key is None:
-            raise TokenRefusedError("UNKNOWN_KEY")
-        if record.is_void(key):
-            raise TokenRefusedError("KEY_VOID")
-        if key.suite.id not in (await self._records.constants()).allowed_suites:
-            raise TokenRefusedError("SUITE_NOT_ALLOWED")
+        key = _find(record, fingerprint)
+        _check_not_void(key, record)
+        _check_suite_allowed(key, await self._records.constants())
         return key
 
     async def _record(self, username: str, min_revision: int) -> KeyRecord:
@@ -72,3 +68,20 @@ class RecordedDeviceKeys:
         if record is None:
             raise TokenRefusedError("UNKNOWN_KEY")
         return record
+
+
+def _find(record: KeyRecord, fingerprint: bytes) -> Key:
+    key = record.find(fingerprint)
+    if key is None:
+        raise TokenRefusedError("UNKNOWN_KEY")
+    return key
+
+
+def _check_not_void(key: Key, record: KeyRecord) -> None:
+    if record.is_void(key):
+        raise TokenRefusedError("KEY_VOID")
+
+
+def _check_suite_allowed(key: Key, constants: Constants) -> None:
+    if key.suite.id not in constants.allowed_suites:
+        raise TokenRefusedError("SUITE_NOT_ALLOWED")

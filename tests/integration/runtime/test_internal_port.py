@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
@@ -16,7 +15,6 @@ from keypost_services.embedded.certificates import Authority, service_names, wri
 from keypost_services.runtime.auth import current_caller
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.errors import StartError
-from keypost_services.runtime.identity import service_uri
 from keypost_services.runtime.method_table import services
 from support.service import REALM, SEND, error_info, serving, settings_for
 
@@ -50,10 +48,6 @@ class Root:
             return await delivery_service_pb2_grpc.DeliveryServiceStub(channel).Send(pb.SendRequest(), timeout=10)
 
 
-def uri(text: str) -> x509.UniformResourceIdentifier:
-    return x509.UniformResourceIdentifier(text)
-
-
 @contextlib.asynccontextmanager
 async def internal_service(folder: Path, **options: Any) -> AsyncIterator[tuple[Root, ServiceUnderTest]]:
     root = Root(folder)
@@ -72,26 +66,6 @@ async def test_a_service_is_known_by_its_certificate(tmp_path: Path) -> None:
         service.servicer.on_send = look
         await root.call(service, list(service_names(REALM, "directory")))
     assert [caller.service for caller in seen] == ["directory"]
-
-
-@pytest.mark.parametrize(
-    ("uris", "code", "reason"),
-    [
-        ([service_uri(REALM, "ca")], "PERMISSION_DENIED", "METHOD_NOT_ADMITTED"),
-        ([service_uri("example.com", "directory")], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
-        ([service_uri(REALM, "directory"), service_uri(REALM, "ca")], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
-        ([f"{service_uri(REALM, 'directory')}?"], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
-        ([], "UNAUTHENTICATED", "SERVICE_CERTIFICATE_REFUSED"),
-    ],
-)
-async def test_another_service_or_another_number_of_uris_is_refused(
-    tmp_path: Path, uris: list[str], code: str, reason: str
-) -> None:
-    names: list[GeneralName] = [x509.DNSName("directory.keypost.internal"), *(uri(text) for text in uris)]
-    async with internal_service(tmp_path) as (root, service):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await root.call(service, names)
-    assert (caught.value.code().name, error_info(caught.value).reason) == (code, reason)
 
 
 async def test_a_certificate_of_another_root_does_not_get_through_the_handshake(tmp_path: Path) -> None:
