@@ -99,6 +99,9 @@ def _wrap_request_stream(handler: Handler, run: RunCall) -> Handler:
 
 async def _pump(responses: Any, context: Any) -> None:
     """Send what the servicer yields; or wait for a servicer that writes by itself."""
+    # With the first response they would be sent a second time at the end of a stream that ends while that one is on
+    # its way: gRPC then fails, and the caller waits for an end that never comes.
+    await context.send_initial_metadata(())
     if isinstance(responses, Awaitable):
         await responses
         return

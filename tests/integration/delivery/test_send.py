@@ -310,6 +310,34 @@ async def test_header_and_extension_agree(world: World, name: str, value: object
     assert error.metadata["field"] == f"envelope.header.{name.removeprefix('header_')}"
 
 
+@pytest.mark.parametrize("field", ["header_send_time", "sign_time", "session_create_time"])
+async def test_what_nobody_could_open_yet_is_refused(world: World, field: str) -> None:
+    def ahead(milliseconds: int) -> envelope_pb2.Envelope:
+        envelope, time = world.alice.envelope("bob"), world.stack.clock() + milliseconds
+        if field.startswith("header_"):
+            return world.alice.envelope("bob", changes={field: time})
+        statement = envelope_pb2.Extension.FromString(envelope.key_extension.extension)
+        setattr(statement, field, time)
+        envelope.key_extension.extension = statement.SerializeToString()
+        return envelope
+
+    assert (await world.alice.send(ahead(5 * MINUTE))).HasField("stored")
+    error = await refusal(world.alice, ahead(5 * MINUTE + 1))
+    assert code_and_reason(error) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert error.metadata["field"].rpartition(".")[2] == field.removeprefix("header_")
+
+
+async def test_a_session_has_the_suite_of_the_key_that_signs(world: World) -> None:
+    envelope = world.alice.envelope("bob")
+    statement = envelope_pb2.Extension.FromString(envelope.key_extension.extension)
+    statement.suite = key_info_pb2.SUITE_RSA1024_AES128
+    envelope.key_extension.extension = statement.SerializeToString()
+    envelope.key_extension.signature = bytes(128)
+    error = await refusal(world.alice, envelope)
+    assert code_and_reason(error) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert error.metadata["field"] == "envelope.key_extension.extension.suite"
+
+
 async def test_a_user_that_does_not_exist(world: World) -> None:
     world.stack.realm.enroll("nobody")
     envelope = world.alice.envelope("nobody")

@@ -16,7 +16,7 @@ from keypost_services.runtime.auth import CallerKind, current_caller
 from keypost_services.runtime.errors import ServiceError, invalid_field
 from keypost_services.runtime.method_table import anyone
 from support.clock import ManualClock
-from support.service import RECEIVE, SEND, error_info, retry_after_ms, serving
+from support.service import RECEIVE, SEND, SERVICE, error_info, retry_after_ms, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -204,6 +204,22 @@ async def test_a_request_that_does_not_parse_is_the_callers_fault(tmp_path: Path
     for caught in (unary, stream):
         assert caught.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert (error_info(caught).reason, error_info(caught).metadata["field"]) == ("INVALID_FIELD", "request")
+
+
+async def test_a_stream_that_ends_while_its_first_response_is_on_its_way_has_an_end(tmp_path: Path) -> None:
+    class Interrupted(delivery_service_pb2_grpc.DeliveryServiceServicer):
+        async def Receive(self, _requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
+            writing = asyncio.ensure_future(context.write(EMPTY))
+            await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            raise invalid_field("acknowledge", "is all that may follow start")
+
+    add = delivery_service_pb2_grpc.add_DeliveryServiceServicer_to_server
+    parts = {"services": [(SERVICE, add, Interrupted())]}
+    async with open_service(tmp_path, parts=parts) as (_, stub):
+        caught = await failure(stub.Receive(iter([pb.ReceiveRequest()]), timeout=10))
+    assert error_info(caught).metadata["field"] == "acknowledge"
 
 
 async def test_a_request_that_is_too_large_is_refused(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def load_public_key(der: bytes, bits: int) -> rsa.RSAPublicKey:
     """Return the public key in ``der``.
 
     Raises:
-        KeyRefusedError: it is no SubjectPublicKeyInfo in canonical DER of an RSA key of ``bits`` bits, exponent 65537.
+        KeyRefusedError: it is no SubjectPublicKeyInfo in canonical DER of an RSA key of ``bits`` bits, exponent 65537,
+            with an odd modulus.
     """
     try:
         public_key = serialization.load_der_public_key(der)
@@ -116,6 +117,8 @@ def _check_strength(public_key: rsa.RSAPublicKey, bits: int) -> None:
         raise KeyRefusedError(f"the public key has {public_key.key_size} bits, its suite {bits}")
     if public_key.public_numbers().e != PUBLIC_EXPONENT:
         raise KeyRefusedError(f"the public exponent is not {PUBLIC_EXPONENT}")
+    if public_key.public_numbers().n % 2 == 0:
+        raise KeyRefusedError("the modulus is even: it is no product of two large primes")
 
 
 def _check_canonical(public_key: rsa.RSAPublicKey, der: bytes) -> None:
