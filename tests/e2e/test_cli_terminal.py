@@ -118,6 +118,17 @@ def test_a_progress_bar_is_for_terminals(people: tuple[User, User], tmp_path: Pa
     assert not BOX.search(both)
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
+def test_a_reader_that_goes_away_ends_it_without_a_word(people: tuple[User, User], options: tuple[str, ...]) -> None:
+    alice, _ = people
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = command_of(alice, *options, "devices")
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, env=environment(), check=False, timeout=60)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 COMPLETE = """
 eval "$(keypost --show-completion bash)"
 complete -p keypost

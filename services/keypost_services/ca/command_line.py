@@ -42,9 +42,10 @@ def init(  # noqa: PLR0913  # the realm's constants
     validity: Annotated[str, typer.Option(help="How long trust statement and record key are valid.")] = "365d",
     as_json: Json = False,
 ) -> None:
-    """Make a realm: a root key, the first record key, and the signed trust statement. Overwrites nothing.
+    """Make a realm: its keys and its constants.
 
-    Durations are written 30s, 90m, 12h or 60d. Take root.key offline afterwards: the CA serves without it.
+    Writes a root key, the first record key and the signed trust statement; overwrites nothing. Durations are written
+    30s, 90m, 12h or 60d. Take root.key offline afterwards: the CA serves without it.
     """
     durations = {
         "record_lifetime": record_lifetime,
@@ -74,7 +75,11 @@ def bundle(
     tls_roots: Annotated[Path, typer.Option(help="PEM file: the roots of the services' TLS certificates.")],
     output: Annotated[Path | None, typer.Option(help="A file to write; without it, standard output.")] = None,
 ) -> None:
-    """Print the file from which clients start, as protobuf JSON: realm, endpoints, root keys, TLS roots."""
+    """Print the bundle from which clients start.
+
+    It is JSON: the realm, the endpoints, the root keys, and the roots of the services' TLS certificates. Nothing in it
+    is secret, but whoever changes it decides whom a new client believes: hand it out by a way that you trust.
+    """
     endpoints = {"ca": ca, "directory": directory, "delivery": delivery}
     try:
         text = commands.bundle_of(realm_folder, endpoints, tls_roots, system_clock())
@@ -95,7 +100,10 @@ def code(
     expires: Annotated[str, typer.Option(help="How long the code is good.")] = "1d",
     as_json: Json = False,
 ) -> None:
-    """Make a one-time code for one user. It is shown once; the CA keeps a hash. The CA may be serving meanwhile."""
+    """Make a one-time code for one user.
+
+    It is shown once: the CA keeps a hash. The CA may be serving meanwhile.
+    """
     try:
         made = commands.make_code(realm_folder, database, username, expires, system_clock())
     except CommandError as error:
@@ -105,7 +113,10 @@ def code(
 
 @app.command()
 def migrate(*, database: Database, as_json: Json = False) -> None:
-    """Bring the database to the tables of this version. `serve` does it too."""
+    """Bring the database to this version's tables.
+
+    `serve` does it too.
+    """
     try:
         step = commands.migrate_database(database)
     except CommandError as error:

@@ -34,7 +34,10 @@ def options(*, version: Version = False) -> None:
 
 @app.command()
 def story(*, json: Json = False, suite: Suite = SuiteName.RSA3072_AES256) -> None:
-    """Start the stack, play the main job before your eyes, stop. Exit code 0: every check holds."""
+    """Play the main job before your eyes.
+
+    Starts the stack, lets Alice and Bob talk, stops. Exit code 0: every check holds.
+    """
     raise typer.Exit(perform_story(suite.value, as_json=json))
 
 
@@ -45,10 +48,13 @@ def up(
     suite: Suite = SuiteName.RSA3072_AES256,
     data: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Where everything lies; kept when it stops. [default: .keypost]"),
+        typer.Option(file_okay=False, show_default=".keypost", help="Where everything lies; kept when it stops."),
     ] = None,
 ) -> None:
-    """Start the stack, say what to type in another terminal, and go on until Ctrl-C."""
+    """Start the stack and leave it running.
+
+    Says what to type in another terminal, and goes on until Ctrl-C.
+    """
     raise typer.Exit(serve(data or default_folder(suite.value), suite.value, as_json=json))
 
 

@@ -125,6 +125,7 @@ class HumanOutput:
             for row in rows:
                 # Past rich, which would replace the tabs.
                 self._out.file.write("\t".join(_cell(row[column]) for column in columns) + "\n")
+            self._out.file.flush()
             return
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:

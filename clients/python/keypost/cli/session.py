@@ -62,6 +62,8 @@ def perform(options: Options, action: Action, *, creates: bool = False) -> int:
         asyncio.run(_perform(options, output, action, creates=creates))
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        raise  # whoever read it has gone, as head does: typer ends without a word
     except KeypostError as error:
         output.error(error.reason, str(error), hint_for(error), error.metadata)
         return exit_code_of(error)
