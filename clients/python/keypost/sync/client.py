@@ -39,8 +39,7 @@ def _opening(
         try:
             return cls(thread.run(open_in_thread), thread)
         except BaseException:
-            thread.end()
-            thread.join()
+            thread.close()
             raise
 
     return open_client
@@ -98,8 +97,7 @@ class Client:
         An iteration in another thread ends. Without it, the end of the program closes the client, and so does the
         garbage collector, with a ResourceWarning.
         """
-        self._thread.end()
-        self._thread.join()
+        self._thread.close()
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ import threading
 import warnings
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from keypost.errors import InvalidArgumentError
 
@@ -34,9 +34,21 @@ class LoopThread:
     """Runs coroutines for other threads until it is ended; then ``last_act``, whatever else still ran.
 
     The thread is a daemon: an interpreter that exits ends it first, in order.
+
+    Raises:
+        InvalidArgumentError: this process was forked from one in which there was such a thread.
     """
 
+    _first_pid: ClassVar[int | None] = None
+
     def __init__(self) -> None:
+        LoopThread._first_pid = LoopThread._first_pid or os.getpid()
+        if LoopThread._first_pid != os.getpid():
+            # What gRPC has begun before a fork hangs or crashes after it, even if all channels were closed.
+            raise InvalidArgumentError(
+                "a process that had a client was forked: open the first one after forking, or spawn the process",
+                field="client",
+            )
         self.last_act: Callable[[], Coroutine[Any, Any, None]] = _nothing
         self._pid = os.getpid()
         self._open = True
@@ -97,8 +109,8 @@ class LoopThread:
                 self._open = False
                 self._loop.call_soon_threadsafe(self._end.set)
 
-    def join(self) -> None:
-        """Wait, not for ever, until the thread has ended; in a forked process there is nothing to wait for.
+    def close(self) -> None:
+        """Let the thread end, and wait for it, but not for ever; in a forked process there is nothing to close.
 
         Raises:
             InvalidArgumentError: the caller is this thread.
@@ -107,6 +119,7 @@ class LoopThread:
         if self._pid != os.getpid():
             return
         self._check_caller()
+        self.end()
         try:
             self._outcome.result(PATIENCE)
         except TimeoutError:
@@ -187,9 +200,8 @@ def _end_all() -> None:
     for thread in threads:
         thread.end()
     for thread in threads:
-        thread.join()
+        thread.close()
 
 
-os.register_at_fork(after_in_child=_running.clear)
 # As early as the thread pools end at exit: afterwards nothing can be written any more.
 getattr(threading, "_register_atexit", atexit.register)(_end_all)

@@ -1,0 +1,124 @@
+"""Scripts as people write them, each in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.people import CHEAP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keypost.sync import Client
+    from support.clock import ManualClock
+    from support.simulation import Services
+    from support.tls import TlsFiles
+
+TESTS = Path(__file__).parents[2]
+BEGIN = """
+import os, sys
+from pathlib import Path
+from keypost import InvalidArgumentError
+from keypost.keys.v1.realm_trust_pb2 import Bundle
+from keypost.sync import Client
+from support.people import CHEAP
+
+def open_client(name):
+    bundle = Bundle.FromString(Path("bundle").read_bytes())
+    return Client.open(Path(name), unlock=CHEAP, bundle=bundle, clock=lambda: NOW)
+"""
+
+
+@pytest.fixture
+def script(
+    services: Services, tls: TlsFiles, clock: ManualClock, tmp_path: Path
+) -> Callable[[str], subprocess.Popen[str]]:
+    """Starts a script in the folder of the profiles; every warning that it causes is an error on its stderr."""
+    (tmp_path / "bundle").write_bytes(services.bundle(tls).SerializeToString())
+
+    def start(text: str) -> subprocess.Popen[str]:
+        begin = BEGIN.replace("NOW", str(clock()))
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", begin + textwrap.dedent(text)],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(TESTS), "GRPC_VERBOSITY": "NONE"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Return how the script ended, what it printed, and what it complained of."""
+    out, complaints = process.communicate(timeout=60)
+    return process.returncode, out, complaints
+
+
+def test_a_script_answers_until_ctrl_c(script: Any, alice: Client, bob: Client) -> None:
+    bob.close()
+    process = script("""
+        with open_client("bob") as bob:
+            try:
+                for message in bob.receive():
+                    bob.send("alice", message.text.upper())
+            except KeyboardInterrupt:
+                print("stopped, and", bob.send("alice", "bye").counter, "answers")
+    """)
+    alice.send("bob", "hello")
+    answers = alice.receive()
+    assert next(answers).text == "HELLO"
+    process.send_signal(signal.SIGINT)
+    assert next(answers).text == "bye"
+    answers.close()
+    assert ended(process) == (0, "stopped, and 2 answers\n", "")
+
+
+def test_a_script_may_just_end(script: Any, open_client: Any, bob: Client) -> None:
+    bob.close()
+    process = script("""
+        import threading, time
+        bob = open_client("bob")
+        following = threading.Thread(target=lambda: print([message.text for message in bob.receive()]))
+        following.start()
+        while not bob._client._tasks:
+            time.sleep(0.001)
+        print(bob.devices().username)
+    """)
+    assert ended(process) == (0, "bob\n[]\n", "")
+    assert open_client("bob", unlock=CHEAP).address == bob.address
+
+
+def test_a_forked_process_is_told_and_leaves_its_parents_client_alone(script: Any, bob: Client) -> None:
+    bob.close()
+    process = script("""
+        def complaint(function, *arguments):
+            try:
+                function(*arguments)
+            except InvalidArgumentError as error:
+                print(error)
+
+        with open_client("bob") as bob:
+            child = os.fork()
+            if child:
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), bob.devices().username)
+            else:
+                complaint(bob.devices)
+                complaint(open_client, "carol")
+                sys.stdout.flush()
+    """)
+    code, out, complaints = ended(process)
+    assert out.splitlines() == [
+        "this client was opened before the process forked: open one in each process",
+        "a process that had a client was forked: open the first one after forking, or spawn the process",
+        "0 bob",
+    ]
+    assert (code, complaints) == (0, "")
