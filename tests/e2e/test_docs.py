@@ -1,0 +1,142 @@
+"""Every command of the pages works as it is printed, in the page's order, beside a stack that is up."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keypost_services.embedded.up import PASSPHRASE, commands_to_type
+from support.made_parts import ATTACKS, help_text
+from support.pages import MADE, PAGES, ROOT, Block, blocks, inline_code, name_of, read
+from support.terminal import Terminal, is_as_shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keypost_services.embedded.stack import Stack
+
+NOT_RUN = {
+    ("README.md", "make run"): "the gate runs it; tests/e2e/test_story.py looks at what it tells",
+    ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
+}
+"""Blocks that are not run, by page and first line, and why."""
+DIAGRAMS = ("flowchart LR", "flowchart TB", "sequenceDiagram")
+
+
+@pytest.fixture(scope="module")
+def clone(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a newcomer has it: the project's files, with `.venv`, and `.keypost` of a stack that is up."""
+    folder = tmp_path_factory.mktemp("clone")
+    for file in ROOT.iterdir():
+        if file.name not in {".venv", ".keypost", ".git"}:
+            (folder / file.name).symlink_to(file)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / ".keypost").symlink_to(stack.layout.folder)
+    return folder
+
+
+@dataclass
+class Reader:
+    """Does what a page says.
+
+    Attributes:
+        folder: The newcomer's.
+        terminal: Where commands are typed.
+        printed: What the last commands printed, until the page has shown it.
+        to_run: Files that were saved and not run yet.
+    """
+
+    folder: Path
+    terminal: Terminal
+    printed: str | None
+    to_run: set[str]
+
+    def console(self, block: Block) -> None:
+        self.printed = self.terminal.run(block.text)
+        self.to_run = {file for file in self.to_run if file not in block.text}
+
+    def python(self, block: Block) -> None:
+        assert block.saved_as, "the paragraph before says: save this as `NAME.py`"
+        self.printed = None
+        (self.folder / block.saved_as).write_text(block.text, encoding="utf-8")
+        self.to_run.add(block.saved_as)
+
+    def text(self, block: Block) -> None:
+        assert self.printed is not None, "a text block is what the commands before it print"
+        assert is_as_shown(block.text, self.printed), f"{block.text}\nis shown, and this is printed:\n{self.printed}"
+        self.printed = None
+
+    def json(self, block: Block) -> None:
+        assert json.loads(block.text)
+        if self.printed is not None:
+            self.text(block)
+
+    def mermaid(self, block: Block) -> None:
+        first, *rest = block.text.splitlines()
+        assert first in DIAGRAMS
+        words = [line.split()[0] for line in rest if line.strip()]
+        assert words.count("subgraph") == words.count("end")
+
+
+READS = {"console": Reader.console, "python": Reader.python, "text": Reader.text, "json": Reader.json}
+READS["mermaid"] = Reader.mermaid
+
+
+def reason_not_to_run(page: Path, block: Block) -> str | None:
+    return NOT_RUN.get((name_of(page), block.text.strip().partition("\n")[0]))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(read(page))], ids=name_of)
+def test_a_page_works_as_it_is_printed(page: Path, clone: Path) -> None:
+    with Terminal(clone) as terminal:
+        reader = Reader(clone, terminal, None, set())
+        for block in blocks(read(page)):
+            if reason_not_to_run(page, block) is None:
+                try:
+                    READS[block.language](reader, block)
+                except (AssertionError, KeyError) as error:
+                    error.add_note(f"{name_of(page)}, line {block.line}")
+                    raise
+    assert reader.to_run == set(), "saved, and never run"
+
+
+def test_what_is_not_run_is_still_there() -> None:
+    there = {(name_of(page), block.text.strip().partition("\n")[0]) for page in PAGES for block in blocks(read(page))}
+    assert set(NOT_RUN) - there == set()
+
+
+def help_texts() -> dict[str, str]:
+    parts = (made for page in PAGES for made in MADE.finditer(read(page)) if made["what"] != ATTACKS)
+    return {made["what"]: made["text"] for made in parts}
+
+
+@pytest.mark.parametrize("command", sorted(help_texts()))
+def test_a_help_text_is_the_real_one(command: str) -> None:
+    assert help_texts()[command] == f"```text\n{help_text(command)}\n```\n", "write it anew: make docs"
+
+
+def test_the_help_texts_that_a_reader_needs_are_shown() -> None:
+    assert {"keypost --help", "keypost-ca --help", "keypost-ca init --help"} <= set(help_texts())
+
+
+def test_the_readme_uses_what_up_says_to_type(stack: Stack) -> None:
+    readme = read(ROOT / "README.md")
+    assert f"KEYPOST_PASSPHRASE={PASSPHRASE}" in readme
+    assert f'Passphrase("{PASSPHRASE}")' in readme
+    for name in ("alice", "bob"):
+        profile = f"profiles/{name} enroll {name}"
+        assert f".keypost/{profile}" in readme
+        assert any(f"/{profile}" in command for command in commands_to_type(stack.layout, "RSA3072_AES256"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_a_page_says_to_make_can_be_made(page: Path) -> None:
+    lines = inline_code(read(page)) | {line for block in blocks(read(page)) for line in block.text.splitlines()}
+    targets = {line.split()[1] for line in lines if re.match(r"make [a-z]+", line)}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets <= set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))
