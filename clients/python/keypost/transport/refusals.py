@@ -85,7 +85,7 @@ def _unexplained(failure: grpc.aio.AioRpcError, service: str, endpoint: str) -> 
         )
         return Refusal(UnreachableError(text, **facts), retriable=True, retry_after_ms=None)
     text = f"{where} answered in an unexpected way ({failure.code().name}): is the endpoint right?"
-    error = RefusedError(UNEXPECTED_ANSWER, text, **facts)
+    error = RefusedError(UNEXPECTED_ANSWER, text, retriable=False, **facts)
     return Refusal(error, retriable=False, retry_after_ms=None)
 
 
