@@ -111,8 +111,9 @@ async def test_the_own_key_is_renewed_by_a_thief(alice: Any, bob: Any, services:
     admit_anybody(services)
     with pytest.raises(DeviceKeyStolenError):
         await alice.client.devices()
-    with pytest.raises(DeviceKeyStolenError):
-        await alice.client.send("bob", "in the thief's company")
+    for call in (alice.client.send("bob", "x"), alice.client.renew(), alice.client.keys("bob"), alice.inbox()):
+        with pytest.raises(DeviceKeyStolenError):
+            await call
     assert not services.mailboxes[bob.client.address]
 
 

@@ -15,6 +15,7 @@ from cachetools import LRUCache
 from keypost.clock import SECOND, Clock
 from keypost.errors import KeypostError
 from keypost.protocol.continuity import check_successor
+from keypost.protocol.errors import RecordRegressedError
 from keypost_services.delivery.errors import directory_unavailable
 from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError, SourceAwayError
@@ -157,7 +158,7 @@ class Records:
         before = held.record
         constants = await realm_constants(self._trust)
         try:
-            key_info = await self._source.get_key_info(username, min_revision=revision)
+            key_info = await self._fetch(username, held, revision)
             record = await read_record(key_info, trust=self._trust, username=username, now=self._clock())
             if held.record is not before and held.record is not None and record.revision < held.record.revision:
                 return held.record  # a later question was answered sooner: this answer was overtaken, not wrong
@@ -170,6 +171,19 @@ class Records:
             raise directory_unavailable() from error
         self._metrics.look_up("OK")
         return record
+
+    async def _fetch(self, username: str, held: _Held, revision: int) -> key_info_pb2.KeyInfo:
+        try:
+            return await self._source.get_key_info(username, min_revision=revision)
+        except KeypostError as error:
+            if error.reason == NOT_FOUND:
+                _check_never_seen(username, held)
+            raise
+
+
+def _check_never_seen(username: str, held: _Held) -> None:
+    if held.record is not None or held.floor:
+        raise RecordRegressedError(f"{username} was seen before, and users are never removed", username=username)
 
 
 class CallersRecords:

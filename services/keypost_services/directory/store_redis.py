@@ -33,19 +33,21 @@ MOST_BYTES = 1_048_576
 MOST_AT_ONCE = 64
 SCAN_COUNT = 1_000
 MOST_SEQUENCE = 2**53  # as far as Lua counts exactly
-# Sets the value if its prefix is higher than the one kept; what is no prefix does not count.
+MOST_SEQUENCE_DIGITS = 16
+# Sets the value if its prefix is higher than the one kept; what is no prefix, or no string, does not count.
 KEEP_NEWER = """
-local kept = redis.call('GETRANGE', KEYS[1], 0, 39)
+local kept = redis.call('MGET', KEYS[1])[1] or ''
+kept = string.sub(kept, 1, 40)
 if #kept == 40 and string.match(kept, '^%d+$') and kept >= string.sub(ARGV[1], 1, 40) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 # Deletes the value if it still is the one that was read.
-DELETE_SAME = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+DELETE_SAME = "if redis.call('MGET', KEYS[1])[1] == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 # Sets the number if it is higher than the one kept; refreshes its lifetime.
 ADVANCE = """
-local kept = tonumber(redis.call('GET', KEYS[1]) or '-1') or -1
-if kept > 9007199254740992 then kept = -1 end
+local kept = tonumber(redis.call('MGET', KEYS[1])[1] or '-1')
+if not (kept and kept >= 0 and kept <= 9007199254740992) then kept = -1 end
 redis.call('SET', KEYS[1], string.format('%.0f', math.max(kept, tonumber(ARGV[1]))), 'PX', ARGV[2])
 """
 
@@ -112,9 +114,8 @@ class RedisStore:
     async def read(self) -> int | None:
         """Return the sequence up to which the records in Redis are right."""
         async with self._call():
-            value = await self._redis.get(f"{self._keys}sequence")
-        sequence = int(value) if value is not None and value.isdigit() else None
-        return sequence if sequence is not None and sequence <= MOST_SEQUENCE else None
+            [value] = await self._redis.mget([f"{self._keys}sequence"])
+        return _sequence(value)
 
     async def advance(self, sequence: int) -> None:
         """Note that all events up to ``sequence`` were acted upon."""
@@ -127,8 +128,7 @@ class RedisStore:
         try:
             key_info = parse(key_info_pb2.KeyInfo, value[PREFIX_DIGITS:], "KeyInfo")
             record = await self._verifier.read(key_info, username=username)
-            if value[:PREFIX_DIGITS] != _prefix(record.revision, record.this_update):
-                raise MalformedStatementError("the prefix is not the record's")
+            _check_prefix(value, record)
         except SourceAwayError:
             return None
         except KeypostError as error:
@@ -164,6 +164,20 @@ class RedisStore:
 
 def _prefix(revision: int, this_update: int) -> bytes:
     return b"%020d%020d" % (revision, this_update)
+
+
+def _check_prefix(value: bytes, record: KeyRecord) -> None:
+    # One that is higher than the record's would keep every newer record out.
+    if value[:PREFIX_DIGITS] != _prefix(record.revision, record.this_update):
+        raise MalformedStatementError("the prefix is not the record's")
+
+
+def _sequence(value: bytes | None) -> int | None:
+    """Return the sequence that is written in a value, or None if none is: Redis may hold anything."""
+    if value is None or not value.isdigit() or len(value) > MOST_SEQUENCE_DIGITS:
+        return None
+    sequence = int(value)
+    return sequence if sequence <= MOST_SEQUENCE else None
 
 
 def _value(record: KeyRecord) -> bytes:

@@ -12,12 +12,11 @@ from keypost.errors import RefusedError
 from keypost_services.delivery.compose import compose
 from keypost_services.runtime.serving import running
 from support.delivery import Stack, directory_server, until
-from support.delivery_world import World
-from support.realm import SimulatedRealm, seeded_signer
+from support.realm import seeded_signer
 
 if TYPE_CHECKING:
-    from keypost.keys.v1.realm_trust_pb2 import SignedRealmTrust
     from keypost.protocol.key_info import Key
+    from support.delivery_world import World
 
 
 @pytest.fixture
@@ -123,23 +122,6 @@ async def test_a_directory_with_another_service_s_certificate_is_not_believed(st
         with pytest.raises(RefusedError, match="DIRECTORY_UNAVAILABLE"):
             await alice.send(alice.envelope("alice", keys=[stack.realm.key_record("alice").keys[0]]))
     assert stack.directory.asked["alice"] == 0
-
-
-async def test_trust_of_another_root_is_not_believed(stack: Stack) -> None:
-    world = World(stack)
-    true = stack.directory.trust
-    stack.directory.trust = lambda: forged_trust(stack)
-    service = await stack.start()
-    alice = await stack.device(world.alice_pair, service.public_port)
-    with pytest.raises(RefusedError, match="DIRECTORY_UNAVAILABLE"):
-        await alice.send_text("bob")
-    stack.directory.trust = true
-    stack.clock.advance(10 * SECOND)
-    assert (await alice.send_text("bob")).HasField("stored")
-
-
-def forged_trust(stack: Stack) -> SignedRealmTrust:
-    return SimulatedRealm(clock=stack.clock, root=seeded_signer(77)).signed_trust()
 
 
 async def test_records_by_a_new_record_key_are_verified_by_newer_trust(world: World) -> None:

@@ -175,13 +175,25 @@ async def test_the_position_only_advances(bench: Bench) -> None:
     assert await bench.store.read() is None
 
 
-@pytest.mark.parametrize("garbage", [b"", b"x", b"-1", b"1e9", b"9" * 30])
+@pytest.mark.parametrize("garbage", [b"", b"x", b"-1", b"nan", b"inf", b"1e9", b"9" * 30, b"9" * 5_000])
 async def test_a_garbled_position_is_none_and_is_overwritten(bench: Bench, garbage: bytes) -> None:
     await bench.redis.set(SEQUENCE, garbage)
     assert await bench.store.read() is None
     if garbage != b"1e9":
         await bench.store.advance(5)
         assert await bench.store.read() == 5
+
+
+async def test_a_value_of_another_type_is_none_and_is_overwritten(bench: Bench) -> None:
+    for key in (ALICE, SEQUENCE):
+        await bench.redis.rpush(key, "x")
+    bench.realm.enroll("alice")
+    assert await bench.store.get_many(["alice"]) == {}
+    assert await bench.store.read() is None
+    await bench.store.put_many([bench.realm.key_record("alice")])
+    await bench.store.advance(5)
+    assert list(await bench.store.get_many(["alice"])) == ["alice"]
+    assert await bench.store.read() == 5
 
 
 async def test_dropping_everything_leaves_what_is_not_the_directorys(bench: Bench) -> None:

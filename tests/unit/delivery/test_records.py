@@ -185,18 +185,6 @@ async def test_a_directory_that_does_not_know_an_event_s_revision_is_not_used(wo
     assert world.directory.asked[1:] == [("bob", 2), ("bob", 2)]
 
 
-async def test_two_records_of_one_revision_are_not_believed(world: World) -> None:
-    bob = world.realm.enroll("bob")
-    await world.records.current("bob")
-    user = world.realm.user("bob")
-    user.keys = tuple(replace(key, state_time=key.state_time + 1, enter_time=key.enter_time + 1) for key in user.keys)
-    world.clock.advance(HOUR)
-    with pytest.raises(ServiceError) as raised:
-        await world.records.current(bob.address.username)
-    assert raised.value.reason == "DIRECTORY_UNAVAILABLE"
-    assert world.registry.get_sample_value("keypost_delivery_look_ups_total", {"outcome": "EQUIVOCATION"}) == 1
-
-
 async def test_the_key_of_a_caller(world: World) -> None:
     bob = world.realm.enroll("bob")
     assert (await world.keys.find_device_key("bob", bob.fingerprint)).address == bob.address

@@ -345,18 +345,6 @@ async def test_out_of_redis_too_a_record_from_before_the_watch_is_asked_for_anew
     assert await bench.find("alice") == 2
 
 
-async def test_an_older_revision_out_of_redis_is_never_served(bench: Bench) -> None:
-    pair = bench.realm.enroll("alice")
-    old = bench.realm.key_record("alice")
-    bench.realm.renew(pair)
-    await bench.find("alice")
-    # The attacker replays the old value; process memory is asked for more than it has, so that Redis is read.
-    await bench.shared.drop_all()
-    await bench.shared.put_many([old])
-    assert await bench.find("alice", min_revision=3) == 2
-    assert bench.refused("redis", "RECORD_REGRESSED") == 1
-
-
 async def test_an_older_revision_from_the_ca_is_never_served(bench: Bench) -> None:
     pair = bench.realm.enroll("alice")
     old = bench.realm.key_info("alice")
@@ -369,51 +357,6 @@ async def test_an_older_revision_from_the_ca_is_never_served(bench: Bench) -> No
     bench.ca.answers["alice"] = bench.realm.key_info("alice", revision=1)
     bench.clock.advance(1)
     assert await bench.find("alice") is Failure.UNAVAILABLE
-
-
-async def test_what_an_event_announced_is_held_against_the_ca(bench: Bench) -> None:
-    bench.realm.enroll("alice")
-    await bench.look_up.drop_many({"alice": 2})
-    assert await bench.find("alice") is Failure.UNAVAILABLE
-    assert bench.refused("ca", "RECORD_REGRESSED") == 1
-
-
-async def test_a_user_who_was_there_does_not_vanish(bench: Bench) -> None:
-    bench.realm.enroll("alice")
-    await bench.find("alice")
-    bench.ca.answers["alice"] = None
-    bench.clock.advance(HOUR)
-    assert await bench.find("alice") is Failure.UNAVAILABLE
-    assert bench.refused("ca", "RECORD_REGRESSED") == 1
-
-
-async def test_two_records_of_one_revision_are_equivocation(bench: Bench) -> None:
-    bench.realm.enroll("alice")
-    await bench.find("alice")
-    bench.realm.users["alice"].keys = ()
-    bench.realm.users["alice"].revision = 0
-    bench.realm.enroll("alice")
-    bench.clock.advance(HOUR)
-    assert await bench.find("alice") is Failure.UNAVAILABLE
-    assert bench.refused("ca", "EQUIVOCATION") == 1
-
-
-async def test_an_entry_that_goes_back_is_not_served(bench: Bench) -> None:
-    pair = bench.realm.enroll("alice")
-    bench.realm.revoke(pair)
-    await bench.find("alice")
-    bench.realm.set_state(pair, key_info_pb2.KEY_STATE_GOOD)
-    bench.realm.users["alice"].revision += 1
-    await bench.look_up.drop_many({"alice": 3})
-    assert await bench.find("alice") is Failure.UNAVAILABLE
-
-
-async def test_a_record_of_another_user_is_not_served(bench: Bench) -> None:
-    bench.realm.enroll("alice")
-    bench.realm.enroll("mallory")
-    bench.ca.answers["alice"] = bench.realm.key_info("mallory")
-    assert await bench.find("alice") is Failure.UNAVAILABLE
-    assert bench.refused("ca", "RECORD_REFUSED") == 1
 
 
 async def test_a_record_of_an_unknown_record_key_makes_the_trust_be_fetched(bench: Bench) -> None:

@@ -37,15 +37,18 @@ class Arrow:
             SourceAwayError: the realm's trust is not known.
             ProtocolError: what :func:`keypost.protocol.continuity.check_successor` raises.
         """
+        self._check_floor(record)
+        if (previous := self._process.latest(record.username)) is not None:
+            check_successor(previous, record, self._trust.current().constants)
+        self._process.put(record)
+
+    def _check_floor(self, record: KeyRecord) -> None:
         floor = self.floor(record.username)
         if record.revision < floor:
             raise RecordRegressedError(
                 f"revision {record.revision} of {record.username} comes after {floor} was seen",
                 username=record.username,
             )
-        if (previous := self._process.latest(record.username)) is not None:
-            check_successor(previous, record, self._trust.current().constants)
-        self._process.put(record)
 
     def accept_absence(self, username: str) -> None:
         """Let it stand that there is no such user.
