@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from keypost.errors import KeypostError
@@ -37,7 +37,7 @@ class Home:
 
     profile: Path
     bundle: Path
-    passphrase: str
+    passphrase: str = field(repr=False)
     minimum_suite: str
     log: Path
 

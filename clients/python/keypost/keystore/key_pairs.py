@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hmac
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keypost.keystore.errors import KeyStoreConflictError, KeyStoreTamperedError
@@ -26,7 +28,7 @@ class SqliteKeyPairs:
         added = KeyPair(fingerprint, suite, private_key_der, key_request, KeyPairState.PENDING)
         with self._database.transaction():
             held = self.find(fingerprint)
-            if held == added:
+            if held is not None and _is_same(held, added):
                 return
             if held is not None or self.pending() is not None:
                 raise KeyStoreConflictError("another key pair is pending; finish or destroy it first")
@@ -107,3 +109,8 @@ class SqliteKeyPairs:
             state=KeyPairState(state),
             replaced_time=replaced_time,
         )
+
+
+def _is_same(held: KeyPair, added: KeyPair) -> bool:
+    same_key = hmac.compare_digest(held.private_key_der, added.private_key_der)
+    return same_key and replace(held, private_key_der=b"") == replace(added, private_key_der=b"")

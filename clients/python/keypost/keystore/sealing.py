@@ -62,7 +62,11 @@ def xaes_decrypt(key: bytes | bytearray, nonce: bytes, ciphertext: bytes, aad: b
 
 
 def xaes_decrypt_key(key: bytes | bytearray, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytearray:
-    """Return the plaintext in memory that can be wiped; raises as ``xaes_decrypt``, and ValueError if it is too short."""
+    """Return the plaintext in memory that can be wiped.
+
+    Raises:
+        InvalidTag, ValueError: as ``xaes_decrypt``, or the ciphertext is too short.
+    """
     plaintext = bytearray(max(0, len(ciphertext) - TAG_BYTES))
     _message_cipher(key, nonce).decrypt_into(nonce[12:], ciphertext, aad, plaintext)
     return plaintext

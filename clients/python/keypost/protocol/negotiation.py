@@ -6,6 +6,7 @@ client B, who receives, steps 8 to 14.
 
 from __future__ import annotations
 
+import hmac
 from typing import TYPE_CHECKING
 
 from keypost.delivery.v1 import envelope_pb2 as pb
@@ -230,7 +231,7 @@ def step_12_hash_session_key(session_key: bytes, extension: Extension) -> tuple[
         extension.session_create_time,
         session_key,
     )
-    if session.key_id != extension.key_id:
+    if not hmac.compare_digest(session.key_id, extension.key_id):
         raise KeyIdMismatchError("the session key does not belong to the key_id of the message")
     return sha256(session_key), session
 
