@@ -1,0 +1,575 @@
+"""The main job with everything written down: every secret that was used, and every place where one could have got to.
+
+The stack, the command line and their files are real, each process its own; two clients run in this process, so that
+errors, reprs and what observers see can be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import gc
+import io
+import itertools
+import json
+import logging
+import os
+import secrets
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import traceback
+import urllib.request
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+import redis
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from keypost.client import Client, identity
+from keypost.client.storing import to_session
+from keypost.clock import HOUR, system_clock
+from keypost.directory.v1 import directory_service_pb2
+from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from keypost.errors import KeypostError
+from keypost.keystore import Argon2Cost, Passphrase, open_store
+from keypost.keystore.database import conversation_from
+from keypost.protocol.extension import DeviceKey
+from keypost.protocol.rsa import private_key_from_der
+from keypost.protocol.tokens import mint_token
+from keypost_services.embedded import stack as stack_module
+from keypost_services.embedded.layout import SERVICES, settings_of
+from keypost_services.embedded.processes import clean_environment
+from support.keys import KeyPool
+from support.secret_scan import Place, Secret, files_below, of_content, of_ec_key, of_rsa_key, of_token, unescaped
+from support.stack import running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from keypost.client import Event
+    from keypost.delivery.v1 import delivery_service_pb2, envelope_pb2
+    from keypost.protocol.steps import Step
+    from keypost_services.embedded.stack import Stack
+
+PACKAGES = ("keypost.", "keypost_services.")
+RECORDED_CLI = Path(__file__).with_name("recorded_cli.py")
+CHEAP = Argon2Cost(memory=64, iterations=1, lanes=1)
+FILE_BYTES = 300_000
+SHOWN_OF_A_CLASS = 400
+"""How many instances of one class are shown while the story runs."""
+
+
+@dataclass
+class Story:
+    """What was used and where it could be.
+
+    Attributes:
+        folder: Everything lies below it.
+        secrets: What nobody may find.
+        places: Where it is looked for.
+        shown: The classes whose instances were shown.
+        codes: By username.
+    """
+
+    folder: Path
+    stack: Stack
+    secrets: list[Secret] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    shown: dict[str, int] = field(default_factory=dict)
+    errors: list[BaseException] = field(default_factory=list)
+    seen: list[Event | Step] = field(default_factory=list)
+    log: io.StringIO = field(default_factory=io.StringIO)
+    reprs: list[str] = field(default_factory=list)
+    passphrases: dict[str, str] = field(default_factory=dict)
+    commands: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def tokens(self) -> Path:
+        """Where the processes of the command line write down their tokens: outside of every place."""
+        return self.folder.with_name(f"{self.folder.name}-tokens")
+
+    @property
+    def own_files(self) -> Path:
+        """The users' own files, which hold their plaintext on purpose: outside of every place."""
+        return self.folder.with_name(f"{self.folder.name}-files")
+
+    def profile(self, name: str) -> Path:
+        return self.folder / "profiles" / name
+
+    def passphrase(self, name: str) -> str:
+        """Return the passphrase of a profile."""
+        if name not in self.passphrases:
+            self.passphrases[name] = f"pässwörd {secrets.token_urlsafe(24)}"
+            self.secrets.append(Secret("passphrase", self.passphrases[name].encode()))
+        return self.passphrases[name]
+
+    def text(self, homes: frozenset[str] = frozenset()) -> str:
+        """Return a text to send; nobody but its reader may see it."""
+        # What two texts have in common must be shorter than a piece.
+        text = f'{secrets.token_urlsafe(36)} ü\\"\N{ROCKET} {secrets.token_urlsafe(36)}'
+        self.secrets.append(Secret("plaintext", text.encode(), homes))
+        return text
+
+    def code(self, username: str) -> str:
+        """Make a one-time code by the CA's own command."""
+        name = f"keypost-ca code {username}"
+        layout = self.stack.layout
+        where = ["--realm-folder", str(layout.realm_folder), "--database", layout.database]
+        done = self._process(
+            name, [sys.executable, "-m", "keypost_services.ca", "code", username, *where, "--json"], {}, b"", username
+        )
+        code: str = json.loads(done.stdout)["code"]
+        self.secrets.append(Secret("one-time code", code.encode(), frozenset({f"{name}: stdout"})))
+        return code
+
+    def wrong(self, kind: str) -> str:
+        """Return a one-time code or passphrase that is none: whoever mistypes gives away nearly the right one."""
+        text = "7" + "".join(secrets.choice("0123456789ABCDEFGHJKMNPQRSTVWXYZ") for _ in range(25))
+        self.secrets.append(Secret(f"wrong {kind}", text.encode()))
+        return text
+
+    def run(
+        self, name: str, *arguments: str, code: str = "", passphrase: str = "", stdin: str = "", marker: str = ""
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the command line for a profile; what is secret goes by environment and standard input."""
+        profile = ["--profile", str(self.profile(name)), "--bundle", str(self.stack.layout.bundle)]
+        variables = {"KEYPOST_PASSPHRASE": passphrase or self.passphrase(name), "KEYPOST_DEBUG": "1"}
+        return self._process(
+            f"keypost {name} {' '.join(word for word in arguments if not word.startswith('/'))}",
+            [sys.executable, str(RECORDED_CLI), str(self.tokens), *profile, *arguments],
+            variables | ({"KEYPOST_CODE": code} if code else {}),
+            stdin.encode(),
+            marker,
+        )
+
+    def _process(
+        self, name: str, command: list[str], variables: dict[str, str], stdin: bytes, marker: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            command, env=clean_environment(variables), input=stdin, capture_output=True, check=False, timeout=60
+        )
+        self.places.append(Place(f"{name}: stdout", done.stdout, b"" if done.returncode else marker.encode()))
+        self.places.append(Place(f"{name}: stderr", done.stderr, marker.encode() if done.returncode else b""))
+        self.places.append(Place(f"{name}: command", "\0".join(command).encode(), b"python"))
+        return done
+
+    async def refused(self, asked: Any, kind: type[BaseException] = KeypostError) -> BaseException:
+        """Wait for what must fail, and keep how it failed."""
+        with pytest.raises(kind) as refused:
+            await asked
+        self.errors.append(refused.value)
+        return refused.value
+
+    def minted(self, *arguments: Any) -> str:
+        """Mint a token and keep it."""
+        token = mint_token(*arguments)
+        self.secrets.extend(of_token(token))
+        return token
+
+
+@contextmanager
+def shown_instances(story: Story) -> Iterator[None]:
+    """Show every instance that a data class of Keypost makes, when it is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in data_classes():
+            patch.setattr(kind, "__init__", _showing(kind, kind.__init__, story))
+        yield
+
+
+def data_classes() -> list[type[Any]]:
+    """Return the data classes of all modules of Keypost that are loaded."""
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(PACKAGES)]
+    kinds = (value for module in modules for value in vars(module).values() if isinstance(value, type))
+    return list(
+        dict.fromkeys(kind for kind in kinds if dataclasses.is_dataclass(kind) and kind.__module__.startswith(PACKAGES))
+    )
+
+
+def _showing(kind: type[Any], init: Callable[..., None], story: Story) -> Callable[..., None]:
+    @functools.wraps(init)
+    def initialise(self: Any, *arguments: Any, **named: Any) -> None:
+        init(self, *arguments, **named)
+        count = story.shown[kind.__qualname__] = story.shown.get(kind.__qualname__, 0) + 1
+        if type(self) is kind and count <= SHOWN_OF_A_CLASS:
+            story.reprs += [repr(self), str(self)]
+
+    return initialise
+
+
+def show_live_objects(story: Story) -> None:
+    """Show every object of Keypost that is alive, whatever its class."""
+    for one in gc.get_objects():
+        module = str(type(one).__module__)
+        # A generated message shows what is in it, whatever that is: what matters is that nobody shows one.
+        if module.startswith(PACKAGES) and not module.endswith("_pb2"):
+            story.reprs += [repr(one), str(one)]
+            kind = type(one).__qualname__
+            story.shown[kind] = story.shown.get(kind, 0) + 1
+
+
+class Monitor:
+    """Writes down every command that Valkey is given, as its own MONITOR shows them."""
+
+    def __init__(self, path: Path, password: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._socket.sendall(f"AUTH {password}\r\nCONFIG SET slowlog-log-slower-than 0\r\nMONITOR\r\n".encode())
+        self._answers = bytearray()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while data := self._socket.recv(1 << 16):
+            self._answers += data
+
+    def end(self) -> bytes:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+        return bytes(self._answers)
+
+
+@contextmanager
+def chatty_stack(folder: Path) -> Iterator[Stack]:
+    """Yield a stack that logs all it can, counts, and wants one-time codes."""
+
+    def settings(layout: Any, service: str, ports: Any, redis_url: str) -> dict[str, str]:
+        more = {"LOG_LEVEL": "debug", "METRICS_LISTEN": "127.0.0.1:0"} | (
+            {"SIGN_IN": "code"} if service == "ca" else {}
+        )
+        named = {f"KEYPOST_{service.upper()}_{name}": value for name, value in more.items()}
+        return settings_of(layout, service, ports, redis_url) | named
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stack_module, "settings_of", settings)
+        with running_stack(folder) as stack:
+            yield stack
+
+
+def play(folder: Path) -> Story:
+    """Play the story in a folder and return what came of it."""
+    temporary = folder / "tmp"
+    temporary.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        with chatty_stack(folder) as stack:
+            story = Story(folder, stack)
+            story.own_files.mkdir()
+            patch.setattr(identity, "mint_token", story.minted)
+            with _logged(story), shown_instances(story):
+                _play(story)
+        _collect_in_process(story)
+        story.places += files_below(folder, _marker)
+    story.secrets += [secret for token in story.tokens.read_text().split() for secret in of_token(token)]
+    return story
+
+
+@contextmanager
+def _logged(story: Story) -> Iterator[None]:
+    handler, root = logging.StreamHandler(story.log), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def _play(story: Story) -> None:
+    valkey = story.stack._valkey
+    monitor = Monitor(valkey.socket, valkey._password)
+    try:
+        asyncio.run(_talk(story), debug=True)
+        _type_commands(story)
+    finally:
+        commands = monitor.end()
+    story.places += [
+        Place("valkey: commands", commands, b"FCALL"),
+        Place("valkey: commands, unescaped", unescaped(commands), b"alice"),
+        *_valkey_places(valkey.url),
+        *_metrics(story.stack),
+        *_processes(story.stack),
+        *files_below(story.folder, _marker),
+    ]
+    story.secrets.append(
+        Secret(
+            "valkey password",
+            valkey._password.encode(),
+            frozenset({"valkey/valkey.conf", "directory: environment", "delivery: environment"}),
+        )
+    )
+    story.secrets += [*_server_secrets(story.stack), *_profile_secrets(story)]
+
+
+async def _talk(story: Story) -> None:
+    """Two clients in this process: what they may do, and what they may not."""
+    bundle, keys = story.stack.layout.bundle, KeyPool()
+
+    async def client(name: str, passphrase: str = "", **options: Any) -> Client:
+        return await Client.open(
+            story.profile(name),
+            unlock=Passphrase(passphrase or story.passphrase(name), CHEAP),
+            **{"bundle": bundle, "observer": story.seen.append, "on_event": story.seen.append, **options},
+            generate=keys,
+        )
+
+    alice, bob = await client("alice"), await client("bob")
+    await story.refused(alice.enroll("alice", code=story.wrong("code")))
+    await story.refused(alice.send("bob", story.text()))
+    for name, one in (("alice", alice), ("bob", bob)):
+        await one.enroll(name, code=story.code(name))
+    await story.refused(alice.send("nobody-at-all", story.text()))
+    await story.refused(alice.send("alice", story.text()))
+    await story.refused(alice.send("bob", story.text() * 3000))
+    await alice.send("bob", story.text())
+    await alice.rotate("bob")
+    await alice.send("bob", story.text())
+    await _tamper(alice, story)
+    await _receive(bob, story)
+    await bob.send("alice", story.text())
+    await alice.renew()
+    await alice.send("bob", story.text())
+    await _send_file(alice, story)
+    await _receive(alice, story)
+    await _receive(bob, story)
+    await _show_tokens(alice, story)
+    show_live_objects(story)
+    await alice.close()
+    await bob.close()
+    await story.refused(alice.send("bob", story.text()))
+    await story.refused(client("alice", passphrase=story.wrong("passphrase")))
+    garbage = story.own_files / "bundle.json"
+    garbage.write_text("{")
+    await story.refused(client("alice", bundle=garbage))
+    alice = await client("alice", bundle=None)
+    await _receive(alice, story)
+    await alice.close()
+
+
+async def _tamper(alice: Client, story: Story) -> None:
+    """Send what cannot be opened: an altered ciphertext, and a session key that was sealed for nobody."""
+    delivery = alice._parts.delivery
+    send = delivery.send
+
+    def altered(change: Callable[[envelope_pb2.Envelope], None]) -> Any:
+        async def hand_over(envelope: envelope_pb2.Envelope) -> delivery_service_pb2.SendResponse:
+            change(envelope)
+            return await send(envelope)
+
+        return hand_over
+
+    def of_ciphertext(envelope: envelope_pb2.Envelope) -> None:
+        envelope.ciphertext = envelope.ciphertext[:-1] + bytes([envelope.ciphertext[-1] ^ 1])
+
+    def of_sealed_key(envelope: envelope_pb2.Envelope) -> None:
+        sealed = envelope.key_extension.sealed_keys[0]
+        sealed.sealed_key = bytes([sealed.sealed_key[0] ^ 1]) + sealed.sealed_key[1:]
+
+    for change, call in ((of_ciphertext, alice.send("bob", story.text())), (of_sealed_key, alice.rotate("bob"))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(delivery, "send", altered(change))
+            await call
+
+
+async def _receive(client: Client, story: Story) -> None:
+    async for message in client.receive(follow=False):
+        story.reprs += [repr(message), str(message)]
+        if message.file is not None:
+            with (story.own_files / "received").open("wb") as file:
+                async for chunk in message.file.chunks():
+                    file.write(chunk)
+
+
+async def _send_file(alice: Client, story: Story) -> None:
+    path = story.own_files / "holiday.bin"
+    path.write_bytes(os.urandom(FILE_BYTES))
+    story.secrets += of_content("file", path.read_bytes())
+    await alice.send_file("bob", path)
+
+
+async def _show_tokens(alice: Client, story: Story) -> None:
+    """Show the directory tokens that it must refuse, each nearly good."""
+    pair, realm = alice._parts.identity.current, alice.realm
+    good = alice._parts.tokens[0].token("directory")
+    tokens = [
+        f"{good[:-6]}AAAAAA",
+        story.minted(pair, f"{realm}/directory", system_clock() - HOUR, 60_000),
+        story.minted(pair, f"{realm}/delivery", system_clock(), 60_000),
+        story.minted(pair, f"{realm}/directory", system_clock(), 2 * HOUR),
+    ]
+    story.secrets += of_token(tokens[0])
+    stub = DirectoryServiceStub(alice._parts.channels[1])
+    request = directory_service_pb2.GetKeyInfoRequest(username="bob")
+    for header in (*(f"Bearer {token}" for token in tokens), f"Basic {tokens[1]}", tokens[2]):
+        await story.refused(stub.GetKeyInfo(request, metadata=(("authorization", header),)), grpc.aio.AioRpcError)
+
+
+def _type_commands(story: Story) -> None:
+    """Carol at the command line, each command a process; what fails is typed too."""
+    assert story.run("carol", "enroll", "carol", code=story.wrong("code")).returncode
+    steps = ("--json", "--steps")
+    run = functools.partial(story.run, "carol")
+
+    def good(*arguments: str, **options: str) -> None:
+        done = run(*arguments, **options)
+        assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+    good(*steps, "enroll", "carol", code=story.code("carol"), marker="carol")
+    good(*steps, "send", "bob", stdin=story.text(), marker="bob")
+    good("--steps", "send", "alice", "--file", str(story.own_files / "holiday.bin"), marker="alice")
+    good(*steps, "renew", marker="fingerprint")
+    good("devices", marker="carol")
+    assert run("send", "nobody-at-all", stdin=story.text(), marker="nobody-at-all").returncode
+    assert run("devices", passphrase=story.wrong("passphrase"), marker="passphrase").returncode
+    assert story.run("nobody", "devices").returncode
+    (profile := story.profile("broken")).mkdir()
+    (profile / "keystore.sqlite3").write_bytes(b"no profile" * 100)
+    assert story.run("broken", "devices", marker="profile").returncode
+    asyncio.run(_answer_carol(story))
+    good("receive", marker="bob")
+
+
+async def _answer_carol(story: Story) -> None:
+    bob = await Client.open(story.profile("bob"), unlock=Passphrase(story.passphrase("bob")))
+    await bob.send("carol", story.text(frozenset({"keypost carol receive: stdout"})))
+    await bob.close()
+
+
+def _valkey_places(url: str) -> Iterator[Place]:
+    server = redis.Redis.from_url(url)
+    try:
+        keys = sorted(server.scan_iter(count=1000))
+        dumps = [server.dump(key) or b"" for key in keys]
+        contents = [repr(_read_key(server, key)).encode() for key in keys]
+        yield Place("valkey: keys", b"\n".join(keys), b"alice")
+        yield Place("valkey: values", b"\n".join(dumps), b"alice")
+        yield Place("valkey: values, read", b"\n".join(contents), b"alice")
+        yield Place("valkey: slow log", repr(server.slowlog_get(100_000)).encode(), b"FCALL")
+        yield Place("valkey: clients", repr(server.client_list()).encode(), b"addr")
+        yield Place("valkey: information", repr(server.info("everything")).encode(), b"redis_version")
+    finally:
+        server.close()
+
+
+def _read_key(server: redis.Redis, key: bytes) -> Any:
+    readers: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": server.get,
+        b"hash": server.hgetall,
+        b"stream": server.xrange,
+        b"set": server.smembers,
+        b"zset": lambda name: server.zrange(name, 0, -1, withscores=True),
+        b"list": lambda name: server.lrange(name, 0, -1),
+    }
+    return readers[server.type(key)](key)  # type: ignore[index]
+
+
+def _metrics(stack: Stack) -> Iterator[Place]:
+    for service in SERVICES:
+        port = json.loads(stack.layout.ready_file(service).read_text())["metrics_port"]
+        for page, marker in (("metrics", b"keypost_calls_total"), ("ready", b"ready")):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}") as answer:  # our own
+                yield Place(f"{service}: /{page}", answer.read(), marker)
+
+
+def _processes(stack: Stack) -> Iterator[Place]:
+    for part in stack.parts:
+        process = Path("/proc") / str(part.pid)
+        if process.exists():  # Linux
+            program = b"valkey" if part.name == "valkey" else b"keypost_services"
+            yield Place(f"{part.name}: command", (process / "cmdline").read_bytes(), program)
+            yield Place(f"{part.name}: environment", (process / "environ").read_bytes())
+
+
+def _marker(path: Path) -> bytes:
+    """Return something harmless that a file holds if it is what its name says."""
+    markers = {"keystore.sqlite3": b"SQLite format", "ca.db": b"SQLite format", ".key": b"PRIVATE KEY"}
+    if path.parent.name == "logs":
+        return b"alice" if path.name in {"directory.log", "delivery.log"} else b"/keypost.ca.v1"
+    if path.parent.name == "broken":
+        return b"no profile"
+    return next((marker for end, marker in markers.items() if path.name.endswith(end)), b"")
+
+
+def _server_secrets(stack: Stack) -> Iterator[Secret]:
+    """Yield the private keys of the realm and of TLS, each at home in its own file, and the secret of the nonces."""
+    folder = stack.layout.folder
+    for path in sorted(folder.rglob("*.key")):
+        home = frozenset({path.relative_to(folder).as_posix()})
+        pem = path.read_bytes()
+        key: Any = serialization.load_pem_private_key(pem, None)
+        if isinstance(key, Ed25519PrivateKey):
+            yield Secret(f"private key {path.name}", key.private_bytes_raw(), home)
+        else:
+            yield from of_ec_key(f"private key {path.parent.name}/{path.name}", key, home)
+    yield Secret("nonce secret", _nonce_secret(stack), frozenset({"ca.db", "ca.db-wal"}))
+
+
+def _nonce_secret(stack: Stack) -> bytes:
+    with closing(sqlite3.connect(f"file:{stack.layout.folder / 'ca.db'}?mode=ro", uri=True)) as connection:
+        row: tuple[bytes] = connection.execute("SELECT value FROM secrets WHERE name = 'nonces'").fetchone()
+    return row[0]
+
+
+def _profile_secrets(story: Story) -> Iterator[Secret]:
+    """Yield what the key stores keep sealed, and what seals it."""
+    for name in ("alice", "bob", "carol"):
+        unlock = Passphrase(story.passphrase(name))
+        store = open_store(story.profile(name), unlock)
+        try:
+            yield from _store_secrets(store, unlock)
+        finally:
+            store.close()
+
+
+def _store_secrets(store: Any, unlock: Passphrase) -> Iterator[Secret]:
+    database = store._database
+    yield Secret("data key", bytes(database.sealer._data_key))
+    yield Secret("derived key", bytes(unlock.derive(database.one("SELECT parameters FROM unlock")[0])))
+    pairs = [pair for pair in (store.key_pairs.current(), *store.key_pairs.replaced()) if pair is not None]
+    signers = [DeviceKey(store.profile.read().address, pair.fingerprint) for pair in pairs]
+    for pair in pairs:
+        yield from of_rsa_key("private key", private_key_from_der(pair.private_key_der))
+    for session in _sessions(store):
+        yield Secret("session key", session.session_key)
+        opened = to_session(session, store.profile.read().realm)
+        for signer in {opened.creator, *signers}:
+            yield Secret("message key", opened.message_key(signer))
+
+
+def _sessions(store: Any) -> Iterator[Any]:
+    for (text,) in store._database.all("SELECT conversation FROM conversations"):
+        yield from store.sessions.newest(conversation_from(text))
+
+
+def _collect_in_process(story: Story) -> None:
+    """What was logged, raised, shown and told in this process."""
+    raised = "\n".join(
+        "".join((repr(error), str(error), repr(getattr(error, "metadata", "")), *traceback.format_exception(error)))
+        for error in _with_causes(story.errors)
+    )
+    told = [*map(repr, story.seen), *(json.dumps(dataclasses.asdict(one), default=str) for one in story.seen)]
+    story.places += [
+        Place("log of this process", story.log.getvalue().encode(), b"DECRYPTION"),
+        Place("errors", raised.encode(), b"Traceback"),
+        Place("events and steps", "\n".join(told).encode(), b"alice"),
+        Place("reprs", "\n".join(story.reprs).encode(), b"Session("),
+    ]
+
+
+def _with_causes(errors: list[BaseException]) -> Iterator[BaseException]:
+    for error in errors:
+        one: BaseException | None = error
+        while one is not None:
+            yield one
+            one = one.__cause__ or one.__context__
