@@ -132,6 +132,21 @@ def test_one_user_fills_neither_list(limited: Factory, limits: Limits) -> None:
     assert store.waiting.add(envelope(11, "carol")) > carols[1]
 
 
+def test_a_full_waiting_list_sets_the_newest_of_the_user_who_takes_most_aside(limited: Factory) -> None:
+    key_store = limited(Limits(waiting_count=4))
+    store = key_store.store
+    first = store.waiting.add(envelope(10, "carol"))
+    sequences = [store.waiting.add(envelope(number)) for number in range(3)]
+    last = store.waiting.add(envelope(11, "dave"))
+    store = key_store.again()
+    assert [found.sequence for found in store.waiting.page()] == [first, *sequences[:2], last]
+    [moved] = store.set_aside.page()
+    assert (moved.envelope, moved.arrival) == (envelope(2).envelope, sequences[2])
+    assert (store.waiting.dropped(), store.set_aside.dropped()) == (1, 0)
+    with pytest.raises(KeyStoreFullError):
+        store.waiting.add(envelope(3))
+
+
 def test_a_full_list_takes_from_the_user_who_takes_most(limited: Factory) -> None:
     store = limited(Limits(set_aside_count=4)).store
     first = store.set_aside.add(envelope(10, "carol"))

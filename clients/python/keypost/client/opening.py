@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from keypost.protocol.sessions import check_same_session, check_statement
 from keypost.protocol.validity import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from keypost.client.identity import KeyRing
     from keypost.clock import Clock
     from keypost.delivery.v1 import envelope_pb2 as pb
@@ -109,20 +112,34 @@ def settle(store: KeyStore, opening: Opening) -> Outcome:
     """Open an envelope and keep what is in it, or keep it raw: waiting or set aside. Call it within a transaction."""
     outcome = attempt(store, opening)
     if outcome.fate is Fate.WAITS:
-        try:
-            store.waiting.add(to_row(opening, outcome))
-        except KeyStoreFullError:
-            outcome.fate = Fate.SET_ASIDE
+        _let_wait(store, opening, outcome)
     if outcome.fate is Fate.SET_ASIDE:
         set_aside(store, opening, outcome)
     return outcome
 
 
+def _let_wait(store: KeyStore, opening: Opening, outcome: Outcome) -> None:
+    try:
+        with _telling_what_gives_way(store, outcome):
+            store.waiting.add(to_row(opening, outcome))
+    except KeyStoreFullError:
+        outcome.fate = Fate.SET_ASIDE
+
+
 def set_aside(store: KeyStore, opening: Opening, outcome: Outcome) -> None:
     """Keep an envelope raw among those that will not be opened, and say so if others had to make room."""
-    before = store.set_aside.dropped()
-    store.set_aside.add(to_row(opening, outcome))
-    if dropped := store.set_aside.dropped() - before:
+    with _telling_what_gives_way(store, outcome):
+        store.set_aside.add(to_row(opening, outcome))
+
+
+@contextmanager
+def _telling_what_gives_way(store: KeyStore, outcome: Outcome) -> Iterator[None]:
+    waiting, set_aside = store.waiting.dropped(), store.set_aside.dropped()
+    yield
+    if moved := store.waiting.dropped() - waiting:
+        sentence = f"too many messages wait: {moved} of the user with most of them were set aside"
+        outcome.warnings.append(("WAITING_LIST_FULL", sentence))
+    if dropped := store.set_aside.dropped() - set_aside:
         sentence = f"{dropped} of the oldest messages that were set aside are gone: too many are"
         outcome.warnings.append(("SET_ASIDE_DROPPED", sentence))
 
@@ -230,8 +247,8 @@ def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: 
     known = store.sessions.statement(extension.conversation, extension.key_id, extension.signer.address)
     if check_statement(known.extension if known else None, signed.statement) and kept is not None:
         return to_session(kept, opening.trust.realm)
-    if kept is None and _is_of_this_device(opening, extension.creator):
-        raise SecondStatementError("the message names this device as the creator of a session that it never made")
+    if kept is None:
+        _check_not_claimed(opening, extension.creator)
     pair = next((p for p in map(opening.ring.find, (k.fingerprint for k in sealed.sealed_keys)) if p), None)
     if pair is None:
         raise NotForThisDeviceError("the message has no session key sealed to this device's key")
@@ -248,8 +265,10 @@ def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: 
     return session
 
 
-def _is_of_this_device(opening: Opening, creator: DeviceKey) -> bool:
-    return creator.address == opening.me or opening.ring.find(creator.fingerprint) is not None
+def _check_not_claimed(opening: Opening, creator: DeviceKey) -> None:
+    """Raise if a session that this device does not have claims to be its own."""
+    if creator.address == opening.me or opening.ring.find(creator.fingerprint) is not None:
+        raise SecondStatementError("the message names this device as the creator of a session that it never made")
 
 
 def _keep_session(store: KeyStore, sealed: SealedEnvelope, session: Session) -> None:
@@ -261,6 +280,7 @@ def _keep_session(store: KeyStore, sealed: SealedEnvelope, session: Session) -> 
 def _keep_content(
     store: KeyStore, opening: Opening, sealed: SealedEnvelope, content: pb.Content, outcome: Outcome
 ) -> None:
+    _check_taken(content)
     header = sealed.header
     mark = store.counters.mark_received(
         header.sender, header.conversation, header.counter, header.message_id, opening.now
@@ -296,6 +316,12 @@ def _keep_content(
     )
 
 
+def _check_taken(content: pb.Content) -> None:
+    """Raise if a content is of a kind that this version does not take: a later one can, so it is set aside."""
+    if content.HasField("sent_copy"):
+        raise ContentRefusedError("this version takes no copies of what other devices of this user sent")
+
+
 def _keep_part(store: KeyStore, sender: Address, part: pb.FilePart, now: int, outcome: Outcome) -> bool:
     """Keep a part of a file; return whether by this very part the file is whole, and what it says it is."""
     before, dropped = store.files.find(sender, part.file_id), store.files.dropped()
@@ -310,13 +336,21 @@ def _keep_part(store: KeyStore, sender: Address, part: pb.FilePart, now: int, ou
         outcome.warnings.append(("FILE_DROPPED", sentence))
     if not file.complete or (before is not None and before.complete):
         return False
+    if _is_as_announced(store, sender, part):
+        return True
+    # Its bytes go, or whoever announced it would have all of them hashed again for each last part that follows.
+    store.files.remove(sender, part.file_id)
+    sentence = "a file that arrived is not the one that its sender announced: it is gone, ask for it again"
+    outcome.warnings.append(("FILE_REFUSED", sentence))
+    return False
+
+
+def _is_as_announced(store: KeyStore, sender: Address, part: pb.FilePart) -> bool:
     digest, size = hashlib.sha256(), 0
     for data in store.files.read(sender, part.file_id):
         digest.update(data)
         size += len(data)
-    if (digest.digest(), size) != (part.sha256, part.size):
-        raise ContentRefusedError("the file that arrived is not the one that its sender announced")
-    return True
+    return (digest.digest(), size) == (part.sha256, part.size)
 
 
 def _compare_devices(store: KeyStore, opening: Opening, sealed: SealedEnvelope, outcome: Outcome) -> None:

@@ -97,14 +97,18 @@ def _is_never(opening: Opening, error: KeypostError | None) -> bool:
     Only what a record says becomes final by a newer record. A service that refuses or does not answer, an answer
     that cannot be used and a clock that is behind say nothing of the message: it waits for them up to the age limit.
     """
-    # Delivery's time can only make it end sooner: one in the future would have it wait for ever.
-    begun = min(opening.accept_time, opening.receive_time)
-    if opening.now > begun + opening.trust.constants.age_limit:
+    if _is_over_age(opening):
         return True
     if not isinstance(error, CONTRADICTED):
         return False
     record = _named_by(opening, error)
     return record is not None and record.this_update > opening.receive_time + CLOCK_SKEW
+
+
+def _is_over_age(opening: Opening) -> bool:
+    # Delivery's time can only make it end sooner: one in the future would have it wait for ever.
+    begun = min(opening.accept_time, opening.receive_time)
+    return opening.now > begun + opening.trust.constants.age_limit
 
 
 def _named_by(opening: Opening, error: KeypostError) -> KeyRecord | None:

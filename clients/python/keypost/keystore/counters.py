@@ -42,15 +42,20 @@ class SqliteCounters:
         with self._database.transaction():
             if self.is_received(sender, message_id):
                 raise KeyStoreConflictError("this message is marked as received already")
-            clone = self._database.one(
-                "SELECT message_id FROM received WHERE sender = ? AND conversation = ? AND counter = ?",
-                device,
-                text,
-                counter,
-            )
+            clone = self._same_counter(device, text, counter)
             self._database.run("INSERT INTO received VALUES (?, ?, ?, ?, ?)", device, message_id, text, counter, now)
             previous, missed = self._move(device, text, counter, cloned=clone is not None)
-        return ReceivedMark(previous, missed, None if clone is None else clone[0])
+        return ReceivedMark(previous, missed, clone)
+
+    def _same_counter(self, device: str, conversation: str, counter: int) -> bytes | None:
+        """Return the id of a message that came with the same counter."""
+        row = self._database.one(
+            "SELECT message_id FROM received WHERE sender = ? AND conversation = ? AND counter = ?",
+            device,
+            conversation,
+            counter,
+        )
+        return None if row is None else row[0]
 
     def _move(self, device: str, conversation: str, counter: int, *, cloned: bool) -> tuple[int, int]:
         row = self._database.one(

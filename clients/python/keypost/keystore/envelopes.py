@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 from keypost.keystore.errors import KeyStoreFullError
 from keypost.keystore.values import Totals, WaitingEnvelope
@@ -17,23 +19,21 @@ BOUND = "list, digest, accept_time, receive_time, reason, username, sealed_to"
 COLUMNS = f"sequence, envelope, came, {BOUND}"
 
 
-class SqliteEnvelopes:
+class SqliteEnvelopes(ABC):
     """``EnvelopePart`` in SQLite: one of the two lists.
 
     Args:
         database: The database.
-        name: ``waiting`` or ``set_aside``.
         limit: How much the list takes.
         of_one_user: How much of it the envelopes of one sending user may take.
-        make_room: Whether the oldest make room in a full list; otherwise it refuses.
     """
 
-    def __init__(self, database: Database, name: str, limit: Totals, of_one_user: Totals, *, make_room: bool) -> None:
+    _name: ClassVar[str]
+
+    def __init__(self, database: Database, limit: Totals, of_one_user: Totals) -> None:
         self._database = database
-        self._name = name
         self._limit = limit
         self._of_one_user = of_one_user
-        self._make_room = make_room
 
     def add(self, envelope: WaitingEnvelope) -> int:
         """Keep an envelope once, and return its sequence."""
@@ -69,23 +69,26 @@ class SqliteEnvelopes:
     def _check_room(self, username: str, size: int) -> None:
         if size > min(self._limit.size, self._of_one_user.size):
             raise KeyStoreFullError("the envelope alone exceeds the limit of its list", list=self._name)
-        while not _has_room(self._totals(username), self._of_one_user, size):
-            self._make_room_of(username)
-        while not _has_room(self._totals(), self._limit, size):
-            self._make_room_of(self._greediest())
+        self._keep_to_share(username, size)
+        self._keep_to_limit(username, size)
 
-    def _make_room_of(self, username: str) -> None:
-        if not self._make_room:
-            raise KeyStoreFullError(
-                "too many envelopes wait for newer records; nothing more is taken until some are settled",
-                list=self._name,
-            )
-        self._database.run(
-            "DELETE FROM envelopes WHERE sequence ="
-            " (SELECT min(sequence) FROM envelopes WHERE list = ? AND username = ?)",
-            self._name,
-            username,
-        )
+    def _keep_to_share(self, username: str, size: int) -> None:
+        while not _has_room(self._totals(username), self._of_one_user, size):
+            self._make_room_in_share(username)
+
+    def _keep_to_limit(self, username: str, size: int) -> None:
+        while not _has_room(self._totals(), self._limit, size):
+            self._make_room_in_list(username, size)
+
+    @abstractmethod
+    def _make_room_in_share(self, username: str) -> None:
+        """Have an envelope of a user give way to another of his own; or raise KeyStoreFullError."""
+
+    @abstractmethod
+    def _make_room_in_list(self, username: str, size: int) -> None:
+        """Have an envelope of anybody give way to one of this user; or raise KeyStoreFullError."""
+
+    def _count_dropped(self) -> None:
         self._database.run(
             "INSERT INTO dropped VALUES (?, 1) ON CONFLICT (list) DO UPDATE SET count = count + 1", self._name
         )
@@ -150,6 +153,65 @@ class SqliteEnvelopes:
         opened = self._database.open(("envelopes", "envelope", *bound, *_moved(came)), envelope)
         _, _, accept_time, receive_time, reason, username, sealed_to = bound
         return WaitingEnvelope(opened, accept_time, receive_time, reason, username, sealed_to, sequence, came)
+
+
+class SqliteSetAside(SqliteEnvelopes):
+    """What was set aside: the oldest of a user make room for what comes, or in a full list of whoever takes most."""
+
+    _name = "set_aside"
+
+    def _make_room_in_share(self, username: str) -> None:
+        self._database.run(
+            "DELETE FROM envelopes WHERE sequence ="
+            " (SELECT min(sequence) FROM envelopes WHERE list = ? AND username = ?)",
+            self._name,
+            username,
+        )
+        self._count_dropped()
+
+    def _make_room_in_list(self, username: str, size: int) -> None:
+        del username, size
+        self._make_room_in_share(self._greediest())
+
+
+class SqliteWaiting(SqliteEnvelopes):
+    """What waits: a user whose share is full is refused; a full list sets the newest of whoever takes most aside.
+
+    Args:
+        database: The database.
+        limit: How much the list takes.
+        of_one_user: How much of it the envelopes of one sending user may take.
+        set_aside: Where those go that give way.
+    """
+
+    _name = "waiting"
+
+    def __init__(self, database: Database, limit: Totals, of_one_user: Totals, set_aside: SqliteSetAside) -> None:
+        super().__init__(database, limit, of_one_user)
+        self._set_aside = set_aside
+
+    def _make_room_in_share(self, username: str) -> None:
+        del username
+        raise KeyStoreFullError(
+            "too many envelopes wait for newer records; nothing more is taken until some are settled",
+            list=self._name,
+        )
+
+    def _make_room_in_list(self, username: str, size: int) -> None:
+        greediest = self._greediest()
+        if self._totals(greediest).size <= self._totals(username).size + size:
+            self._make_room_in_share(username)
+        row = self._database.one(
+            f"SELECT {COLUMNS} FROM envelopes WHERE list = ? AND username = ? ORDER BY sequence DESC LIMIT 1",
+            self._name,
+            greediest,
+        )
+        if row is None:
+            raise AssertionError
+        newest = self._read(row)
+        self.remove(newest.sequence)
+        self._set_aside.add(replace(newest, sequence=0, came=newest.arrival))
+        self._count_dropped()
 
 
 def _moved(came: int) -> tuple[int, ...]:

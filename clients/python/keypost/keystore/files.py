@@ -56,8 +56,7 @@ class SqliteFiles:
             if replace(held[1], received=0) != replace(file, received=0):
                 raise KeyStoreConflictError("this part describes the file otherwise than the parts before")
             return held
-        if file.size > self._incomplete_file_size:
-            raise KeyStoreFullError("the file is larger than incomplete files may be", list="files")
+        self._check_size(file)
         bound = (str(file.sender), file.file_id, file.count, file.size)
         cursor = self._database.run(
             "INSERT INTO files (sender, file_id, count, size, update_time, description) VALUES (?, ?, ?, ?, ?, ?)",
@@ -66,6 +65,10 @@ class SqliteFiles:
             self._database.seal(("files", "description", *bound), _description(file)),
         )
         return cursor.lastrowid or 0, replace(file, received=0)
+
+    def _check_size(self, file: StoredFile) -> None:
+        if file.size > self._incomplete_file_size:
+            raise KeyStoreFullError("the file is larger than incomplete files may be", list="files")
 
     def _make_room(self, row: int, size: int) -> None:
         # By what came, not by what was announced: to announce costs a peer nothing.

@@ -309,11 +309,12 @@ class EnvelopePart(Protocol):
     def add(self, envelope: WaitingEnvelope) -> int:
         """Keep an envelope, and return its sequence. The same bytes again are no error and change nothing.
 
-        The waiting list refuses when it, or one user's share of it, is full; set aside, the oldest of that user or
-        of the one who takes most make room (see ``dropped``).
+        The waiting list refuses when a user's share of it is full; when all of it is, the newest of the user who
+        takes most are set aside, unless that is this one. Set aside, the oldest of that user or of the one who takes
+        most make room. ``dropped`` counts both.
 
         Raises:
-            KeyStoreFullError: The waiting list is full.
+            KeyStoreFullError: The waiting list takes no more of this user.
         """
         ...
 
@@ -346,7 +347,7 @@ class EnvelopePart(Protocol):
         ...
 
     def dropped(self) -> int:
-        """Return how many envelopes were ever dropped from this list to make room."""
+        """Return how many envelopes ever left this list to make room."""
         ...
 
 

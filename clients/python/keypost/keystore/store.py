@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from keypost.keystore.counters import SqliteCounters
 from keypost.keystore.database import Database, explain
-from keypost.keystore.envelopes import SqliteEnvelopes
+from keypost.keystore.envelopes import SqliteSetAside, SqliteWaiting
 from keypost.keystore.errors import (
     KeyStoreExistsError,
     KeyStoreFormatError,
@@ -72,12 +72,12 @@ class SqliteKeyStore:
         self.counters = SqliteCounters(database)
         self.inbox = SqliteInbox(database)
         of_one_user = Totals(limits.user_count, limits.user_size)
-        self.waiting = SqliteEnvelopes(
-            database, "waiting", Totals(limits.waiting_count, limits.waiting_size), of_one_user, make_room=False
+        set_aside, waiting = (
+            Totals(limits.set_aside_count, limits.set_aside_size),
+            Totals(limits.waiting_count, limits.waiting_size),
         )
-        self.set_aside = SqliteEnvelopes(
-            database, "set_aside", Totals(limits.set_aside_count, limits.set_aside_size), of_one_user, make_room=True
-        )
+        self.set_aside = SqliteSetAside(database, set_aside, of_one_user)
+        self.waiting = SqliteWaiting(database, waiting, of_one_user, self.set_aside)
         self.outbox = SqliteOutbox(database, Totals(limits.outbox_count, limits.outbox_size))
         self.files = SqliteFiles(database, limits.incomplete_file_size)
 

@@ -328,7 +328,7 @@ class Limits:
     """How much the store takes of what others can fill.
 
     Attributes:
-        waiting_count: Envelopes that wait.
+        waiting_count: Envelopes that wait; the newest of the user who takes most are set aside.
         waiting_size: Their bytes.
         set_aside_count: Envelopes set aside; the oldest make room.
         set_aside_size: Their bytes.

@@ -186,13 +186,18 @@ def step_9_check_sender_key(
     """
     key = record.get(extension.signer.fingerprint)
     pins.check_known(key)
+    _check_signer(key, extension)
+    times = Times(extension.session_create_time, extension.sign_time, accept_time, now)
+    check_can_open(key, record, times, policy, retired=retired)
+    return key
+
+
+def _check_signer(key: Key, extension: Extension) -> None:
+    """Raise unless ``key`` is of the device that the statement names, and of the session's suite."""
     if key.address != extension.signer.address:
         raise NotForThisDeviceError("the extension names a key of another device as its sender's")
     if key.suite is not extension.suite:
         raise SuiteRefusedError(f"a session of {extension.suite.name} is sent under by keys of that suite alone")
-    times = Times(extension.session_create_time, extension.sign_time, accept_time, now)
-    check_can_open(key, record, times, policy, retired=retired)
-    return key
 
 
 def step_10_extract_sealed_key(sealed: SealedEnvelope, key_pair: DeviceKeyPair) -> bytes:
@@ -231,9 +236,13 @@ def step_12_hash_session_key(session_key: bytes, extension: Extension) -> tuple[
         extension.session_create_time,
         session_key,
     )
+    _check_key_id(session, extension)
+    return sha256(session_key), session
+
+
+def _check_key_id(session: Session, extension: Extension) -> None:
     if not hmac.compare_digest(session.key_id, extension.key_id):
         raise KeyIdMismatchError("the session key does not belong to the key_id of the message")
-    return sha256(session_key), session
 
 
 def step_13_verify_signature(sender_key: Key, signed: SignedExtension, session_key_hash: bytes) -> None:

@@ -125,15 +125,27 @@ def check_can_open(key: Key, record: KeyRecord, times: Times, policy: Policy, *,
     """
     check_suite(key, policy)
     _check_age(times, policy.constants)
-    if times.accept_time >= key.expire_time:
-        raise KeyExpiredError(f"the key of {key.address} had expired when the message was accepted")
-    if record.is_void(key) or key.is_compromised:
-        raise KeyRevokedError(f"the key of {key.address} is compromised: nothing that it signed is trusted")
+    _check_unexpired(key, times)
+    _check_not_compromised(key, record)
     if key.is_good:
         # Only a fresh record can say that a key has not ended; that it has, an old one says as well.
         record.check_fresh(times.now)
         return
-    ended = key.state_time + (policy.constants.settle if key.state == SUPERSEDED else 0)
+    _check_not_ended(key, times, policy.constants, retired=retired)
+
+
+def _check_unexpired(key: Key, times: Times) -> None:
+    if times.accept_time >= key.expire_time:
+        raise KeyExpiredError(f"the key of {key.address} had expired when the message was accepted")
+
+
+def _check_not_compromised(key: Key, record: KeyRecord) -> None:
+    if record.is_void(key) or key.is_compromised:
+        raise KeyRevokedError(f"the key of {key.address} is compromised: nothing that it signed is trusted")
+
+
+def _check_not_ended(key: Key, times: Times, constants: Constants, *, retired: bool) -> None:
+    ended = key.state_time + (constants.settle if key.state == SUPERSEDED else 0)
     if retired or max(times.sign_time, times.accept_time) > ended:
         error = KeySupersededError if key.state == SUPERSEDED else KeyRevokedError
         raise error(f"the key of {key.address} had ended when it was used")
