@@ -82,14 +82,6 @@ async def test_parts_in_any_order_make_the_file(alice: Any, bob: Any, tmp_path: 
         assert await read(message.file) == path.read_bytes()
 
 
-async def test_a_file_whose_parts_are_not_what_was_announced_is_set_aside(alice: Any, bob: Any) -> None:
-    part = pb.FilePart(file_id=bytes(16), name="f", media_type="a/b", index=0, count=1, size=3, sha256=bytes(32))
-    part.data = b"abc"
-    await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
-    assert await bob.inbox() == []
-    assert bob.reasons("set_aside") == ["CONTENT_REFUSED"]
-
-
 async def test_a_part_that_contradicts_the_others_is_set_aside(alice: Any, bob: Any) -> None:
     for size in (6, 7):
         part = pb.FilePart(file_id=bytes(16), name="f", index=0, count=2, size=size, sha256=bytes(32), data=b"abc")

@@ -1,0 +1,81 @@
+"""What a peer could put into a message that only its recipient can read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from keypost.delivery.v1 import envelope_pb2 as pb
+from keypost.protocol.encoding import int_bytes
+from keypost.protocol.envelope import associated_data
+from keypost.protocol.extension import DeviceKey
+from keypost.protocol.suites import STRONG
+from support.hostile import Peer, altered
+from support.talk import NONCE, text
+
+if TYPE_CHECKING:
+    from support.simulation import Services
+
+COPY = pb.SentCopy(recipient_username="carol", message_id=bytes(16), message=pb.Message(body=b"I owe Mallory 100"))
+BODY = text("x").SerializeToString()
+
+
+@pytest.fixture
+def mallory(services: Services) -> Peer:
+    return Peer.enroll(services, "mallory")
+
+
+async def test_a_copy_of_what_bob_never_sent(bob: Any, mallory: Peer) -> None:
+    await mallory.put(bob.client.address, mallory.offer("bob"), pb.Content(sent_copy=COPY))
+    assert await bob.inbox() == []
+    [event] = bob.events
+    assert (event.reason, "somebody else claims" in event.sentence) == ("CONTENT_REFUSED", True)
+
+
+async def test_a_copy_from_another_device_of_the_same_user(bob: Any, services: Services) -> None:
+    """This version makes no such copies: one that comes is kept raw for a version that does, and not lost silently."""
+    tablet = Peer(services, services.realm.approve(bob.client._parts.identity.current))
+    own = services.realm.key_record("bob").find(bob.client._parts.identity.current.fingerprint)
+    assert own is not None
+    await tablet.put(bob.client.address, tablet.offer("bob", recipients=(own,)), pb.Content(sent_copy=COPY))
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["CONTENT_REFUSED"]
+
+
+async def test_a_content_of_no_kind(bob: Any, mallory: Peer) -> None:
+    await mallory.put(bob.client.address, mallory.offer("bob"), pb.Content())
+    assert await bob.inbox() == []
+    assert bob.reasons() == ["CONTENT_REFUSED"]
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        int_bytes(len(BODY)) + BODY,  # none at all
+        (int_bytes(len(BODY)) + BODY + text("y").SerializeToString()).ljust(256, b"\0"),  # another content in it
+        STRONG.pad(BODY) + bytes(16),  # more zeros than belong there
+        STRONG.pad(BODY)[:-1] + b"\1",  # something hidden behind it
+    ],
+    ids=["none", "a content", "zeros", "a bit"],
+)
+async def test_a_padding_that_lies(bob: Any, mallory: Peer, services: Services, plaintext: bytes) -> None:
+    offer = mallory.offer("bob")
+
+    def seal(envelope: pb.Envelope) -> None:
+        bound = associated_data(envelope.header, envelope.key_extension.extension)
+        key = offer.session.message_key(DeviceKey.of(mallory.pair))
+        envelope.ciphertext = AESGCM(key).encrypt(NONCE, plaintext, bound)
+
+    await services.put(bob.client.address, altered(mallory.write(offer, text("x")), seal))
+    assert await bob.inbox() == []
+    assert bob.reasons() == ["CONTENT_REFUSED"]
+
+
+async def test_one_counter_for_two_messages(bob: Any, mallory: Peer) -> None:
+    offer = mallory.offer("bob")
+    for body in ("one", "two"):
+        await mallory.put(bob.client.address, offer, text(body), counter=1)
+    assert [message.text for message in await bob.inbox()] == ["one", "two"]
+    assert bob.reasons("warning") == ["CLONE_SUSPECTED"]
