@@ -127,15 +127,10 @@ def event_message(event: Event) -> pb.KeyEvent:
 
 
 def _check_fields(message: pb.KeyRequest, realm: str, kind: pb.KeyRequestKind.ValueType) -> None:
-    if message.realm != realm:
-        raise _request_field("realm", "it is not the realm of this CA")
+    _check_realm(message, realm)
     read_username(message.username, _name("username"))
     read_device_id(message.device_id, _name("device_id"))
-    if message.kind != kind:
-        raise _request_field("kind", f"it must be {pb.KeyRequestKind.Name(kind)} here")
-    parent_bytes = 0 if kind == pb.KEY_REQUEST_KIND_ENROLL else FINGERPRINT_BYTES
-    if len(message.parent_fingerprint) != parent_bytes:
-        raise _request_field("parent_fingerprint", f"it has {parent_bytes} bytes here")
+    _check_kind(message, kind)
     if message.expire_time < 1:
         raise _request_field("expire_time", "it must be set")
     if message.epoch < 1:
@@ -144,6 +139,20 @@ def _check_fields(message: pb.KeyRequest, realm: str, kind: pb.KeyRequestKind.Va
         raise _request_field("revision", "it is at least 1 and below 2^63")
     if not 1 <= len(message.ca_nonce) <= MOST_NONCE_BYTES:
         raise _request_field("ca_nonce", f"it has 1 to {MOST_NONCE_BYTES} bytes")
+
+
+def _check_realm(message: pb.KeyRequest, realm: str) -> None:
+    if message.realm != realm:
+        raise _request_field("realm", "it is not the realm of this CA")
+
+
+def _check_kind(message: pb.KeyRequest, kind: pb.KeyRequestKind.ValueType) -> None:
+    """Refuse another way to enter than the method's own, which alone is checked there."""
+    if message.kind != kind:
+        raise _request_field("kind", f"it must be {pb.KeyRequestKind.Name(kind)} here")
+    parent_bytes = 0 if kind == pb.KEY_REQUEST_KIND_ENROLL else FINGERPRINT_BYTES
+    if len(message.parent_fingerprint) != parent_bytes:
+        raise _request_field("parent_fingerprint", f"it has {parent_bytes} bytes here")
 
 
 def _check_signatures(signed: pb.SignedKeyRequest, message: pb.KeyRequest) -> None:

@@ -63,9 +63,13 @@ class Nonces:
         head, mac = nonce[: _RANDOM_BYTES + _TIME_BYTES], nonce[_RANDOM_BYTES + _TIME_BYTES :]
         if len(nonce) != _SIZE or not hmac.compare_digest(mac, self._mac(head, purpose, address)):
             raise errors.nonce_expired()
-        if now >= int.from_bytes(head[_RANDOM_BYTES:], "big"):
-            raise errors.nonce_expired()
+        _check_unexpired(head, now)
 
     def _mac(self, head: bytes, purpose: Purpose, address: Address) -> bytes:
         signed = pae(purpose.value, head, address.username.encode(), address.device_id.encode())
         return hmac.digest(self._secret, signed, "sha256")
+
+
+def _check_unexpired(head: bytes, now: int) -> None:
+    if now >= int.from_bytes(head[_RANDOM_BYTES:], "big"):
+        raise errors.nonce_expired()

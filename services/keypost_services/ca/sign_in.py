@@ -10,7 +10,7 @@ from keypost_services.ca.codes import hash_code
 
 if TYPE_CHECKING:
     from keypost.clock import Clock
-    from keypost_services.ca.store import Store
+    from keypost_services.ca.store import OneTimeCode, Store
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,14 @@ class CodeSignIn:
         code = await self._store.find_code(hash_code(proof.code, username, self._realm))
         if code is None or code.username != username:
             raise errors.sign_in_refused()
-        if not code.used_fingerprint and self._clock() >= code.expire_time:
-            raise errors.sign_in_refused()
+        _check_unexpired(code, self._clock())
         return Grant(code.code_hash, code.used_fingerprint)
+
+
+def _check_unexpired(code: OneTimeCode, now: int) -> None:
+    # Its use may be repeated later: the answer may have been lost.
+    if not code.used_fingerprint and now >= code.expire_time:
+        raise errors.sign_in_refused()
 
 
 class OpenSignIn:

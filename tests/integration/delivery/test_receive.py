@@ -60,18 +60,6 @@ async def test_acknowledged_is_gone_and_the_rest_comes_again(world: World) -> No
     assert world.counted("keypost_delivery_pushed_total") == 4
 
 
-async def test_another_s_delivery_id_acknowledges_nothing(world: World) -> None:
-    await world.send("for bob")
-    async with world.bob.receive() as stream:
-        (waiting,) = await stream.backlog()
-    async with world.alice.receive() as stream:
-        await stream.queue_empty()
-        await stream.acknowledge(waiting.delivery_id)
-        await stream.finish()
-    async with world.bob.receive() as stream:
-        assert world.texts(await stream.backlog()) == ["for bob"]
-
-
 async def test_no_more_than_the_device_wants_is_under_way(world: World) -> None:
     await world.send("1", "2", "3", "4", "5")
     async with world.bob.receive(max_unacknowledged=2) as stream:
@@ -316,12 +304,6 @@ async def test_a_device_that_says_nothing_at_all(world: World) -> None:
     stream = world.bob.receive()
     await stream.call.done_writing()
     assert (await end_of(stream)).reason == "INVALID_FIELD"
-
-
-async def test_everybody_receives_his_own_mailbox_alone(world: World) -> None:
-    await world.send("for bob")
-    async with world.alice.receive() as stream:
-        await stream.queue_empty()
 
 
 async def test_a_stream_that_does_not_say_start_ends_soon(stack: Stack) -> None:

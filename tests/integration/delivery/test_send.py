@@ -68,32 +68,11 @@ async def test_to_oneself_goes_to_the_other_devices(world: World) -> None:
     assert await world.mailbox(world.alice_pair) == []
 
 
-async def test_the_caller_is_the_sender(world: World) -> None:
-    foreign = world.bob.envelope("alice")
-    assert code_and_reason(await refusal(world.alice, foreign)) == ("PERMISSION_DENIED", "SENDER_IS_NOT_CALLER")
-    assert await world.mailbox(world.alice_pair) == []
-
-
 async def test_another_device_of_the_same_user_is_not_the_sender(world: World) -> None:
     envelope = world.alice.envelope("bob")
     await world.alice.send(envelope)  # nor does he learn that it is stored
     tablet = await world.device(world.stack.realm.approve(world.alice_pair))
     assert (await refusal(tablet, envelope)).reason == "SENDER_IS_NOT_CALLER"
-
-
-async def test_the_extension_is_signed_by_the_caller_s_key(world: World) -> None:
-    renewed = await world.device(world.stack.realm.renew(world.alice_pair))
-    envelope = renewed.envelope("bob", signer=world.alice_pair)
-    assert code_and_reason(await refusal(renewed, envelope)) == ("PERMISSION_DENIED", "SENDER_IS_NOT_CALLER")
-    assert (await renewed.send_text("bob")).HasField("stored")
-
-
-async def test_a_key_that_has_ended_since_its_token_was_verified_sends_nothing(world: World) -> None:
-    await world.alice.send_text("bob")  # the caller is remembered
-    world.stack.realm.renew(world.alice_pair)  # and no event arrives
-    error = await refusal(world.alice, world.alice.envelope("bob", sender_revision=2))
-    assert code_and_reason(error) == ("UNAUTHENTICATED", "TOKEN_REFUSED")
-    assert await world.mailbox(world.bob_pair) == ["hello"]
 
 
 async def test_the_same_bytes_again_are_answered_as_stored(world: World) -> None:
@@ -129,14 +108,6 @@ async def test_what_is_stored_is_answered_as_stored_though_the_directory_is_away
         "UNAVAILABLE",
         "DIRECTORY_UNAVAILABLE",
     )
-
-
-async def test_other_bytes_under_an_id_are_refused(world: World) -> None:
-    message_id = new_message_id()
-    await world.alice.send(world.alice.envelope("bob", "one", message_id=message_id))
-    error = await refusal(world.alice, world.alice.envelope("bob", "two", message_id=message_id))
-    assert code_and_reason(error) == ("ALREADY_EXISTS", "MESSAGE_ID_USED")
-    assert await world.mailbox(world.bob_pair) == ["one"]
 
 
 async def test_a_message_sealed_again_after_it_was_stored_is_refused_even_if_it_is_stale(world: World) -> None:
@@ -454,19 +425,6 @@ async def test_messages_are_forgotten_after_the_mailbox_age(world: World) -> Non
     await world.alice.send_text("bob", "younger")
     world.stack.clock.advance(1)
     assert await world.mailbox(world.bob_pair) == ["younger"]
-
-
-async def test_a_caller_without_a_key_of_the_user_is_refused(world: World) -> None:
-    stranger = await world.device(world.stack.realm.new_pair(world.alice_pair.address))
-    error = await refusal(stranger, world.alice.envelope("bob"))
-    assert (error.reason, error.metadata["cause"]) == ("TOKEN_REFUSED", "UNKNOWN_KEY")
-
-
-async def test_a_caller_of_no_user_is_refused_alike(world: World) -> None:
-    realm = world.stack.realm
-    ghost = await world.device(realm.new_pair(realm.new_address("ghost")))
-    error = await refusal(ghost, world.alice.envelope("bob"))
-    assert (error.reason, error.metadata["cause"]) == ("TOKEN_REFUSED", "UNKNOWN_KEY")
 
 
 async def test_metrics_name_no_user(world: World) -> None:

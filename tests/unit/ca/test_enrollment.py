@@ -65,22 +65,6 @@ async def test_a_code_enrols_once(code_bench: CaBench) -> None:
     assert (await code_bench.record("alice")).find(pair.fingerprint)
 
 
-async def test_a_code_is_refused_for_another_user(code_bench: CaBench) -> None:
-    proof = await code_bench.add_code("bob")
-    assert await refused(code_bench.enrollment.begin("alice", proof)) == "SIGN_IN_REFUSED"
-    own = await code_bench.add_code("alice")
-    _, signed = await code_bench.enroll_request("alice", own, WEAK)
-    assert await refused(code_bench.submit_enroll(signed, proof)) == "SIGN_IN_REFUSED"
-
-
-async def test_an_expired_code_is_refused(code_bench: CaBench) -> None:
-    proof = await code_bench.add_code("alice", lifetime=MINUTE)
-    _, signed = await code_bench.enroll_request("alice", proof, WEAK)
-    code_bench.clock.advance(MINUTE)
-    assert await refused(code_bench.submit_enroll(signed, proof)) == "SIGN_IN_REFUSED"
-    assert await refused(code_bench.enrollment.begin("alice", proof)) == "SIGN_IN_REFUSED"
-
-
 @pytest.mark.parametrize("proof", [OPEN, WRONG_CODE])
 async def test_permission_comes_before_existence(code_bench: CaBench, proof: Proof) -> None:
     await code_bench.enroll("alice", await code_bench.add_code("alice"), WEAK)
@@ -237,41 +221,12 @@ async def test_a_request_is_refused(bench: CaBench, changes: dict[str, Any], rea
     assert await bench.store.newest_sequence() == 0
 
 
-async def test_an_expired_nonce_is_refused(bench: CaBench) -> None:
-    _, signed = await bench.enroll_request("alice", suite=WEAK)
-    bench.clock.advance(10 * MINUTE)
-    assert await refused(bench.submit_enroll(signed)) == "NONCE_EXPIRED"
-
-
-async def test_a_nonce_of_a_renewal_does_not_enrol(bench: CaBench) -> None:
-    start = await bench.enrollment.begin("alice", OPEN)
-    address = Address("alice", start.device_id)
-    other = await bench.renewal.begin(address)
-    pair = bench.new_pair(address, WEAK)
-    signed = sign_possession(bench.request(pair, start, ca_nonce=other.ca_nonce), pair)
-    assert await refused(bench.submit_enroll(signed)) == "NONCE_EXPIRED"
-
-
 async def test_a_lifetime_beyond_policy_is_refused_not_cut(bench: CaBench) -> None:
     latest = bench.clock() + KEY_LIFETIME
     assert await enroll_refused(bench, expire_time=latest + 1) == "KEY_LIFETIME_REFUSED"
     assert await enroll_refused(bench, expire_time=bench.clock()) == "KEY_LIFETIME_REFUSED"
     _, signed = await bench.enroll_request("alice", suite=WEAK, expire_time=latest)
     assert (await bench.submit_enroll(signed)).keys[0].expire_time == latest
-
-
-async def test_a_suite_that_the_realm_does_not_allow_is_refused(tmp_path: Path) -> None:
-    async with open_bench(tmp_path, constants=Constants(allowed_suites=(STRONG.id,))) as bench:
-        assert await enroll_refused(bench, suite=WEAK) == "SUITE_NOT_ALLOWED"
-
-
-async def test_a_key_is_recorded_once_for_whomever(bench: CaBench) -> None:
-    pair = await bench.enroll("alice", suite=WEAK)
-    start = await bench.enrollment.begin("bob", OPEN)
-    stolen = pair.__class__(Address("bob", start.device_id), WEAK, pair.private_key, pair.public_key_der)
-    signed = sign_possession(bench.request(stolen, start), stolen)
-    assert await refused(bench.submit_enroll(signed)) == "KEY_ALREADY_KNOWN"
-    assert not await bench.store.find_users(["bob"])
 
 
 async def test_a_key_raced_for_by_two_users_goes_to_one(bench: CaBench) -> None:

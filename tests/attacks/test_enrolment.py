@@ -1,0 +1,200 @@
+"""Who enrols as somebody else, or with a key that may not enter; against the CA, by a client that is not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keypost.ca.v1 import ca_service_pb2 as pb
+from keypost.clock import DAY, MINUTE
+from keypost.keys.v1 import key_info_pb2 as keys_pb
+from keypost.protocol.identifiers import Address
+from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
+from keypost.protocol.realm_trust import Constants
+from keypost.protocol.suites import STRONG, WEAK
+from support.ca_service import OPEN, CaUnderTest, open_ca
+from support.plain_client import reason, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+GUESS = pb.SignIn(one_time_code="0" * 26)
+
+
+@pytest.fixture
+async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
+    """A CA that asks for one-time codes, as it does unless it is told otherwise."""
+    async with open_ca(tmp_path, sign_in="code") as opened:
+        yield opened
+
+
+async def enroll(ca: CaUnderTest, request: pb.EnrollRequest) -> pb.EnrollResponse:
+    answer: pb.EnrollResponse = await (await ca.devices()).Enroll(request, timeout=20)
+    return answer
+
+
+async def request_for(ca: CaUnderTest, username: str, **changes: Any) -> tuple[DeviceKeyPair, pb.EnrollRequest]:
+    """Return an enrolment with a good code, and ``changes`` to the key request before it is signed."""
+    return await ca.enroll_request(username, await ca.code(username), **changes)
+
+
+async def enroll_with(ca: CaUnderTest, username: str, sign_in: pb.SignIn) -> None:
+    _, request = await ca.enroll_request(username, sign_in)
+    await enroll(ca, request)
+
+
+@pytest.mark.parametrize("sign_in", [OPEN, GUESS], ids=["no code", "a guess"])
+async def test_an_enrolment_without_a_code(ca: CaUnderTest, sign_in: pb.SignIn) -> None:
+    assert await reason(enroll_with(ca, "alice", sign_in)) == "SIGN_IN_REFUSED"
+    assert (await refusal(ca.record("alice")))[1] == "USER_NOT_FOUND"
+
+
+async def test_the_code_of_another_user(ca: CaUnderTest) -> None:
+    assert await reason(enroll_with(ca, "alice", await ca.code("mallory"))) == "SIGN_IN_REFUSED"
+
+
+async def test_an_expired_code(ca: CaUnderTest) -> None:
+    found = await ca.code("alice", "1h")
+    ca.clock.advance(DAY)
+    assert await reason(enroll_with(ca, "alice", found)) == "SIGN_IN_REFUSED"
+
+
+async def test_a_code_used_up(ca: CaUnderTest) -> None:
+    code = await ca.code("alice")
+    alice = await ca.enroll("alice", code)
+    ca.clock.advance(91 * DAY)  # her key has expired: nothing but the code stands between
+    assert await reason(enroll_with(ca, "alice", code)) == "SIGN_IN_REFUSED"
+    assert [key.fingerprint for key in (await ca.record("alice")).keys] == [alice.fingerprint]
+
+
+async def test_a_code_used_by_many_at_once(ca: CaUnderTest) -> None:
+    code = await ca.code("alice")
+    requests = [(await ca.enroll_request("alice", code))[1] for _ in range(4)]
+    outcomes = await asyncio.gather(*(_outcome(enroll(ca, request)) for request in requests))
+    assert sorted(outcomes) == ["", *["SIGN_IN_REFUSED"] * 3]
+    assert len((await ca.record("alice")).keys) == 1
+
+
+async def _outcome(call: Any) -> str:
+    """Return for which reason a call is refused; empty if it is not."""
+    try:
+        return await reason(call)
+    except AssertionError:
+        return ""
+
+
+async def test_codes_guessed_one_after_the_other(tmp_path: Path) -> None:
+    async with open_ca(tmp_path, sign_in="code", anonymous_calls_per_second=0.5) as ca:
+        right = await ca.code("alice")
+        stub = await ca.devices()
+        for sign_in in (GUESS, GUESS):
+            call = stub.BeginEnrollment(pb.BeginEnrollmentRequest(username="alice", sign_in=sign_in))
+            assert await reason(call) == "SIGN_IN_REFUSED"
+        call = stub.BeginEnrollment(pb.BeginEnrollmentRequest(username="alice", sign_in=right))
+        assert await reason(call) == "RATE_LIMITED"
+
+
+async def test_whether_a_user_exists_is_asked_by_enrolling(ca: CaUnderTest) -> None:
+    await ca.enroll("alice", await ca.code("alice"))
+    stub = await ca.devices()
+    answers = [
+        await refusal(stub.BeginEnrollment(pb.BeginEnrollmentRequest(username=name, sign_in=sign_in)))
+        for name in ("alice", "nobody")
+        for sign_in in (OPEN, GUESS)
+    ]
+    assert answers == [answers[0]] * 4
+
+
+async def test_a_further_device_without_approval(ca: CaUnderTest) -> None:
+    alice = await ca.enroll("alice", await ca.code("alice"))
+    assert await reason(enroll_with(ca, "alice", await ca.code("alice"))) == "APPROVAL_REQUIRED"
+    assert [key.fingerprint for key in (await ca.record("alice")).good_keys(ca.clock())] == [alice.fingerprint]
+
+
+async def test_the_key_of_another_user_as_ones_own(ca: CaUnderTest) -> None:
+    alice = await ca.enroll("alice", await ca.code("alice"))
+    _, request = await request_for(ca, "mallory", public_key_der=alice.public_key_der)
+    assert await reason(enroll(ca, request)) == "POSSESSION_UNPROVEN"
+
+
+async def test_an_overheard_request_under_another_name(ca: CaUnderTest) -> None:
+    _, request = await request_for(ca, "alice")
+    statement = keys_pb.KeyRequest.FromString(request.key_request.key_request)
+    code = await ca.code("mallory")
+    begun = await (await ca.devices()).BeginEnrollment(pb.BeginEnrollmentRequest(username="mallory", sign_in=code))
+    statement.username, statement.device_id, statement.ca_nonce = "mallory", begun.device_id, begun.ca_nonce
+    request.key_request.key_request = statement.SerializeToString()
+    request.sign_in.CopyFrom(code)
+    assert await reason(enroll(ca, request)) == "POSSESSION_UNPROVEN"
+
+
+async def test_a_key_that_was_recorded_before(ca: CaUnderTest) -> None:
+    """Even by who has its private key: a leaked one, say."""
+    alice = await ca.enroll("alice", await ca.code("alice"))
+    code = await ca.code("mallory")
+    begun = await (await ca.devices()).BeginEnrollment(pb.BeginEnrollmentRequest(username="mallory", sign_in=code))
+    address = Address("mallory", begun.device_id)
+    leaked = DeviceKeyPair(address, alice.suite, alice.private_key, alice.public_key_der)
+    signed = sign_possession(ca.request(leaked, begun), leaked)
+    assert await reason(enroll(ca, pb.EnrollRequest(key_request=signed, sign_in=code))) == "KEY_ALREADY_KNOWN"
+
+
+async def test_a_nonce_of_another_name(ca: CaUnderTest) -> None:
+    code = await ca.code("mallory")
+    begun = await (await ca.devices()).BeginEnrollment(pb.BeginEnrollmentRequest(username="mallory", sign_in=code))
+    _, request = await request_for(ca, "alice", ca_nonce=begun.ca_nonce)
+    assert await reason(enroll(ca, request)) == "NONCE_EXPIRED"
+
+
+async def test_a_nonce_of_a_renewal(ca: CaUnderTest) -> None:
+    code = await ca.code("alice")
+    stub = await ca.devices()
+    begun = await stub.BeginEnrollment(pb.BeginEnrollmentRequest(username="alice", sign_in=code))
+    other = await stub.BeginRenewal(pb.BeginRenewalRequest(username="alice", device_id=begun.device_id))
+    pair = ca.new_pair(Address("alice", begun.device_id))
+    signed = sign_possession(ca.request(pair, begun, ca_nonce=other.ca_nonce), pair)
+    assert await reason(enroll(ca, pb.EnrollRequest(key_request=signed, sign_in=code))) == "NONCE_EXPIRED"
+
+
+async def test_an_old_request_that_was_held_back(ca: CaUnderTest) -> None:
+    _, request = await request_for(ca, "alice")
+    ca.clock.advance(10 * MINUTE)
+    assert await reason(enroll(ca, request)) == "NONCE_EXPIRED"
+
+
+async def test_a_device_id_of_the_clients_choice(ca: CaUnderTest) -> None:
+    _, request = await request_for(ca, "alice", device_id="a" * 16)
+    assert await reason(enroll(ca, request)) == "NONCE_EXPIRED"
+
+
+async def test_an_enrolment_that_is_a_renewal(ca: CaUnderTest) -> None:
+    kinds = keys_pb.KEY_REQUEST_KIND_RENEW, keys_pb.KEY_REQUEST_KIND_APPROVE
+    for kind in kinds:
+        _, request = await request_for(ca, "alice", kind=kind, parent_fingerprint=b"p" * 32)
+        assert (await refusal(enroll(ca, request)))[2] == {"field": "key_request.key_request.kind"}
+
+
+async def test_a_key_of_another_realm(ca: CaUnderTest) -> None:
+    _, request = await request_for(ca, "alice", realm="example.com")
+    assert (await refusal(enroll(ca, request)))[2] == {"field": "key_request.key_request.realm"}
+
+
+@pytest.mark.parametrize("lifetime", [-1, 0, 90 * DAY + 1, 2**62])
+async def test_a_key_that_lives_longer_than_policy(ca: CaUnderTest, lifetime: int) -> None:
+    _, request = await request_for(ca, "alice", expire_time=max(ca.clock() + lifetime, 1))
+    assert await reason(enroll(ca, request)) == "KEY_LIFETIME_REFUSED"
+
+
+async def test_a_weak_key_where_only_strong_ones_are_allowed(tmp_path: Path) -> None:
+    async with open_ca(tmp_path, constants=Constants(allowed_suites=(STRONG.id,))) as ca:
+        _, request = await ca.enroll_request("alice", suite=WEAK)
+        assert await reason(enroll(ca, request)) == "SUITE_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize("changes", [{"revision": 2}, {"epoch": 2}, {"revision": 2**62}])
+async def test_a_key_that_enters_at_another_revision(ca: CaUnderTest, changes: dict[str, int]) -> None:
+    _, request = await request_for(ca, "alice", **changes)
+    assert await reason(enroll(ca, request)) == "REVISION_TAKEN"

@@ -1,0 +1,183 @@
+"""Whose mailbox it is, who sends, and to whom; against delivery, by a client that is not ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.delivery.v1 import envelope_pb2
+from keypost.keys.v1 import key_info_pb2
+from keypost.protocol.key_requests import DeviceKeyPair
+from support.envelopes import new_message_id
+from support.plain_client import reason, refusal
+from support.plain_world import PlainWorld
+
+if TYPE_CHECKING:
+    from support.delivery import Stack
+
+
+async def test_the_mailbox_of_another_user_is_read(plain_world: PlainWorld) -> None:
+    await plain_world.alice.send("bob", "for Bob alone")
+    assert await plain_world.mallory.waiting() == []
+
+
+async def test_the_mailbox_of_another_user_is_acknowledged(plain_world: PlainWorld) -> None:
+    await plain_world.alice.send("bob", "for Bob alone")
+    (waiting,) = await plain_world.bob.waiting()
+    await plain_world.mallory.waiting(None, waiting.delivery_id)
+    assert await plain_world.bob.texts() == ["for Bob alone"]
+
+
+async def test_the_stream_of_another_user_is_displaced(plain_world: PlainWorld) -> None:
+    bob = plain_world.bob
+    stream: Any = bob.delivery.Receive(metadata=bob.metadata())
+    await stream.write(pb.ReceiveRequest(start=pb.Start()))
+    assert (await stream.read()).HasField("queue_empty")
+    await plain_world.mallory.waiting()
+    await plain_world.alice.send("bob", "for Bob alone")
+    assert len((await stream.read()).batch.deliveries) == 1
+
+
+async def test_an_envelope_in_the_name_of_somebody_else(plain_world: PlainWorld) -> None:
+    alice, mallory = plain_world.alice, plain_world.mallory
+    in_her_name = DeviceKeyPair(
+        alice.pair.address, mallory.pair.suite, mallory.pair.private_key, mallory.pair.public_key_der
+    )
+    disguised = replace(mallory, pair=in_her_name)
+    envelope = await disguised.envelope("bob")
+    assert await refusal(mallory.deliver(envelope)) == ("PERMISSION_DENIED", "SENDER_IS_NOT_CALLER", {})
+    assert await plain_world.bob.texts() == []
+
+
+async def test_whether_an_envelope_of_somebody_else_was_stored_is_asked(plain_world: PlainWorld) -> None:
+    envelope = await plain_world.alice.envelope("bob")
+    await plain_world.alice.deliver(envelope)
+    assert await reason(plain_world.mallory.deliver(envelope)) == "SENDER_IS_NOT_CALLER"
+
+
+async def test_an_extension_by_another_key_than_the_callers(plain_world: PlainWorld) -> None:
+    """The holder of a replaced key, and of nothing else, has signed what the device now sends."""
+    replaced = plain_world.alice.pair
+    alice = await plain_world.device(plain_world.stack.realm.renew(replaced))
+    await plain_world.tell("alice")
+    envelope = await alice.envelope("bob", signer=replaced)
+    assert await reason(alice.deliver(envelope)) == "SENDER_IS_NOT_CALLER"
+
+
+async def test_a_replaced_key_sends_before_the_event_arrives(plain_world: PlainWorld) -> None:
+    alice = plain_world.alice
+    await alice.send("bob", "before")
+    plain_world.stack.realm.renew(alice.pair)
+    envelope = await alice.envelope("bob", "after")
+    assert await reason(alice.deliver(envelope)) == "TOKEN_REFUSED"
+    assert await plain_world.bob.texts() == ["before"]
+
+
+async def test_a_device_of_the_recipient_is_left_out(plain_world: PlainWorld) -> None:
+    plain_world.stack.realm.approve(plain_world.bob.pair)
+    keys = plain_world.stack.realm.key_record("bob").keys[:1]
+    assert await reason(plain_world.mallory.send("bob", keys=keys)) == "SEALED_KEYS_MISMATCH"
+    assert await plain_world.bob.texts() == []
+
+
+async def test_a_mailbox_that_nobody_has(plain_world: PlainWorld) -> None:
+    realm = plain_world.stack.realm
+    nobody = realm.new_pair(realm.new_address("bob"))
+    (key,) = realm.key_record("bob").keys
+    ghost = replace(key, request=replace(key.request, address=nobody.address, public_key_der=nobody.public_key_der))
+    assert await reason(plain_world.mallory.send("bob", keys=[ghost])) == "SEALED_KEYS_MISMATCH"
+    assert await plain_world.world.keys_of(nobody) == []
+
+
+async def test_sealed_keys_for_others_than_the_extension_names(plain_world: PlainWorld) -> None:
+    envelope = await plain_world.mallory.envelope("bob")
+    extra = envelope.key_extension.sealed_keys.add()
+    extra.CopyFrom(envelope.key_extension.sealed_keys[0])
+    extra.fingerprint = plain_world.mallory.pair.fingerprint
+    assert await reason(plain_world.mallory.deliver(envelope)) == "SEALED_KEYS_MISMATCH"
+
+
+async def test_a_key_that_was_replaced_is_sealed_to(plain_world: PlainWorld) -> None:
+    envelope = await plain_world.alice.envelope("bob")
+    await plain_world.alice.send("bob", "before")
+    renewed = await plain_world.device(plain_world.stack.realm.renew(plain_world.bob.pair))
+    await plain_world.tell("bob")
+    answer = await plain_world.alice.deliver(envelope)
+    assert answer.stale_keys.HasField("recipient")
+    assert len(await renewed.waiting()) == 1
+
+
+async def test_a_revision_that_does_not_exist_yet(plain_world: PlainWorld) -> None:
+    for changes in ({"recipient_revision": 2**62}, {"sender_revision": 7}):
+        assert await reason(plain_world.mallory.send("bob", **changes)) == "REVISION_UNKNOWN"
+    assert await plain_world.bob.texts() == []
+
+
+async def test_another_envelope_under_a_used_message_id(plain_world: PlainWorld) -> None:
+    message_id = new_message_id()
+    await plain_world.mallory.send("bob", "one", message_id=message_id)
+    assert await refusal(plain_world.mallory.send("bob", "two", message_id=message_id)) == (
+        "ALREADY_EXISTS",
+        "MESSAGE_ID_USED",
+        {},
+    )
+    assert await plain_world.bob.texts() == ["one"]
+
+
+async def test_the_message_id_of_somebody_else_is_used_up(plain_world: PlainWorld) -> None:
+    message_id = new_message_id()
+    await plain_world.mallory.send("bob", "first", message_id=message_id)
+    assert not (await plain_world.alice.send("bob", "second", message_id=message_id)).stored.duplicate
+    assert await plain_world.bob.texts() == ["first", "second"]
+
+
+async def test_a_header_that_says_something_else_than_the_extension(plain_world: PlainWorld) -> None:
+    plain_world.stack.realm.enroll("carol")
+    for field, value in (("recipient_username", "carol"), ("key_id", b"\x01" * 32), ("recipient_revision", 2)):
+        envelope = await plain_world.mallory.envelope("bob", header_alone={field: value})
+        status, why, metadata = await refusal(plain_world.mallory.deliver(envelope))
+        assert (status, why, metadata) == ("INVALID_ARGUMENT", "HEADER_MISMATCH", {"field": f"envelope.header.{field}"})
+
+
+async def test_a_message_from_the_future(plain_world: PlainWorld) -> None:
+    """Every recipient would have to keep it until he can open it."""
+    ahead = plain_world.stack.clock() + 5 * 60_000 + 1
+    status, why, metadata = await refusal(plain_world.mallory.send("bob", send_time=ahead))
+    assert (status, why, metadata) == ("INVALID_ARGUMENT", "INVALID_FIELD", {"field": "envelope.header.send_time"})
+
+
+async def test_a_weak_session_by_a_strong_key(plain_world: PlainWorld) -> None:
+    envelope = await plain_world.mallory.envelope("bob")
+    statement = envelope_pb2.Extension.FromString(envelope.key_extension.extension)
+    statement.suite = key_info_pb2.SUITE_RSA1024_AES128
+    envelope.key_extension.extension = statement.SerializeToString()
+    envelope.key_extension.signature = bytes(128)
+    refused = await refusal(plain_world.mallory.deliver(envelope))
+    assert refused[1:] == ("INVALID_FIELD", {"field": "envelope.key_extension.extension.suite"})
+    assert await plain_world.bob.waiting() == []
+
+
+@pytest.fixture
+async def small(delivery_stack: Stack) -> PlainWorld:
+    """Mailboxes of six envelopes."""
+    return await PlainWorld(delivery_stack).start(mailbox_messages=6)
+
+
+async def test_a_mailbox_filled_by_one_sender(small: PlainWorld) -> None:
+    tablet = await small.device(small.stack.realm.approve(small.mallory.pair))
+    await small.tell("mallory")
+    senders = [small.mallory, tablet] * 3
+    outcomes = [await _stored_or_reason(sender) for sender in senders]
+    assert outcomes == ["stored"] * 3 + ["SENDER_SHARE_FULL"] * 3
+    await small.alice.send("bob", "there is room")
+    assert (await small.bob.texts())[-1] == "there is room"
+
+
+async def _stored_or_reason(sender: Any) -> str:
+    try:
+        return await reason(sender.send("bob"))
+    except AssertionError:
+        return "stored"
