@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -152,6 +153,25 @@ async def test_a_small_key_that_is_called_strong(alice: Any, services: Services,
     answer(services, "bob", resigned(realm, statement))
     with pytest.raises(KeyRefusedError, match="bits"):
         await alice.client.keys("bob")
+
+
+async def test_one_key_under_two_fingerprints(alice: Any, services: Services) -> None:
+    """What is known of the one, such as that it is compromised, would not be known of the other."""
+    realm = services.realm
+    pair = realm.enroll("bob")
+    other = replace(pair, public_key_der=encoded_otherwise(pair.public_key_der))
+    statement = realm.statement("bob")
+    statement.entries[0].request.CopyFrom(sign_possession(realm.request(other, ENROLL, revision=1), other))
+    answer(services, "bob", resigned(realm, statement))
+    with pytest.raises(KeyRefusedError, match="canonical"):
+        await alice.client.keys("bob")
+
+
+def encoded_otherwise(public_key_der: bytes) -> bytes:
+    """Return a key without the empty parameters of its algorithm: readers take it so, too."""
+    usual, short = bytes.fromhex("300d06092a864886f70d0101010500"), bytes.fromhex("300b06092a864886f70d010101")
+    inner = public_key_der[4:].replace(usual, short, 1)
+    return public_key_der[:2] + len(inner).to_bytes(2, "big") + inner
 
 
 async def test_a_replaced_key_stays_good_beside_its_successor(

@@ -46,6 +46,20 @@ async def test_a_record_signed_by_a_key_of_the_directorys_own(alice: Any, servic
     assert not services.mailboxes[mallory.address]
 
 
+async def test_a_forged_record_with_the_word_that_keys_are_stale(alice: Any, services: Services) -> None:
+    realm = services.realm
+    realm.enroll("bob")
+    await alice.client.send("bob", "before")
+    mallory = in_place_of(realm, "bob")
+    realm.users["bob"].revision = 2
+    forged, honest = resigned(realm, realm.statement("bob"), STRANGER), realm.key_info
+    forged.record.record_key_fingerprint = realm.record_signer.fingerprint
+    realm.key_info = lambda name, **changes: forged if name == "bob" else honest(name, **changes)  # type: ignore[method-assign]
+    with pytest.raises(SignatureInvalidError):
+        await alice.client.send("bob", "for Bob alone")
+    assert not services.mailboxes[mallory.address]
+
+
 @pytest.mark.parametrize(("from_time", "until_time"), [(-DAY, 0), (HOUR, DAY)], ids=["retired", "not yet in force"])
 async def test_a_record_signed_by_a_record_key_out_of_its_time(
     alice: Any, services: Services, clock: ManualClock, from_time: int, until_time: int

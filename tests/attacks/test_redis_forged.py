@@ -138,12 +138,16 @@ class BeforeRealDelivery(Services):
     async def waiting(self, address: Address) -> list[dict[bytes, bytes]]:
         """Return the entries of a mailbox."""
         async with Redis.from_url(self.stack.valkey.url) as redis:
-            return [fields for _, fields in await redis.xrange(f"keypost:{{{address}}}:waiting")]
+            entries: Any = await redis.xrange(f"keypost:{{{address}}}:waiting")
+        return [fields for _, fields in entries]
 
     async def slip_in(self, address: Address, accept_time: int, envelope: bytes) -> None:
-        """Write into a mailbox past delivery."""
+        """Write an envelope into a mailbox past delivery."""
+        await self.write(address, {b"t": b"%d" % accept_time, b"e": envelope})
+
+    async def write(self, address: Address, fields: dict[Any, Any]) -> None:
+        """Write an entry of any kind into a mailbox."""
         async with Redis.from_url(self.stack.valkey.url) as redis:
-            fields = {"t": accept_time, "e": envelope}
             await redis.xadd(f"keypost:{{{address}}}:waiting", fields, id=f"{self.stack.clock()}-*")
 
 
@@ -173,6 +177,18 @@ class TestMailboxes:
         assert told.reason == "NOT_FOR_THIS_DEVICE"
         assert told.sentence.endswith("for another user")
         assert [message.text for message in await bob.inbox()] == ["for Bob alone"]
+
+    async def test_rubbish_in_the_way_of_what_comes_after_it(
+        self, alice: Any, bob: Any, services: BeforeRealDelivery
+    ) -> None:
+        await alice.client.send("bob", "before")
+        [entry] = await services.waiting(bob.client.address)
+        for fields in ({b"t": b"soon", b"e": entry[b"e"]}, {b"t": b"9" * 30, b"e": b"\xff"}, {b"x": b""}):
+            await services.write(bob.client.address, fields)
+        await alice.client.send("bob", "after")
+        assert [message.text for message in await bob.inbox()] == ["before", "after"]
+        assert bob.reasons("set_aside") == ["MALFORMED_STATEMENT"] * 2
+        assert await services.waiting(bob.client.address) == []
 
     async def test_a_message_by_a_replaced_key_is_dated_back(
         self, alice: Any, bob: Any, services: BeforeRealDelivery, clock: ManualClock

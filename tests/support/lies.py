@@ -49,7 +49,7 @@ def admit_anybody(services: Services) -> None:
         token = dict(context.invocation_metadata())["authorization"].removeprefix("Bearer ")
         return peek_token(token).address
 
-    services.caller = caller  # type: ignore[method-assign]
+    services.caller = caller  # type: ignore[assignment,method-assign]
 
 
 def resigned(realm: SimulatedRealm, statement: pb.UserKeys, signer: Signer | None = None) -> pb.KeyInfo:

@@ -14,7 +14,7 @@ local SLACK = 86400000
 
 local function size_of(entry)
   local fields = entry[2]
-  return #fields[4]
+  return #(fields[4] or '')
 end
 
 -- The share of a sending user: the fields of its count and its bytes.
@@ -170,7 +170,7 @@ local function read(keys, args)
     for _, entry in ipairs(chunk) do
       bytes = bytes - size_of(entry)
       if bytes < 0 and #found > 1 then return found end
-      found[#found + 1] = { entry[1], entry[2][2], entry[2][4] }
+      found[#found + 1] = { entry[1], entry[2][2], entry[2][4] or '' }
       after = entry[1]
     end
     if #chunk < CHUNK then return found end

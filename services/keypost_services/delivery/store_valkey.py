@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
     from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 
+TIME_DIGITS = 15
 CLAIM_LIFETIME = DAY
 DIGEST_BYTES = 32
 MOST_AT_ONCE = 64
@@ -139,7 +140,7 @@ class ValkeyMailboxes:
         verdict, *entries = await self._call("read", keys, *args)
         if verdict == b"displaced":
             raise ReceiverDisplacedError
-        return [Waiting(name.decode(), int(time), envelope) for name, time, envelope in entries]
+        return [Waiting(name.decode(), _accept_time(time), envelope) for name, time, envelope in entries]
 
     async def acknowledge(self, address: Address, delivery_ids: Collection[str]) -> int:
         """Forget envelopes; returns how many there were."""
@@ -236,6 +237,11 @@ def _seen(address: Address, name: MessageName) -> str:
 
 def _append_keys(posting: Posting, address: Address) -> Sequence[str]:
     return (*_contents(address), _seen(address, posting.name))
+
+
+def _accept_time(value: bytes) -> int:
+    """Return the accept time of an entry; 0, so that clients find it too old, if somebody else wrote what is none."""
+    return int(value) if value.isdigit() and len(value) <= TIME_DIGITS else 0
 
 
 def _acceptance(reply: Sequence[bytes]) -> Acceptance:

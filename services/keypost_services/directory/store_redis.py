@@ -114,8 +114,9 @@ class RedisStore:
     async def read(self) -> int | None:
         """Return the sequence up to which the records in Redis are right."""
         async with self._call():
-            [value] = await self._redis.mget([f"{self._keys}sequence"])
-        return _sequence(value)
+            # Of a value of another type MGET says that there is none, where GET fails.
+            values: list[Any] = await self._redis.mget([f"{self._keys}sequence"])
+        return _sequence(values[0])
 
     async def advance(self, sequence: int) -> None:
         """Note that all events up to ``sequence`` were acted upon."""
