@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NOT_RUN = {
     ("README.md", "make run"): "the gate runs it; tests/e2e/test_story.py looks at what it tells",
+    ("docs/secrets.md", "PYTHONPATH=tests python -P tests/support/memory.py"): "a measurement: it searches all memory",
     ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
 }
 """Blocks that are not run, by page and first line, and why."""

@@ -19,12 +19,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MADE = re.compile(r"(<!-- make docs: (?P<what>[^>]+) -->\n)(?P<text>.*?)(<!-- made -->)", re.DOTALL)
 """A part of a page that ``make docs`` writes."""
+_COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:python|pip|make|sh|keypost)\b")
 _PARSER = MarkdownIt("commonmark").enable("table")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block.
+    """A block of code.
 
     Attributes:
         language: The word after the fence.
@@ -50,7 +51,10 @@ def read(page: Path) -> str:
 
 
 def blocks(text: str) -> list[Block]:
-    """Return the fenced blocks that people wrote, in order; those that ``make docs`` writes are left out."""
+    """Return the blocks that people wrote, in order; those that ``make docs`` writes are left out.
+
+    They are fenced; of those that are indented only such as look like commands count, and formulas do not.
+    """
     found, paragraph = [], ""
     for token in _PARSER.parse(_without_made(text)):
         if token.type == "inline":
@@ -59,6 +63,8 @@ def blocks(text: str) -> list[Block]:
             line = (token.map or [0])[0] + 1
             found.append(Block(token.info.strip(), token.content, line, _saved_as(paragraph)))
             paragraph = ""
+        elif token.type == "code_block" and _COMMAND.match(token.content):
+            found.append(Block("console", token.content, (token.map or [0])[0] + 1, ""))
     return found
 
 
