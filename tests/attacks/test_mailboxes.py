@@ -111,8 +111,9 @@ async def test_a_key_that_was_replaced_is_sealed_to(plain_world: PlainWorld) -> 
 
 
 async def test_a_revision_that_does_not_exist_yet(plain_world: PlainWorld) -> None:
-    for changes in ({"recipient_revision": 2**62}, {"sender_revision": 7}):
-        assert await reason(plain_world.mallory.send("bob", **changes)) == "REVISION_UNKNOWN"
+    mallory = plain_world.mallory
+    assert await reason(mallory.send("bob", recipient_revision=2**62)) == "REVISION_UNKNOWN"
+    assert await reason(mallory.send("bob", sender_revision=7)) == "REVISION_UNKNOWN"
     assert await plain_world.bob.texts() == []
 
 

@@ -122,7 +122,8 @@ async def test_a_token_made_for_later(bob: PlainDevice, issued: int) -> None:
 
 @pytest.mark.parametrize("name", ["iat", "exp"])
 async def test_a_token_without_its_times(bob: PlainDevice, name: str) -> None:
-    for value in (None, "1800000300", 1_800_000_300.5, True, [1_800_000_300], {}):
+    values: list[Any] = [None, "1800000300", 1_800_000_300.5, True, [1_800_000_300], {}]
+    for value in values:
         assert await cause(bob.waiting(bob.token(**{name: value}))) == "MALFORMED"
 
 

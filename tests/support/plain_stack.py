@@ -17,6 +17,7 @@ from keypost.keys.v1 import realm_trust_pb2
 from keypost.protocol.suites import STRONG
 from keypost_services.delivery.compose import compose as compose_delivery
 from keypost_services.delivery.settings import DeliverySettings
+from keypost_services.delivery.store_valkey import Durability
 from keypost_services.directory.compose import compose as compose_directory
 from keypost_services.directory.settings import DirectorySettings
 from keypost_services.embedded import certificates
@@ -132,7 +133,7 @@ async def open_plain_stack(folder: Path) -> AsyncIterator[PlainStack]:
             internal_listen="127.0.0.1:0",
             directory=f"127.0.0.1:{directory.internal_port}",
             mailboxes_url=valkey.url,
-            durability="memory",
+            durability=Durability.MEMORY,
         )
         delivery = await exits.enter_async_context(
             running("delivery", delivery_settings, compose_delivery, clock=ca.clock)
