@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from keypost.clock import MINUTE
+from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.keystore.values import Totals
+from keypost.protocol.identifiers import Address
 from support.hostile import Peer, tighten
+from support.realm import device_id
 from support.talk import text
 
 if TYPE_CHECKING:
@@ -117,6 +121,30 @@ async def test_many_senders_who_push_out_what_was_set_aside(bob: Any, carol: Pee
     names = await kept(bob, "set_aside")
     assert "carol" in names
     assert len(names) == 9
+
+
+async def test_lies_that_leave_no_room_for_evidence(bob: Any, mallory: Peer, carol: Peer) -> None:
+    """Mallory names devices that Bob never had; then the directory does show Carol one."""
+
+    async def send(peer: Peer, number: int) -> None:
+        [own] = peer.talk.record("bob").keys
+        request = replace(own.request, address=Address("bob", device_id(1_000 + number)))
+        devices = tuple(sorted((own, replace(own, request=request)), key=lambda key: key.address.device_id))
+        await peer.put(bob.client.address, peer.offer("bob", recipients=devices), text("for two devices"))
+
+    for number in range(FLOOD):
+        await send(mallory, number)
+    await send(carol, 0)
+    assert len(await bob.inbox()) == FLOOD + 1
+
+    def read(store: Any) -> list[bytes]:
+        found = [one for name in ("bob", "mallory", "carol") for one in store.records.evidence(name)]
+        return [pb.KeyExtension.FromString(one.current).extension for one in found]
+
+    statements = await bob.client._parts.context.store.run(read)
+    signers = [pb.Extension.FromString(statement).signer.address.username for statement in statements]
+    assert "carol" in signers
+    assert len(signers) < FLOOD
 
 
 async def test_sessions_without_end(bob: Any, mallory: Peer) -> None:

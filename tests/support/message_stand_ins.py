@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from keypost.client import opening as o
 from keypost.delivery.v1 import envelope_pb2 as pb
+from keypost.keystore.values import Evidence
 from keypost.protocol.padding import LENGTH_BYTES
 from keypost.protocol.rsa import OAEP
 from keypost.protocol.sessions import is_fit
@@ -65,6 +66,11 @@ def find_the_file_of_anybody(files: Any, _sender: Any, file_id: bytes) -> Any:
         "SELECT id, sender, file_id, count, size, received, description FROM files WHERE file_id = ?", file_id
     )
     return None if row is None else (row[0], files._read(row))
+
+
+def evidence_about_oneself(own: Any, signed: Any, now: int) -> Evidence:
+    statement = signed.to_message(()).SerializeToString()
+    return Evidence(own.username, "DEVICES_DIFFER", own.key_info.SerializeToString(), statement, now)
 
 
 def choose_the_oldest_session(candidates: Any, situation: Any) -> Any:

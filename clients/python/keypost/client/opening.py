@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from keypost.delivery.v1 import envelope_pb2 as pb
     from keypost.keystore.port import KeyStore
     from keypost.protocol.envelope import SealedEnvelope
-    from keypost.protocol.extension import DeviceKey, Session
+    from keypost.protocol.extension import DeviceKey, Session, SignedExtension
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.realm_trust import RealmTrust
@@ -365,6 +365,11 @@ def _compare_devices(store: KeyStore, opening: Opening, sealed: SealedEnvelope, 
         "directory may show others a device that is not this user's, or hide one"
     )
     outcome.warnings.append(("DEVICES_DIFFER", sentence))
+    store.records.add_evidence(_evidence(own, signed, opening.now))
+
+
+def _evidence(own: KeyRecord, signed: SignedExtension, now: int) -> Evidence:
+    # Filed under the sender, since what is kept of each user is bounded: one who lies takes no room from an honest one.
+    sender = signed.extension.signer.address.username
     statement = signed.to_message(()).SerializeToString()
-    evidence = Evidence(own.username, "DEVICES_DIFFER", own.key_info.SerializeToString(), statement, opening.now)
-    store.records.add_evidence(evidence)
+    return Evidence(sender, "DEVICES_DIFFER", own.key_info.SerializeToString(), statement, now)
