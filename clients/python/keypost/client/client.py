@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from keypost.client.arguments import (
+    check_code,
+    check_received,
+    check_root,
+    check_suite,
+    check_unlock,
+    read_media_type,
+    read_message,
+    read_path,
+)
 from keypost.client.context import Context
 from keypost.client.files import send_file
 from keypost.client.key_requests import warn_if_weak
 from keypost.client.profiles import open_profile, read_bundle
-from keypost.client.results import OCTETS, TEXT
-from keypost.client.sending import LARGEST_BODY
+from keypost.client.results import OCTETS
 from keypost.client.store_worker import open_worker
 from keypost.client.wiring import Parts, wire
 from keypost.clock import system_clock
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, KeypostError
+from keypost.protocol.identifiers import check_username
 from keypost.protocol.suites import STRONG, Suite
 from keypost.transport.retries import Calls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from pathlib import Path
     from types import TracebackType
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -96,12 +106,15 @@ class Client:
 
         Raises:
             KeyStoreError: the profile cannot be opened or made.
-            InvalidArgumentError: the bundle is none, or of another realm.
+            InvalidArgumentError: an argument cannot be right, such as a bundle that is none, or of another realm.
             UnreachableError: no service can be reached, and no trust statement is held that may be relied upon.
             ProtocolError: the realm's trust does not verify.
         """
+        check_unlock(unlock)
+        check_suite(minimum_suite, "minimum_suite")
+        folder = read_path(profile, "profile")
         given = None if bundle is None else await asyncio.to_thread(read_bundle, bundle)
-        worker, kept = await open_worker(lambda: open_profile(Path(profile), unlock, given))
+        worker, kept = await open_worker(lambda: open_profile(folder, unlock, given))
         try:
             context = Context(
                 realm=kept.realm,
@@ -178,11 +191,14 @@ class Client:
             The address of this device.
 
         Raises:
-            InvalidArgumentError: the username cannot be one, or this profile is another user's.
+            InvalidArgumentError: an argument cannot be right, or this profile is another user's.
             SuiteRefusedError: the suite is below the minimum or not allowed in the realm.
             RefusedError: the CA refused; SIGN_IN_REFUSED, APPROVAL_REQUIRED and others.
             UnreachableError: no answer.
         """
+        check_username(username)
+        check_code(code)
+        check_suite(suite)
         async with self._working():
             return await self._parts.enrolling.enroll(username, code, suite)
 
@@ -196,30 +212,27 @@ class Client:
         Args:
             username: The recipient.
             body: A text, or bytes; at most 224 KiB (send more as a file).
-            media_type: What it is; by default UTF-8 text or plain bytes.
+            media_type: What it is, in at most 255 characters; by default UTF-8 text or plain bytes.
 
         Returns:
             What became of it.
 
         Raises:
             NotEnrolledError: this profile has no key yet.
-            InvalidArgumentError: the body is too large, or the recipient is oneself.
+            InvalidArgumentError: an argument cannot be right, or the recipient is oneself; nothing was sent or stored.
             ProtocolError: a rule about keys is broken, such as IDENTITY_CHANGED: nothing was sent.
             RefusedError: a service refused, such as USER_NOT_FOUND or MAILBOX_FULL.
             UnreachableError: no answer.
         """
-        data, kind = (body.encode(), TEXT) if isinstance(body, str) else (bytes(body), OCTETS)
-        if len(data) > LARGEST_BODY:
-            raise InvalidArgumentError(
-                f"a message has at most {LARGEST_BODY // 1024} KiB: send it as a file", field="body"
-            )
-        message = envelope_pb2.Message(media_type=media_type or kind, body=data)
+        check_username(username)
+        message = read_message(body, media_type)
         async with self._working():
             await self._renew_if_due()
             return await self._parts.sending.send(username, envelope_pb2.Content(message=message))
 
     async def rotate(self, username: str) -> Sent:
         """Negotiate a new session key with a user now, and tell his devices by an empty message."""
+        check_username(username)
         content = envelope_pb2.Content(key_update=envelope_pb2.KeyUpdate())
         async with self._working():
             await self._renew_if_due()
@@ -240,14 +253,17 @@ class Client:
             What was sent.
 
         Raises:
-            InvalidArgumentError: the file cannot be read, or changed.
+            InvalidArgumentError: an argument cannot be right, or the file cannot be read, or changed.
             KeypostError: as ``send``; then the file is not sent, and may be sent again.
         """
+        check_username(username)
+        read_media_type(media_type)
+        file = read_path(path)
         async with self._working():
             await self._renew_if_due()
             parts = self._parts
             return await send_file(
-                parts.context, parts.sending, username, Path(path), media_type=media_type, progress=progress
+                parts.context, parts.sending, username, file, media_type=media_type, progress=progress
             )
 
     async def receive(self, *, follow: bool = True) -> AsyncGenerator[Received]:
@@ -284,6 +300,7 @@ class Client:
 
     async def set_handled(self, message: Received) -> None:
         """Say that a message is handled, without waiting for the iterator to be advanced past it."""
+        check_received(message)
         async with self._working():
             await self._parts.handing_out.set_handled(message)
 
@@ -322,6 +339,7 @@ class Client:
             RefusedError: USER_NOT_FOUND and others.
             UnreachableError: no answer.
         """
+        check_username(username)
         async with self._working():
             return await self._parts.records.get(username, refresh=True)
 
@@ -343,6 +361,8 @@ class Client:
         Raises:
             IdentityChangedError: the directory shows yet another root.
         """
+        check_username(username)
+        root = check_root(root)
         async with self._working():
             record = await self._parts.records.accept_identity(username, root)
             self._parts.newer.set()

@@ -94,14 +94,29 @@ async def send_file(
 
 
 def _plan(path: Path, media_type: str, file_id: bytes) -> _Plan:
+    name = path.name[:LONGEST_NAME]
+    if not _is_text(name):
+        raise InvalidArgumentError(f"the name of {path!r} is no text: rename it", field="path")
     try:
+        # To open a pipe would wait until somebody writes to it.
+        if path.exists() and not path.is_file():
+            raise InvalidArgumentError(f"{path} is no file", field="path")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
             size = file.tell()
     except OSError as error:
         raise InvalidArgumentError(f"{path} cannot be read: {error.strerror}", field="path") from error
     count = max(1, -(-size // PART_BYTES))
-    return _Plan(file_id, path.name[:LONGEST_NAME], media_type, count, size, digest.digest())
+    return _Plan(file_id, name, media_type, count, size, digest.digest())
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is Unicode: one in another encoding has surrogates where that is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_part(file: IO[bytes], plan: _Plan, index: int) -> bytes:

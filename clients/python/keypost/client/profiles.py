@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
 
+from keypost.client.arguments import read_path
 from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.keystore.errors import KeyStoreMissingError
@@ -14,6 +14,8 @@ from keypost.keystore.store import create_store, open_store
 from keypost.protocol.identifiers import check_realm
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from keypost.keystore.port import KeyStore
     from keypost.keystore.unlock import Unlock
 
@@ -26,7 +28,7 @@ def read_bundle(source: Path | pb.Bundle) -> pb.Bundle:
     Raises:
         InvalidArgumentError: it cannot be read, or something in it is missing.
     """
-    bundle = source if isinstance(source, pb.Bundle) else _parse(Path(source))
+    bundle = source if isinstance(source, pb.Bundle) else _parse(read_path(source, "bundle"))
     try:
         check_realm(bundle.realm)
     except InvalidArgumentError as error:

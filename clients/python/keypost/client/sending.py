@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 ROUNDS = 6
 """How often a message is sealed anew because keys changed on its way."""
-LARGEST_BODY = 224 * 1024
-"""Bytes; leaves room in an envelope for padding and for sealed keys."""
 STALE_KEYS = "STALE_KEYS"
 REFUSALS = frozenset(
     {"INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND"}
@@ -84,7 +82,7 @@ class Sending:
         address = self._identity.address
         if recipient == address.username:
             raise InvalidArgumentError(
-                "a message to oneself has no other device to go to: name another user", field="recipient"
+                "a message to oneself has no other device to go to: name another user", field="username"
             )
         async with self._locks.of(recipient):
             # Before a counter is taken: a recipient who does not exist must not leave a gap.

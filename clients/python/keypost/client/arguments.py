@@ -1,0 +1,96 @@
+"""What an application may pass to a client. All of it is checked before anything is stored, sent or asked.
+
+Each function raises InvalidArgumentError, whose ``metadata["field"]`` is the name of the argument.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from keypost.client.results import OCTETS, TEXT, Received
+from keypost.delivery.v1 import envelope_pb2
+from keypost.errors import InvalidArgumentError
+from keypost.protocol.extension import FINGERPRINT_BYTES
+from keypost.protocol.suites import Suite
+
+LARGEST_BODY = 224 * 1024
+"""Bytes; leaves room in an envelope for padding and for sealed keys."""
+LONGEST_CODE = 64
+_MEDIA_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+def read_message(body: Any, media_type: Any) -> envelope_pb2.Message:
+    """Return a message of a text or bytes, of at most 224 KiB, and its media type or that of its kind."""
+    data, default = (_encode(body), TEXT) if isinstance(body, str) else (_bytes(body, "body"), OCTETS)
+    if len(data) > LARGEST_BODY:
+        raise InvalidArgumentError(f"a message has at most {LARGEST_BODY // 1024} KiB: send it as a file", field="body")
+    return envelope_pb2.Message(media_type=default if media_type is None else read_media_type(media_type), body=data)
+
+
+def read_media_type(media_type: Any) -> str:
+    """Return a media type: 1 to 255 printable characters of ASCII."""
+    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+        raise InvalidArgumentError("a media type is 1 to 255 printable characters of ASCII", field="media_type")
+    return media_type
+
+
+def read_path(path: Any, field: str = "path") -> Path:
+    """Return a path, from a text or a path."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise InvalidArgumentError("this is no path", field=field)
+    return Path(text)
+
+
+def check_unlock(unlock: Any) -> None:
+    """Accept what unlocks a key store."""
+    if not callable(getattr(unlock, "prepare", None)):
+        raise InvalidArgumentError(
+            "this unlocks no profile: pass keypost.Passphrase(...) or another one", field="unlock"
+        )
+
+
+def check_code(code: Any) -> None:
+    """Accept a one-time code, or None where there is none."""
+    if code is None:
+        return
+    if not isinstance(code, str) or not code.isascii() or not 1 <= len(code) <= LONGEST_CODE:
+        raise InvalidArgumentError("a one-time code is 26 letters and digits: as it was given out", field="code")
+
+
+def check_suite(suite: Any, field: str = "suite") -> None:
+    """Accept one of the suites."""
+    if not isinstance(suite, Suite):
+        raise InvalidArgumentError("a suite is keypost.STRONG or keypost.WEAK", field=field)
+
+
+def check_root(root: Any) -> bytes:
+    """Return a fingerprint."""
+    if len(data := _bytes(root, "root")) != FINGERPRINT_BYTES:
+        raise InvalidArgumentError(f"a fingerprint has {FINGERPRINT_BYTES} bytes", field="root")
+    return data
+
+
+def check_received(message: Any) -> None:
+    """Accept what ``receive`` yielded."""
+    if not isinstance(message, Received):
+        raise InvalidArgumentError("this is no message that receive() yielded", field="message")
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            "the text has half a character (a surrogate) and is no Unicode", field="body"
+        ) from error
+
+
+def _bytes(value: Any, field: str) -> bytes:
+    # bytes(5) would be five zeros, and bytes([1]) one byte.
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidArgumentError(f"{field} is bytes", field=field)
+    return bytes(value)
