@@ -25,6 +25,7 @@ from keypost.transport.retries import Calls
 from support import memory
 from support.key_store import BUNDLE, REALM, UNLOCK
 from support.people import CHEAP
+from support.surfaces import InThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ async def test_what_says_who_a_closed_client_was_stays(alice: Person) -> None:
     assert (alice.client.address, repr(alice.client)) == (address, shown)
 
 
+@pytest.mark.parametrize("surface", [Client, InThreads])
 async def test_nothing_secret_can_be_reached_from_a_closed_client(alice: Person, bob: Person) -> None:
     await talk(alice, bob)
     held = Held(alice.client)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keypost import sync
     from keypost.client import Client, Event, NotEnrolledError, Received, ReceivedFile, Sent, SentFile
     from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
     from keypost.keystore.errors import KeyStoreError, WrongPassphraseError
@@ -59,11 +60,14 @@ __all__ = [
     "Unlock",
     "UnreachableError",
     "WrongPassphraseError",
+    "sync",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Services import keypost.protocol only: the client and what it needs load when they are named.
+    if name == "sync":
+        return import_module("keypost.sync")
     if (home := _HOME_OF.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(home), name)

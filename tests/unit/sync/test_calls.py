@@ -98,7 +98,7 @@ def test_callbacks_see_the_context_of_the_call(open_client: Callable[..., Client
 def test_a_callback_that_calls_its_client_is_told_and_does_not_wait_for_ever(
     open_client: Callable[..., Client], call: Callable[[Client], object]
 ) -> None:
-    alice = open_client("alice", observer=lambda _step: call(alice))
+    alice: Client = open_client("alice", observer=lambda _step: call(alice))
     with pytest.raises(InvalidArgumentError, match="a callback"):
         alice.enroll("alice")
     assert alice.devices().username == "alice"

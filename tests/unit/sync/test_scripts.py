@@ -59,7 +59,10 @@ def script(
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Return how the script ended, what it printed, and what it complained of."""
-    out, complaints = process.communicate(timeout=60)
+    try:
+        out, complaints = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, out, complaints
 
 

@@ -100,7 +100,9 @@ class LoopThread:
                     return
                 yield item
         finally:
-            self._close(items)
+            # Where nobody may wait for it (a callback, the garbage collector in this thread), the loop closes it itself.
+            with suppress(InvalidArgumentError):
+                self.run(items.aclose)
 
     def end(self) -> None:
         """Let the thread end, without waiting for it; again is no error, nor is it one in a forked process."""
@@ -156,14 +158,6 @@ class LoopThread:
         with suppress(RuntimeError):  # the loop has ended meanwhile, and all calls with it
             self._loop.call_soon_threadsafe(call.cancel)
         wait([call.answer])
-
-    def _close(self, items: AsyncGenerator[Any]) -> None:
-        if threading.current_thread() is self._thread:
-            # The garbage collector found an abandoned iterator in this thread: nobody waits.
-            self._loop.create_task(items.aclose())
-        elif self.is_open:
-            with suppress(InvalidArgumentError):  # it was closed just now, and all iterators with it
-                self.run(items.aclose)
 
 
 class _Call(Generic[T]):
