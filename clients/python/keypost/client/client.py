@@ -196,10 +196,10 @@ class Client:
             RefusedError: the CA refused; SIGN_IN_REFUSED, APPROVAL_REQUIRED and others.
             UnreachableError: no answer.
         """
-        check_username(username)
-        check_code(code)
-        check_suite(suite)
         async with self._working():
+            check_username(username)
+            check_code(code)
+            check_suite(suite)
             return await self._parts.enrolling.enroll(username, code, suite)
 
     async def send(self, username: str, body: str | bytes, *, media_type: str | None = None) -> Sent:
@@ -224,17 +224,17 @@ class Client:
             RefusedError: a service refused, such as USER_NOT_FOUND or MAILBOX_FULL.
             UnreachableError: no answer.
         """
-        check_username(username)
-        message = read_message(body, media_type)
         async with self._working():
+            check_username(username)
+            message = read_message(body, media_type)
             await self._renew_if_due()
             return await self._parts.sending.send(username, envelope_pb2.Content(message=message))
 
     async def rotate(self, username: str) -> Sent:
         """Negotiate a new session key with a user now, and tell his devices by an empty message."""
-        check_username(username)
-        content = envelope_pb2.Content(key_update=envelope_pb2.KeyUpdate())
         async with self._working():
+            check_username(username)
+            content = envelope_pb2.Content(key_update=envelope_pb2.KeyUpdate())
             await self._renew_if_due()
             return await self._parts.sending.send(username, content, new_session=True)
 
@@ -256,10 +256,10 @@ class Client:
             InvalidArgumentError: an argument cannot be right, or the file cannot be read, or changed.
             KeypostError: as ``send``; then the file is not sent, and may be sent again.
         """
-        check_username(username)
-        read_media_type(media_type)
-        file = read_path(path)
         async with self._working():
+            check_username(username)
+            read_media_type(media_type)
+            file = read_path(path)
             await self._renew_if_due()
             parts = self._parts
             return await send_file(
@@ -300,8 +300,8 @@ class Client:
 
     async def set_handled(self, message: Received) -> None:
         """Say that a message is handled, without waiting for the iterator to be advanced past it."""
-        check_received(message)
         async with self._working():
+            check_received(message)
             await self._parts.handing_out.set_handled(message)
 
     async def retry_set_aside(self) -> int:
@@ -339,8 +339,8 @@ class Client:
             RefusedError: USER_NOT_FOUND and others.
             UnreachableError: no answer.
         """
-        check_username(username)
         async with self._working():
+            check_username(username)
             return await self._parts.records.get(username, refresh=True)
 
     async def devices(self) -> KeyRecord:
@@ -361,9 +361,9 @@ class Client:
         Raises:
             IdentityChangedError: the directory shows yet another root.
         """
-        check_username(username)
-        root = check_root(root)
         async with self._working():
+            check_username(username)
+            root = check_root(root)
             record = await self._parts.records.accept_identity(username, root)
             self._parts.newer.set()
             return record
