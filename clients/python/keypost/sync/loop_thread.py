@@ -100,7 +100,7 @@ class LoopThread:
                     return
                 yield item
         finally:
-            # Where nobody may wait for it (a callback, the garbage collector in this thread), the loop closes it itself.
+            # Where nobody may wait for it (a callback, the garbage collector in the thread), the loop closes it itself.
             with suppress(InvalidArgumentError):
                 self.run(items.aclose)
 
