@@ -21,7 +21,7 @@ from keypost.client import Client
 from keypost.errors import InvalidArgumentError, KeypostError, UnreachableError
 from keypost.keystore import KeyStoreUnavailableError, open_store
 from keypost.keystore.sealing import Sealer, wipe
-from keypost.transport.retries import Calls
+from keypost.transport.retries import Retries
 from support import memory
 from support.key_store import BUNDLE, REALM, UNLOCK
 from support.people import CHEAP
@@ -226,7 +226,7 @@ async def test_an_opening_that_fails_leaves_no_open_profile(services: Services, 
     bundle = services.bundle(tls)
     bundle.endpoints.directory = bundle.endpoints.ca = "127.0.0.1:1"
     with pytest.raises(UnreachableError) as failed:
-        await Client.open(tmp_path / "alice", unlock=CHEAP, bundle=bundle, calls=Calls(attempts=1))
+        await Client.open(tmp_path / "alice", unlock=CHEAP, bundle=bundle, retries=Retries(attempts=1))
     assert failed.value.__traceback__ is not None, "whoever holds the error holds the frames of the opening"
     assert [one for one in sealers() if one._data_key is not None] == []
     open_store(tmp_path / "alice", CHEAP).close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keypost.keystore.unlock import Argon2Cost, Passphrase
-from keypost.transport.retries import Backoff, Calls
+from keypost.transport.retries import Backoff, Retries
 from support.clock import ManualClock
 from support.keys import KeyPool
 from support.realm import SimulatedRealm
@@ -114,7 +114,7 @@ async def open_client(
                 "observer": person.see,
                 "on_event": person.hear,
                 "clock": clock,
-                "calls": Calls(backoff=Backoff(first=0.001, longest=0.01)),
+                "retries": Retries(backoff=Backoff(first=0.001, longest=0.01)),
                 "generate": generate,
             }
             person.client = await surface.open(tmp_path / name, **{**defaults, **options})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
 from keypost.transport.directory_client import DirectoryClient
-from keypost.transport.retries import Calls
+from keypost.transport.retries import Retries
 from keypost_services.delivery.cancellation import heeding_cancellation
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
 from keypost_services.delivery.key_events import KeyEventEffects, event_source
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.settings import DeliverySettings
 
 DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
-DIRECTORY_CALLS = Calls(attempts=3, attempt_timeout=2.0, deadline=5.0)
+DIRECTORY_RETRIES = Retries(attempts=3, attempt_timeout=2.0, deadline=5.0)
 PROBE_SECONDS = 2.0
 TRUST_SECONDS = 300.0
 _jitter = random.SystemRandom().random
@@ -59,7 +59,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         client = await stack.enter_async_context(_client(settings))
         mailboxes = await _open_mailboxes(stack, client, settings, metrics)
         channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
-        directory = DirectoryClient(channel, DIRECTORY_CALLS)
+        directory = DirectoryClient(channel, DIRECTORY_RETRIES)
         trust = _trust(runtime, directory, root_keys)
         stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)

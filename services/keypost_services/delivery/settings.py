@@ -57,7 +57,9 @@ class DeliverySettings(ServiceSettings):
     def _share_holds_an_envelope(self) -> Self:
         if self.mailbox_bytes * self.mailbox_sender_percent < MOST_ENVELOPE_BYTES * 100:
             variable = variable_of(type(self), "mailbox_sender_percent")
-            raise ValueError(f"{variable}: so much of a mailbox does not hold an envelope of {MOST_ENVELOPE_BYTES} bytes")
+            raise ValueError(
+                f"{variable}: so much of a mailbox does not hold an envelope of {MOST_ENVELOPE_BYTES} bytes"
+            )
         return self
 
     @model_validator(mode="after")

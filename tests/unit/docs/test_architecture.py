@@ -44,7 +44,7 @@ def test_an_arrow_missing_and_one_too_many_are_found() -> None:
         [
             ("keypost.cli.app", "keypost.client.client"),
             ("keypost.cli.app", "keypost.cli.text"),
-            ("keypost.client.client", "keypost.transport.calls"),
+            ("keypost.client.client", "keypost.transport.remote_service"),
             ("keypost.client.client", "keypost.errors"),
             ("keypost", "keypost.client"),
         ]

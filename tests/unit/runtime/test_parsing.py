@@ -10,6 +10,7 @@ from keypost.ca.v1 import ca_service_pb2 as ca_pb
 from keypost.ca.v1 import key_info_service_pb2 as info_pb
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
+from keypost.keys.v1 import key_info_pb2
 from keypost_services.runtime import parsing
 from keypost_services.runtime.errors import ServiceError
 
@@ -47,7 +48,7 @@ def refused_field(kind: type[Message], raw: bytes, field: str = "") -> str:
             ),
             "recipient_devices[1].address.username",
         ),
-        (info_pb.BatchGetKeyInfoResponse(key_info={HERE: {}}), "key_info[0].key"),
+        (info_pb.BatchGetKeyInfoResponse(key_info={HERE: key_info_pb2.KeyInfo()}), "key_info[0].key"),
     ],
 )
 def test_the_string_that_is_no_text_is_named(message: Message, path: str) -> None:

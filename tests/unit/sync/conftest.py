@@ -10,7 +10,7 @@ import pytest
 
 from keypost.sync import Client
 from keypost.sync.loop_thread import LoopThread
-from keypost.transport.retries import Backoff, Calls
+from keypost.transport.retries import Backoff, Retries
 from support.people import CHEAP, clock, generate, tls
 from support.realm import SimulatedRealm
 from support.simulation import Services, serving
@@ -48,7 +48,7 @@ def options(services: Services, tls: TlsFiles, clock: ManualClock, generate: Any
         "unlock": CHEAP,
         "bundle": services.bundle(tls),
         "clock": clock,
-        "calls": Calls(backoff=Backoff(first=0.001, longest=0.01)),
+        "retries": Retries(backoff=Backoff(first=0.001, longest=0.01)),
         "generate": generate,
     }
 

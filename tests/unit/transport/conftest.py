@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 
 from keypost.transport.channels import open_channel
-from keypost.transport.retries import Backoff, Calls
+from keypost.transport.retries import Backoff, Retries
 from support.tls import TlsFiles, issue_tls
 
 Connect = Callable[[Callable[[grpc.aio.Server], None]], Awaitable[grpc.aio.Channel]]
@@ -49,5 +49,5 @@ def sleeps() -> Sleeps:
 
 
 @pytest.fixture
-def calls(sleeps: Any) -> Calls:
-    return Calls(attempts=4, backoff=Backoff(uniform=lambda _low, high: high), sleep=sleeps)
+def retries(sleeps: Any) -> Retries:
+    return Retries(attempts=4, backoff=Backoff(uniform=lambda _low, high: high), sleep=sleeps)

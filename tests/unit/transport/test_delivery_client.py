@@ -15,7 +15,7 @@ from keypost.transport.tokens import TokenSource
 from support.refusing import refuse
 
 if TYPE_CHECKING:
-    from keypost.transport.retries import Calls
+    from keypost.transport.retries import Retries
 
 EMPTY = pb.ReceiveResponse(queue_empty=pb.QueueEmpty())
 BATCH = pb.ReceiveResponse(batch=pb.Batch(deliveries=[pb.Delivery(delivery_id="1-0", accept_time=5)]))
@@ -62,19 +62,21 @@ def tokens() -> TokenSource:
 
 
 async def test_send_hands_over_the_envelope_with_the_token_for_delivery(
-    connect: Any, calls: Calls, tokens: TokenSource
+    connect: Any, retries: Retries, tokens: TokenSource
 ) -> None:
     service = ScriptedDelivery()
-    client = DeliveryClient(await connect(service.add_to), calls, tokens)
+    client = DeliveryClient(await connect(service.add_to), retries, tokens)
     envelope = envelope_pb2.Envelope(header=b"header")
     assert (await client.send(envelope)).stored.accept_time == 9
     assert service.requests == [pb.SendRequest(envelope=envelope)]
     assert service.token == "Bearer for-example.org/delivery"
 
 
-async def test_acknowledgements_arrive_before_the_stream_ends(connect: Any, calls: Calls, tokens: TokenSource) -> None:
+async def test_acknowledgements_arrive_before_the_stream_ends(
+    connect: Any, retries: Retries, tokens: TokenSource
+) -> None:
     service = ScriptedDelivery()
-    stream = DeliveryClient(await connect(service.add_to), calls, tokens).receive(max_unacknowledged=7)
+    stream = DeliveryClient(await connect(service.add_to), retries, tokens).receive(max_unacknowledged=7)
     async with asyncio.timeout(10):
         responses = stream.responses()
         assert await anext(responses) == BATCH
@@ -88,9 +90,9 @@ async def test_acknowledgements_arrive_before_the_stream_ends(connect: Any, call
     ]
 
 
-async def test_a_stream_that_the_service_ends_says_why(connect: Any, calls: Calls, tokens: TokenSource) -> None:
+async def test_a_stream_that_the_service_ends_says_why(connect: Any, retries: Retries, tokens: TokenSource) -> None:
     service = ScriptedDelivery(end="refused")
-    stream = DeliveryClient(await connect(service.add_to), calls, tokens).receive()
+    stream = DeliveryClient(await connect(service.add_to), retries, tokens).receive()
     async with asyncio.timeout(10):
         with pytest.raises(RefusedError) as caught:
             _ = [response async for response in stream.responses()]
@@ -100,17 +102,17 @@ async def test_a_stream_that_the_service_ends_says_why(connect: Any, calls: Call
         await stream.close()
 
 
-async def test_a_stream_that_ends_in_good_order_ends(connect: Any, calls: Calls, tokens: TokenSource) -> None:
+async def test_a_stream_that_ends_in_good_order_ends(connect: Any, retries: Retries, tokens: TokenSource) -> None:
     service = ScriptedDelivery(end="closed")
-    stream = DeliveryClient(await connect(service.add_to), calls, tokens).receive()
+    stream = DeliveryClient(await connect(service.add_to), retries, tokens).receive()
     async with asyncio.timeout(10):
         assert [response async for response in stream.responses()] == [BATCH]
         await stream.close()
 
 
-async def test_a_stream_to_nowhere_is_unreachable(connect: Any, calls: Calls, tokens: TokenSource) -> None:
+async def test_a_stream_to_nowhere_is_unreachable(connect: Any, retries: Retries, tokens: TokenSource) -> None:
     channel = await connect(lambda _server: None)
-    stream = DeliveryClient(channel, calls, tokens).receive()
+    stream = DeliveryClient(channel, retries, tokens).receive()
     async with asyncio.timeout(10):
         with pytest.raises((UnreachableError, RefusedError)):
             _ = [response async for response in stream.responses()]

@@ -29,7 +29,7 @@ from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, KeypostError
 from keypost.protocol.identifiers import check_username
 from keypost.protocol.suites import STRONG, Suite
-from keypost.transport.retries import Calls
+from keypost.transport.retries import Retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -84,7 +84,7 @@ class Client:
         clock: Clock = system_clock,
         minimum_suite: Suite = STRONG,
         automatic_renewal: bool = True,
-        calls: Calls | None = None,
+        retries: Retries | None = None,
         generate: Callable[[Suite], RSAPrivateKey] = _generate,
     ) -> Self:
         """Open a profile, or make it on first use, and finish what a crash interrupted.
@@ -98,7 +98,7 @@ class Client:
             clock: The time.
             minimum_suite: Every key that takes part must reach it.
             automatic_renewal: Renew the key by itself at two thirds of its lifetime.
-            calls: Deadlines and retries.
+            retries: Deadlines and retries.
             generate: Makes private keys.
 
         Returns:
@@ -126,7 +126,7 @@ class Client:
                 generate=generate,
                 random=os.urandom,
             )
-            client = cls(wire(context, kept, calls or Calls()), automatic_renewal=automatic_renewal)
+            client = cls(wire(context, kept, retries or Retries()), automatic_renewal=automatic_renewal)
         except BaseException:
             await worker.close()
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from keypost.client.receiving import Arrival
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.errors import ProtocolError
-from keypost.transport.calls import TOKEN_REFUSED
+from keypost.transport.remote_service import TOKEN_REFUSED
 
 if TYPE_CHECKING:
     from keypost.client.context import Context

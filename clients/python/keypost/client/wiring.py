@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from keypost.client.context import Context
     from keypost.keys.v1 import realm_trust_pb2
-    from keypost.transport.retries import Calls
+    from keypost.transport.retries import Retries
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Parts:
     retiring: Retiring
     handing_out: HandingOut
     delivery: DeliveryClient
-    calls: Calls
+    retries: Retries
     tokens: tuple[TokenSource, ...]
     channels: tuple[grpc.aio.Channel, ...]
     newer: asyncio.Event
@@ -61,7 +61,7 @@ class Parts:
             self.receiving,
             self.waiting,
             self.retiring,
-            self.calls.backoff,
+            self.retries.backoff,
             follow=follow,
         )
 
@@ -76,19 +76,19 @@ class Parts:
             await self.context.store.close()
 
 
-def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Parts:
+def wire(context: Context, bundle: realm_trust_pb2.Bundle, retries: Retries) -> Parts:
     """Return the parts of a client; nothing connects yet."""
     identity, newer = Identity(context.store), asyncio.Event()
     tokens = TokenSource(context.realm, lambda: PairSigner(identity.current), context.clock)
     targets = bundle.endpoints.ca, bundle.endpoints.directory, bundle.endpoints.delivery
     channels = tuple(open_channel(target, bundle.tls_roots_pem) for target in targets)
-    ca = CaClient(channels[0], calls, endpoint=targets[0])
-    directory = DirectoryClient(channels[1], calls, tokens, endpoint=targets[1])
-    delivery = DeliveryClient(channels[2], calls, tokens, endpoint=targets[2])
+    ca = CaClient(channels[0], retries, endpoint=targets[0])
+    directory = DirectoryClient(channels[1], retries, tokens, endpoint=targets[1])
+    delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2])
     root_keys = [key.public_key_der for key in bundle.root_keys]
     trust = Trust(context, root_keys, [directory.get_realm_trust, ca.get_realm_trust])
     pending_tokens = TokenSource(context.realm, lambda: PairSigner(identity.pending), context.clock)
-    pending_directory = DirectoryClient(channels[1], calls, pending_tokens, endpoint=targets[1])
+    pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1])
     records = Records(context, identity, trust, directory, pending_directory, lambda _username: newer.set())
     receiving = Receiving(context, identity, trust, records)
     return Parts(
@@ -98,13 +98,13 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, calls: Calls) -> Part
         records=records,
         enrolling=Enrolling(context, identity, ca, records, trust),
         renewing=Renewing(context, identity, ca, records, trust),
-        sending=Sending(context, identity, trust, records, delivery, calls.backoff),
+        sending=Sending(context, identity, trust, records, delivery, retries.backoff),
         receiving=receiving,
         waiting=Waiting(context, receiving),
         retiring=Retiring(context, identity, trust, records),
         handing_out=HandingOut(context.store),
         delivery=delivery,
-        calls=calls,
+        retries=retries,
         tokens=(tokens, pending_tokens),
         channels=channels,
         newer=newer,

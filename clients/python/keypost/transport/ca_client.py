@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from keypost.ca.v1 import ca_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
-from keypost.transport.calls import Caller
+from keypost.transport.remote_service import RemoteService
 
 if TYPE_CHECKING:
     import grpc.aio
 
     from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
-    from keypost.transport.retries import Calls
+    from keypost.transport.retries import Retries
 
 SERVICE = "ca"
 
@@ -22,34 +22,34 @@ class CaClient:
 
     Args:
         channel: To the CA.
-        calls: Deadlines and retries.
+        retries: Deadlines and retries.
         endpoint: Where it is, for errors.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls, *, endpoint: str = "") -> None:
+    def __init__(self, channel: grpc.aio.Channel, retries: Retries, *, endpoint: str = "") -> None:
         self._stub = CertificateAuthorityServiceStub(channel)
-        self._caller = Caller(SERVICE, calls, endpoint=endpoint)
+        self._remote = RemoteService(SERVICE, retries, endpoint=endpoint)
 
     async def get_realm_trust(self) -> realm_trust_pb2.SignedRealmTrust:
         """Return the realm's trust statement, unverified."""
-        response = await self._caller.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest())
+        response = await self._remote.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest())
         return response.realm_trust
 
     async def begin_enrollment(self, username: str, sign_in: pb.SignIn) -> pb.BeginEnrollmentResponse:
         """Start an enrolment; return what the key request must contain."""
         request = pb.BeginEnrollmentRequest(username=username, sign_in=sign_in)
-        return await self._caller.call(self._stub.BeginEnrollment, request)
+        return await self._remote.call(self._stub.BeginEnrollment, request)
 
     async def enroll(self, key_request: key_info_pb2.SignedKeyRequest, sign_in: pb.SignIn) -> key_info_pb2.KeyInfo:
         """Have a first key recorded (may be repeated: the CA answers the second time as the first)."""
         request = pb.EnrollRequest(key_request=key_request, sign_in=sign_in)
-        return (await self._caller.call(self._stub.Enroll, request)).key_info
+        return (await self._remote.call(self._stub.Enroll, request)).key_info
 
     async def begin_renewal(self, username: str, device_id: str) -> pb.BeginRenewalResponse:
         """Start a renewal; return what the key request must contain."""
         request = pb.BeginRenewalRequest(username=username, device_id=device_id)
-        return await self._caller.call(self._stub.BeginRenewal, request)
+        return await self._remote.call(self._stub.BeginRenewal, request)
 
     async def renew(self, key_request: key_info_pb2.SignedKeyRequest) -> key_info_pb2.KeyInfo:
         """Have a key replaced by its successor (may be repeated, as enroll may)."""
-        return (await self._caller.call(self._stub.Renew, pb.RenewRequest(key_request=key_request))).key_info
+        return (await self._remote.call(self._stub.Renew, pb.RenewRequest(key_request=key_request))).key_info

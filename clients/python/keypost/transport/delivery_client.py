@@ -12,13 +12,13 @@ from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from keypost.errors import UnreachableError
-from keypost.transport.calls import Caller
 from keypost.transport.refusals import read_refusal
+from keypost.transport.remote_service import RemoteService
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from keypost.transport.retries import Calls
+    from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
 
 SERVICE = "delivery"
@@ -84,14 +84,14 @@ class DeliveryClient:
 
     Args:
         channel: To the delivery service.
-        calls: Deadlines and retries.
+        retries: Deadlines and retries.
         tokens: Tokens of the calling device.
         endpoint: Where it is, for errors.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource, *, endpoint: str = "") -> None:
+    def __init__(self, channel: grpc.aio.Channel, retries: Retries, tokens: TokenSource, *, endpoint: str = "") -> None:
         self._stub = DeliveryServiceStub(channel)
-        self._caller = Caller(SERVICE, calls, tokens, endpoint=endpoint)
+        self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint)
 
     async def send(self, envelope: envelope_pb2.Envelope) -> pb.SendResponse:
         """Hand over an envelope (may be repeated: delivery knows it by sender device and message id).
@@ -100,9 +100,9 @@ class DeliveryClient:
             RefusedError: Delivery refused it; ALREADY_EXISTS comes as MESSAGE_ID_USED.
             UnreachableError: No answer.
         """
-        return await self._caller.call(self._stub.Send, pb.SendRequest(envelope=envelope))
+        return await self._remote.call(self._stub.Send, pb.SendRequest(envelope=envelope))
 
     def receive(self, *, max_unacknowledged: int = 256) -> ReceiveStream:
         """Return a stream for the calling device's mailbox; nothing is sent before it is iterated."""
-        call = self._stub.Receive(metadata=self._caller.metadata())
-        return ReceiveStream(call, max_unacknowledged, self._caller.endpoint)
+        call = self._stub.Receive(metadata=self._remote.metadata())
+        return ReceiveStream(call, max_unacknowledged, self._remote.endpoint)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
-from keypost.transport.calls import Caller
+from keypost.transport.remote_service import RemoteService
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
-    from keypost.transport.retries import Calls
+    from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
 
 SERVICE = "directory"
@@ -25,20 +25,20 @@ class DirectoryClient:
 
     Args:
         channel: To the directory.
-        calls: Deadlines and retries.
+        retries: Deadlines and retries.
         tokens: Tokens of the calling device; None for a service, which shows its certificate.
         endpoint: Where it is, for errors.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, calls: Calls, tokens: TokenSource | None = None, *, endpoint: str = ""
+        self, channel: grpc.aio.Channel, retries: Retries, tokens: TokenSource | None = None, *, endpoint: str = ""
     ) -> None:
         self._stub = DirectoryServiceStub(channel)
-        self._caller = Caller(SERVICE, calls, tokens, endpoint=endpoint)
+        self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint)
 
     async def get_realm_trust(self) -> realm_trust_pb2.SignedRealmTrust:
         """Return the realm's trust statement, unverified."""
-        response = await self._caller.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest(), anonymous=True)
+        response = await self._remote.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest(), anonymous=True)
         return response.realm_trust
 
     async def get_key_info(self, username: str, *, min_revision: int = 0) -> key_info_pb2.KeyInfo:
@@ -57,9 +57,9 @@ class DirectoryClient:
             UnreachableError: No answer.
         """
         request = pb.GetKeyInfoRequest(username=username, min_revision=min_revision)
-        return (await self._caller.call(self._stub.GetKeyInfo, request)).key_info
+        return (await self._remote.call(self._stub.GetKeyInfo, request)).key_info
 
     async def batch_get_key_info(self, usernames: Sequence[str]) -> Sequence[pb.LookUpResult]:
         """Return one result a username (1 to 100), in order, unverified."""
         request = pb.BatchGetKeyInfoRequest(usernames=usernames)
-        return (await self._caller.call(self._stub.BatchGetKeyInfo, request)).results
+        return (await self._remote.call(self._stub.BatchGetKeyInfo, request)).results

@@ -40,7 +40,7 @@ class Backoff:
 
 
 @dataclass(frozen=True)
-class Calls:
+class Retries:
     """Makes calls with a deadline and repeats those that may be repeated.
 
     Attributes:

@@ -15,7 +15,7 @@ from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
 from keypost.transport.ca_client import CaClient
 from keypost.transport.channels import open_channel
 from keypost.transport.directory_client import DirectoryClient
-from keypost.transport.retries import Backoff, Calls
+from keypost.transport.retries import Backoff, Retries
 from keypost.transport.tokens import TokenSource
 from support.refusing import refuse
 from support.tls import TlsFiles, issue_tls
@@ -71,19 +71,19 @@ class CountingSigner:
         return f"token-{len(self.minted)}-{self.fingerprint[0]}"
 
 
-async def test_a_call_that_may_be_repeated_is_repeated_until_it_succeeds(connect: Any, calls: Calls) -> None:
+async def test_a_call_that_may_be_repeated_is_repeated_until_it_succeeds(connect: Any, retries: Retries) -> None:
     service = ScriptedDirectory(UNAVAILABLE, UNAVAILABLE)
-    client = DirectoryClient(await connect(service.add_to), calls)
+    client = DirectoryClient(await connect(service.add_to), retries)
     assert await client.get_key_info("bob", min_revision=7) == KEY_INFO
     assert len(service.requests) == 3
     assert service.requests[0] == pb.GetKeyInfoRequest(username="bob", min_revision=7)
 
 
 async def test_waits_double_between_attempts_and_stop_at_the_bound(
-    connect: Any, calls: Calls, sleeps: list[float]
+    connect: Any, retries: Retries, sleeps: list[float]
 ) -> None:
     service = ScriptedDirectory(*[UNAVAILABLE] * 9)
-    client = DirectoryClient(await connect(service.add_to), calls)
+    client = DirectoryClient(await connect(service.add_to), retries)
     with pytest.raises(RefusedError) as caught:
         await client.get_key_info("bob")
     assert caught.value.reason == "CA_UNAVAILABLE"
@@ -104,9 +104,11 @@ def test_jitter_is_full_and_bounded() -> None:
     assert asked == [(0.0, 0.1), (0.0, 2.0), (0.0, 0.1)]
 
 
-async def test_the_wait_that_the_service_asks_for_is_honoured(connect: Any, calls: Calls, sleeps: list[float]) -> None:
+async def test_the_wait_that_the_service_asks_for_is_honoured(
+    connect: Any, retries: Retries, sleeps: list[float]
+) -> None:
     limited = refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after_ms=2500)
-    client = DirectoryClient(await connect(ScriptedDirectory(limited).add_to), calls)
+    client = DirectoryClient(await connect(ScriptedDirectory(limited).add_to), retries)
     await client.get_key_info("bob")
     assert sleeps == [2.6]
 
@@ -114,7 +116,7 @@ async def test_the_wait_that_the_service_asks_for_is_honoured(connect: Any, call
 async def test_a_wait_beyond_the_deadline_is_not_begun(connect: Any, sleeps: Any) -> None:
     limited = refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after_ms=60_000)
     service = ScriptedDirectory(limited)
-    client = DirectoryClient(await connect(service.add_to), Calls(sleep=sleeps))
+    client = DirectoryClient(await connect(service.add_to), Retries(sleep=sleeps))
     with pytest.raises(RefusedError, match="RATE_LIMITED"):
         await client.get_key_info("bob")
     assert (len(service.requests), sleeps) == (1, [])
@@ -129,10 +131,10 @@ async def test_a_wait_beyond_the_deadline_is_not_begun(connect: Any, sleeps: Any
     ],
 )
 async def test_a_refusal_that_waiting_does_not_cure_is_raised_at_once(
-    connect: Any, calls: Calls, code: grpc.StatusCode, reason: str
+    connect: Any, retries: Retries, code: grpc.StatusCode, reason: str
 ) -> None:
     service = ScriptedDirectory(refusal(code, reason, username="bob"))
-    client = DirectoryClient(await connect(service.add_to), calls)
+    client = DirectoryClient(await connect(service.add_to), retries)
     with pytest.raises(RefusedError) as caught:
         await client.get_key_info("bob")
     assert caught.value.reason == reason
@@ -143,28 +145,28 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_at_once(
 
 @pytest.mark.parametrize("details", [{"domain": "example.com"}, {"infos": 2}, {"infos": 0}, {"reason": "\x1b[31mRED"}])
 async def test_a_failure_without_exactly_one_keypost_error_info_is_unexpected(
-    connect: Any, calls: Calls, details: dict[str, Any]
+    connect: Any, retries: Retries, details: dict[str, Any]
 ) -> None:
     strange = refusal(grpc.StatusCode.NOT_FOUND, **{"reason": "USER_NOT_FOUND", **details})
-    client = DirectoryClient(await connect(ScriptedDirectory(strange).add_to), calls)
+    client = DirectoryClient(await connect(ScriptedDirectory(strange).add_to), retries)
     with pytest.raises(RefusedError) as caught:
         await client.get_key_info("bob")
     assert caught.value.reason == "UNEXPECTED_ANSWER"
 
 
-async def test_details_that_contradict_the_status_explain_nothing(connect: Any, calls: Calls) -> None:
+async def test_details_that_contradict_the_status_explain_nothing(connect: Any, retries: Retries) -> None:
     async def garble(context: Any) -> None:
         trailing = (("grpc-status-details-bin", b"\xff\xff garbage"),)
         await context.abort(grpc.StatusCode.INTERNAL, "x", trailing_metadata=trailing)
 
-    client = DirectoryClient(await connect(ScriptedDirectory(garble).add_to), calls)
+    client = DirectoryClient(await connect(ScriptedDirectory(garble).add_to), retries)
     with pytest.raises(RefusedError, match="unexpected"):
         await client.get_key_info("bob")
 
 
-async def test_a_service_cannot_smuggle_control_characters_into_the_sentence(connect: Any, calls: Calls) -> None:
+async def test_a_service_cannot_smuggle_control_characters_into_the_sentence(connect: Any, retries: Retries) -> None:
     noisy = refusal(grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", text="\x1b[31mRED" + "x" * 900)
-    client = DirectoryClient(await connect(ScriptedDirectory(noisy).add_to), calls)
+    client = DirectoryClient(await connect(ScriptedDirectory(noisy).add_to), retries)
     with pytest.raises(RefusedError) as caught:
         await client.get_key_info("bob")
     assert "\x1b" not in str(caught.value)
@@ -175,9 +177,9 @@ async def test_a_service_that_does_not_answer_in_time_is_unreachable(connect: An
     async def hang(_context: Any) -> None:
         await asyncio.Event().wait()
 
-    calls = Calls(attempts=2, attempt_timeout=0.05, sleep=sleeps)
+    retries = Retries(attempts=2, attempt_timeout=0.05, sleep=sleeps)
     service = ScriptedDirectory(hang, hang)
-    client = DirectoryClient(await connect(service.add_to), calls)
+    client = DirectoryClient(await connect(service.add_to), retries)
     with pytest.raises(UnreachableError, match="DEADLINE_EXCEEDED"):
         await client.get_key_info("bob")
     assert len(sleeps) == 1
@@ -190,7 +192,7 @@ async def test_a_server_under_another_root_is_not_talked_to(tls: TlsFiles, sleep
     port = server.add_secure_port("127.0.0.1:0", tls.server_credentials())
     await server.start()
     async with open_channel(f"127.0.0.1:{port}", issue_tls().roots_pem) as channel:
-        client = DirectoryClient(channel, Calls(attempts=1, sleep=sleeps), endpoint=f"127.0.0.1:{port}")
+        client = DirectoryClient(channel, Retries(attempts=1, sleep=sleeps), endpoint=f"127.0.0.1:{port}")
         with pytest.raises(UnreachableError, match=f"the directory service at 127.0.0.1:{port} cannot") as caught:
             await client.get_key_info("bob")
     assert caught.value.metadata["endpoint"] == f"127.0.0.1:{port}"
@@ -198,10 +200,10 @@ async def test_a_server_under_another_root_is_not_talked_to(tls: TlsFiles, sleep
     await server.stop(None)
 
 
-async def test_the_token_goes_along_except_where_anybody_may_call(connect: Any, calls: Calls) -> None:
+async def test_the_token_goes_along_except_where_anybody_may_call(connect: Any, retries: Retries) -> None:
     service, signer = ScriptedDirectory(), CountingSigner()
     tokens = TokenSource("example.org", lambda: signer, lambda: 1_000_000)
-    client = DirectoryClient(await connect(service.add_to), calls, tokens)
+    client = DirectoryClient(await connect(service.add_to), retries, tokens)
     await client.get_key_info("bob")
     assert (await client.get_realm_trust()).realm_trust == b"t"
     results = await client.batch_get_key_info(["alice", "bob"])
@@ -210,21 +212,21 @@ async def test_the_token_goes_along_except_where_anybody_may_call(connect: Any, 
     assert signer.minted == [("example.org/directory", 1_000_000, 600_000)]
 
 
-async def test_a_refused_token_is_replaced_once(connect: Any, calls: Calls) -> None:
+async def test_a_refused_token_is_replaced_once(connect: Any, retries: Retries) -> None:
     refused = refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause="EXPIRED")
     service, signer = ScriptedDirectory(refused, refused), CountingSigner()
     tokens = TokenSource("example.org", lambda: signer, lambda: 1_000_000)
-    client = DirectoryClient(await connect(service.add_to), calls, tokens)
+    client = DirectoryClient(await connect(service.add_to), retries, tokens)
     with pytest.raises(RefusedError, match="TOKEN_REFUSED"):
         await client.get_key_info("bob")
     assert service.tokens == ["Bearer token-1-1", "Bearer token-2-1"]
 
 
-async def test_a_refused_call_without_tokens_stays_refused(connect: Any, calls: Calls) -> None:
+async def test_a_refused_call_without_tokens_stays_refused(connect: Any, retries: Retries) -> None:
     refused = refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause="MISSING")
     service = ScriptedDirectory(refused)
     with pytest.raises(RefusedError, match="TOKEN_REFUSED"):
-        await DirectoryClient(await connect(service.add_to), calls).get_key_info("bob")
+        await DirectoryClient(await connect(service.add_to), retries).get_key_info("bob")
     assert len(service.requests) == 1
 
 
@@ -252,8 +254,8 @@ class EchoingCa(ca_service_pb2_grpc.CertificateAuthorityServiceServicer):
         ca_service_pb2_grpc.add_CertificateAuthorityServiceServicer_to_server(self, server)
 
 
-async def test_the_ca_client_passes_on_what_it_is_given(connect: Any, calls: Calls) -> None:
-    client = CaClient(await connect(EchoingCa().add_to), calls)
+async def test_the_ca_client_passes_on_what_it_is_given(connect: Any, retries: Retries) -> None:
+    client = CaClient(await connect(EchoingCa().add_to), retries)
     sign_in = ca_service_pb2.SignIn(one_time_code="CODE")
     signed = key_info_pb2.SignedKeyRequest(key_request=b"request", possession=b"signature")
     assert (await client.get_realm_trust()).realm_trust == b"trust"

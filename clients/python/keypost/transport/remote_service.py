@@ -9,7 +9,7 @@ from keypost.errors import RefusedError
 if TYPE_CHECKING:
     import grpc.aio
 
-    from keypost.transport.retries import Calls
+    from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
 
 Q = TypeVar("Q")
@@ -17,20 +17,22 @@ R = TypeVar("R")
 TOKEN_REFUSED = "TOKEN_REFUSED"  # noqa: S105 - the name of an error
 
 
-class Caller:
+class RemoteService:
     """Calls the methods of one service.
 
     Args:
         service: Its name: ``ca``, ``directory`` or ``delivery``.
-        calls: Deadlines and retries.
+        retries: Deadlines and retries.
         tokens: Where tokens come from; None for anonymous calls (and for services, which show a certificate).
         endpoint: Where the service is, for errors.
     """
 
-    def __init__(self, service: str, calls: Calls, tokens: TokenSource | None = None, *, endpoint: str = "") -> None:
+    def __init__(
+        self, service: str, retries: Retries, tokens: TokenSource | None = None, *, endpoint: str = ""
+    ) -> None:
         self.service = service
         self.endpoint = endpoint
-        self._calls = calls
+        self._retries = retries
         self._tokens = tokens
 
     def metadata(self, *, anonymous: bool = False) -> Any:
@@ -44,16 +46,16 @@ class Caller:
         *,
         anonymous: bool = False,
     ) -> R:
-        """Call ``method`` and return its answer; see Calls.make for what it raises."""
+        """Call ``method`` and return its answer; see Retries.make for what it raises."""
 
         async def attempt(seconds: float) -> R:
             return await method(request, timeout=seconds, metadata=self.metadata(anonymous=anonymous))
 
         try:
-            return await self._calls.make(attempt, self.service, self.endpoint)
+            return await self._retries.make(attempt, self.service, self.endpoint)
         except RefusedError as refused:
             if refused.reason != TOKEN_REFUSED or self._tokens is None:
                 raise
             # The cached token may come from a clock since corrected: one fresh token, one more round.
             self._tokens.forget()
-            return await self._calls.make(attempt, self.service, self.endpoint)
+            return await self._retries.make(attempt, self.service, self.endpoint)
