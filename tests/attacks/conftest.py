@@ -1,4 +1,4 @@
-"""Runs each attack twice: as it is, and with the function that defends taken out; then the attack must succeed."""
+"""Runs each attack as it is, and again without what defends; then it must succeed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.defences import Defence, attack_succeeds, load
+from support.attacks import Without, load
 from support.people import alice, bob, clock, generate, open_client, services, surface, tls
 from support.plain_stack import plain_stack
 from support.plain_world import delivery_stack, plain_world
@@ -29,32 +29,32 @@ __all__ = [
     "tls",
 ]
 
-DEFENCES = load()
+ATTACKS = load()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = f"{Path(metafunc.definition.path).name}::{metafunc.function.__name__}"
-    if name in DEFENCES:
-        outs = [pytest.param(defence, id=f"without {defence.function}") for defence in DEFENCES[name]]
-        metafunc.parametrize("defence", [pytest.param(None, id="defended"), *outs], indirect=True)
+    if name in ATTACKS:
+        runs = [pytest.param(run, id=str(run)) for run in ATTACKS[name].runs()]
+        metafunc.parametrize("without", [pytest.param(None, id="defended"), *runs], indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def defence(request: pytest.FixtureRequest) -> Generator[None]:
-    taken_out: Defence | None = getattr(request, "param", None)
-    if taken_out is None:
+def without(request: pytest.FixtureRequest) -> Generator[None]:
+    run: Without | None = getattr(request, "param", None)
+    if run is None:
         yield
         return
-    with taken_out.out():
+    with run.taken_out():
         yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     callspec = getattr(pyfuncitem, "callspec", None)
-    taken_out: Defence | None = callspec.params.get("defence") if callspec else None
-    if taken_out is None:
+    run: Without | None = callspec.params.get("without") if callspec else None
+    if run is None:
         return (yield)
-    with attack_succeeds(taken_out):
+    with run.must_fail():
         yield
     return True

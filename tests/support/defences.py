@@ -1,45 +1,29 @@
-"""What ``tests/attacks/defences.toml`` says of each attack, and how a defence is taken out."""
+"""How a function that defends is taken out, whoever has imported it under whatever name."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
-
-import grpc
-import pytest
-
-from keypost.errors import KeypostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FILE = Path(__file__).parents[1] / "attacks/defences.toml"
-_STAND_INS = ("returns", "returns_argument", "instead")
-_FIELDS = {"attack", "defence", *_STAND_INS}
-ATTACK_SUCCEEDED = (AssertionError, pytest.fail.Exception)
-ANOTHER_DEFENCE = (KeypostError, grpc.RpcError)
-"""What is raised when a further defence, behind the one that is out, stops the attack for another reason."""
-
 
 @dataclass(frozen=True)
 class Defence:
-    """The function that an attack fails at, and what takes its place when it is out.
+    """A function that an attack fails at, and what takes its place when it is out.
 
     Attributes:
-        attack: What the attacker does, in a sentence.
         function: ``module:name`` or ``module:Class.name``.
         returns: What it returns when it is out; nothing by default, as functions that verify do.
         returns_argument: The parameter that it returns instead, for functions that pass on what they have checked.
         instead: ``module:name`` of a function that takes its place, for functions that do more than defend.
     """
 
-    attack: str
     function: str
     returns: Any = None
     returns_argument: str | None = None
@@ -77,30 +61,6 @@ class Defence:
         return coroutine
 
 
-def load(file: Path = FILE) -> dict[str, list[Defence]]:
-    """Return the defences by attack test, ``FILE.py::TEST``; several where one attack meets several.
-
-    Raises:
-        ValueError: an entry has a field that is none, or lacks one.
-    """
-    return {test: _read(test, entry) for test, entry in tomllib.loads(file.read_text(encoding="utf-8")).items()}
-
-
-def _read(test: str, entry: dict[str, Any]) -> list[Defence]:
-    if unknown := set(entry) - _FIELDS:
-        raise ValueError(f"{test}: {', '.join(sorted(unknown))} is no field")
-    try:
-        functions = entry["defence"]
-        return [
-            Defence(
-                entry["attack"], function, *(entry.get(name) for name in ("returns", "returns_argument", "instead"))
-            )
-            for function in ([functions] if isinstance(functions, str) else functions)
-        ]
-    except KeyError as error:
-        raise ValueError(f"{test}: {error} is missing") from error
-
-
 def find(name: str) -> FunctionType:
     """Return the function ``module:name`` or ``module:Class.name``; of a property its getter.
 
@@ -119,19 +79,6 @@ def find(name: str) -> FunctionType:
     if not isinstance(found, FunctionType):
         raise ValueError(f"{name} is no function")  # noqa: TRY004  # to who reads the map, it is a wrong name
     return found
-
-
-@contextmanager
-def attack_succeeds(without: Defence) -> Iterator[None]:
-    """Demand that the test of an attack, which runs in the block, fails because the attack succeeds."""
-    try:
-        yield
-    except (*ATTACK_SUCCEEDED, *ANOTHER_DEFENCE):
-        return
-    except Exception as error:
-        error.add_note(f"the attack broke without {without.function}: that shows nothing")
-        raise
-    pytest.fail(f"the test passes without {without.function}: it does not show what defends", pytrace=False)
 
 
 _stand_ins: list[Callable[..., Any]] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keypost_services.embedded.processes import clean_environment
-from support.defences import load
+from support.attacks import load
 from support.pages import MADE, PAGES, read
 from support.settings_page import PAGE as SETTINGS
 from support.settings_page import settings_page
@@ -23,7 +23,7 @@ from support.terminal import PLAIN, plain
 if TYPE_CHECKING:
     import re
 
-    from support.defences import Defence
+    from support.attacks import Attack
 
 ATTACKS = "attacks"
 
@@ -56,12 +56,11 @@ def help_text(command: str) -> str:
     return plain(done.stdout)
 
 
-def table_of_attacks(defences: dict[str, list[Defence]]) -> str:
+def table_of_attacks(attacks: dict[str, Attack]) -> str:
     """Return the attacks that are tried and what each fails at, a table for each file of tests."""
     rows_of: dict[str, list[str]] = {}
-    for test, found in defences.items():
-        row = f"| {found[0].attack} | {_functions(found)} |"
-        rows_of.setdefault(test.partition("::")[0], []).append(row)
+    for test, attack in attacks.items():
+        rows_of.setdefault(test.partition("::")[0], []).append(f"| {attack.attack} | {_functions(attack)} |")
     parts = []
     for file, rows in rows_of.items():
         title = f"[`tests/attacks/{file}`](../tests/attacks/{file})"
@@ -69,8 +68,10 @@ def table_of_attacks(defences: dict[str, list[Defence]]) -> str:
     return "\n" + "\n".join(parts) + "\n"
 
 
-def _functions(defences: list[Defence]) -> str:
-    return ", ".join(f"`{defence.function}`" for defence in defences)
+def _functions(attack: Attack) -> str:
+    first = ", ".join(f"`{defence.function}`" for defence in attack.defences)
+    behind = ", ".join([*(f"`{defence.function}`" for defence in attack.behind), *filter(None, [attack.lastly])])
+    return f"{first}; then {behind}" if behind else first
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from support.defences import load
+from support.attacks import load
 from support.made_parts import ATTACKS, table_of_attacks
 from support.pages import MADE, ROOT, read
 
@@ -12,6 +12,6 @@ def test_the_attacks_are_those_that_are_tried() -> None:
 
 def test_every_attack_has_its_row() -> None:
     table = table_of_attacks(load())
-    for test, defences in load().items():
-        assert f"| {defences[0].attack} | `{defences[0].function}`" in table, test
+    for test, attack in load().items():
+        assert f"| {attack.attack} | `{attack.defences[0].function}`" in table, test
         assert table.count(f"(../tests/attacks/{test.partition('::')[0]})") == 1
