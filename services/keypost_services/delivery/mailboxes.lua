@@ -4,7 +4,7 @@
 --   waiting   stream: one entry an envelope, `t` accept time, `e` the envelope, `s` the sending user; ids are accept times that never
 --             go back
 --   load      hash: `bytes` of all entries, `last` millisecond of an id
---   shares    hash: of the entries of each sending user `count:USER` and `bytes:USER`
+--   shares    hash: of the entries of each sending user `count:USER` and `bytes:USER`; `all`: how many entries are counted
 --   seen      string a message: 32 bytes of digest, then the accept time; lives as long as the mailbox age
 --   receiver  string: the stream that may read
 -- Lifetimes are milliseconds. The library is named after its content, so that replicas of two versions do not disturb each other.
@@ -42,6 +42,7 @@ local function remove(waiting, load, shares, entries)
     return
   end
   redis.call('HINCRBY', load, 'bytes', -bytes)
+  redis.call('HINCRBY', shares, 'all', -#ids)
   for user, share in pairs(users) do
     local count_field, bytes_field = share_of(user)
     if redis.call('HINCRBY', shares, count_field, -share[1]) <= 0 then
@@ -63,12 +64,59 @@ local function trim(waiting, load, shares, oldest)
   end
 end
 
+-- Adds the entries of a chunk to what is counted; returns the last one's id.
+local function add(entries, counted)
+  for _, entry in ipairs(entries) do
+    local size, user = size_of(entry), entry[2][6]
+    counted.bytes, counted.all = counted.bytes + size, counted.all + 1
+    if user then
+      local count_field, bytes_field = share_of(user)
+      counted.shares[count_field] = (counted.shares[count_field] or 0) + 1
+      counted.shares[bytes_field] = (counted.shares[bytes_field] or 0) + size
+    end
+  end
+  return entries[#entries][1]
+end
+
+-- Counts anew what waits, if what is written of it cannot be right: a replica of a version that knew no shares took entries out, or
+-- entries were lost. Else who sent them would stay locked out. Returns whether it did; an honest refusal costs no counting.
+local function recount(waiting, load, shares, lifetime)
+  local length = redis.call('XLEN', waiting)
+  if length > 0 and tonumber(redis.call('HGET', shares, 'all') or '0') == length then return false end
+  local counted, after = { bytes = 0, all = 0, shares = {} }, '-'
+  while counted.all < length do
+    after = '(' .. add(redis.call('XRANGE', waiting, after, '+', 'COUNT', CHUNK), counted)
+  end
+  redis.call('DEL', shares)
+  redis.call('HSET', load, 'bytes', counted.bytes)
+  redis.call('HSET', shares, 'all', counted.all)
+  for field, value in pairs(counted.shares) do redis.call('HSET', shares, field, value) end
+  redis.call('PEXPIRE', load, lifetime)
+  redis.call('PEXPIRE', shares, lifetime)
+  return true
+end
+
 -- Terms: digest, accept time, mailbox age; most messages and bytes of all; the sending user; most messages and bytes of that user's.
+
+-- Why a mailbox has no room for an envelope of `size` bytes, if it has none; and the bytes that it holds.
+local function refusal(waiting, load, shares, terms, size)
+  local most_messages, most_bytes, user, share_messages, share_bytes = unpack(terms, 4, 8)
+  local bytes = tonumber(redis.call('HGET', load, 'bytes') or '0')
+  if redis.call('XLEN', waiting) + 1 > tonumber(most_messages) or bytes + size > tonumber(most_bytes) then
+    return 'full', bytes
+  end
+  local share = redis.call('HMGET', shares, share_of(user))
+  local count, share_size = tonumber(share[1] or '0'), tonumber(share[2] or '0')
+  if count + 1 > tonumber(share_messages) or share_size + size > tonumber(share_bytes) then
+    return 'share_full', bytes
+  end
+  return nil, bytes
+end
 
 -- What a mailbox says to an envelope of `size` bytes: known already, full, or (nil) that there is room, with what it holds.
 local function verdict(keys, terms, size)
   local waiting, load, shares, seen = keys[1], keys[2], keys[3], keys[4]
-  local digest, accept_time, age, most_messages, most_bytes, user, share_messages, share_bytes = unpack(terms, 1, 8)
+  local digest, accept_time, age = unpack(terms, 1, 3)
   local now = tonumber(accept_time)
   local known = redis.call('GET', seen)
   if known then
@@ -79,15 +127,11 @@ local function verdict(keys, terms, size)
   end
 
   trim(waiting, load, shares, now - tonumber(age))
-  local bytes = tonumber(redis.call('HGET', load, 'bytes') or '0')
-  if redis.call('XLEN', waiting) + 1 > tonumber(most_messages) or bytes + size > tonumber(most_bytes) then
-    return { 'full', '0' }
+  local why, bytes = refusal(waiting, load, shares, terms, size)
+  if why and recount(waiting, load, shares, tonumber(age) + SLACK) then
+    why, bytes = refusal(waiting, load, shares, terms, size)
   end
-  local share = redis.call('HMGET', shares, share_of(user))
-  local count, share_size = tonumber(share[1] or '0'), tonumber(share[2] or '0')
-  if count + 1 > tonumber(share_messages) or share_size + size > tonumber(share_bytes) then
-    return { 'share_full', '0' }
-  end
+  if why then return { why, '0' } end
   return nil, bytes
 end
 
@@ -109,6 +153,7 @@ local function append(keys, args)
   redis.call('XADD', waiting, last .. '-*', 't', accept_time, 'e', envelope, 's', user)
   redis.call('HSET', load, 'bytes', held + #envelope, 'last', last)
   local count_field, bytes_field = share_of(user)
+  redis.call('HINCRBY', shares, 'all', 1)
   redis.call('HINCRBY', shares, count_field, 1)
   redis.call('HINCRBY', shares, bytes_field, #envelope)
   redis.call('SET', seen, digest .. accept_time, 'PX', age)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,18 @@ from keypost_services.delivery.mailboxes import (
     Waiting,
     position,
 )
-from support.mailboxes import ALICE, ALICE_TABLET, BOB, BOB_TABLET, LIMITS, NOW, new_name, open_mailboxes, posting
+from support.mailboxes import (
+    ALICE,
+    ALICE_TABLET,
+    BOB,
+    BOB_TABLET,
+    LIMITS,
+    NOW,
+    OpenMailboxes,
+    new_name,
+    open_mailboxes,
+    posting,
+)
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
@@ -231,6 +243,63 @@ async def test_what_a_version_without_shares_left_behind_is_read_and_acknowledge
         assert (old.envelope, new.envelope) == (b"old", b"new")
         assert await opened.mailboxes.acknowledge(BOB, [old.delivery_id]) == 1
         assert await opened.mailboxes.waiting(BOB) == Load(1, 3)
+
+
+def _key(part: str) -> str:
+    return f"keypost:{{{BOB}}}:{part}"
+
+
+@contextlib.asynccontextmanager
+async def _four_of_alice_s(valkey_url: str) -> AsyncIterator[tuple[OpenMailboxes, list[bytes]]]:
+    """A mailbox in which Alice takes up her share, and the ids of her entries."""
+    async with open_mailboxes(valkey_url, limits=replace(LIMITS, sender_percent=40)) as opened:
+        await opened.client.flushdb()
+        for _ in range(4):
+            await opened.mailboxes.append(posting(b"x"))
+        assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
+        yield opened, [name for name, _ in await opened.client.xrange(_key("waiting"))]
+
+
+async def test_a_version_without_shares_that_empties_a_mailbox_locks_nobody_out(valkey_url: str) -> None:
+    async with _four_of_alice_s(valkey_url) as (opened, ids):
+        await opened.client.xdel(_key("waiting"), *ids)
+        await opened.client.hset(_key("load"), "bytes", 0)
+        outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(5)]
+        assert outcomes == [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL]
+
+
+async def test_a_version_without_shares_that_takes_a_part_out_locks_nobody_out(valkey_url: str) -> None:
+    """Somebody else's message waits on, so that the mailbox never is empty."""
+    async with _four_of_alice_s(valkey_url) as (opened, ids):
+        await opened.mailboxes.append(posting(b"other", name=new_name(CAROL)))
+        await opened.client.xdel(_key("waiting"), *ids[:3])
+        await opened.client.hincrby(_key("load"), "bytes", -3)
+        assert (await opened.mailboxes.foresee(posting(b"x")))[BOB].outcome is Outcome.APPENDED
+        outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(4)]
+        assert outcomes == [Outcome.APPENDED] * 3 + [Outcome.SHARE_FULL]
+        assert await opened.mailboxes.waiting(BOB) == Load(5, 9)
+
+
+async def test_entries_that_were_lost_weigh_nothing(valkey_url: str) -> None:
+    """The stream is gone, or a part of it; what is written of its weight is not, and must end as the rest does."""
+    for lost in (4, 1):
+        async with _four_of_alice_s(valkey_url) as (opened, ids):
+            await opened.client.hset(_key("load"), "bytes", 1_000)
+            await opened.client.xdel(_key("waiting"), *ids[:lost])
+            if lost == len(ids):
+                await opened.client.delete(_key("waiting"))
+            assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.APPENDED
+            assert await opened.mailboxes.waiting(BOB) == Load(5 - lost, 5 - lost)
+            assert all([0 < await opened.client.pttl(_key(part)) <= 31 * DAY for part in ("load", "shares")])
+
+
+async def test_an_entry_of_a_version_without_shares_is_counted_and_is_nobody_s(valkey_url: str) -> None:
+    async with _four_of_alice_s(valkey_url) as (opened, ids):
+        await opened.client.xadd(_key("waiting"), {"t": NOW, "e": b"old"})
+        assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
+        await opened.mailboxes.acknowledge(BOB, [ids[0].decode()])
+        outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(2)]
+        assert outcomes == [Outcome.APPENDED, Outcome.SHARE_FULL]
 
 
 async def test_acknowledged_envelopes_are_gone_and_uncounted(mailboxes: Mailboxes) -> None:
