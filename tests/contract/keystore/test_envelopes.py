@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from keypost.keystore import KeyStoreFullError, Limits
 from support.key_store import WAITING, Reopening, envelope
+
+if TYPE_CHECKING:
+    from keypost.keystore.values import WaitingEnvelope
 
 Factory = Callable[[Limits], Reopening]
 
@@ -153,3 +158,43 @@ def test_a_full_list_takes_from_the_user_who_takes_most(limited: Factory) -> Non
     sequences = [store.set_aside.add(envelope(number)) for number in range(3)]
     last = store.set_aside.add(envelope(11, "dave"))
     assert [found.sequence for found in store.set_aside.page()] == [first, *sequences[1:], last]
+
+
+def sized(number: int, username: str, size: int) -> WaitingEnvelope:
+    return replace(envelope(number, username), envelope=bytes([number]) * size)
+
+
+def of_users(page: tuple[WaitingEnvelope, ...]) -> Counter[str]:
+    return Counter(found.username for found in page)
+
+
+@pytest.mark.parametrize("name", ["waiting", "set_aside"])
+def test_a_list_without_a_place_left_takes_from_whoever_has_most_places(limited: Factory, name: str) -> None:
+    """One large envelope of Carol does not give way to many small ones of those who flood the list."""
+    places = Limits(user_count=3, **{f"{name}_count": 6})
+    kept = getattr(limited(places).store, name)
+    kept.add(sized(1, "carol", 5000))
+    for number, username in enumerate(["mallory"] * 3 + ["marvin"] * 2, 2):
+        kept.add(sized(number, username, 100))
+    kept.add(sized(7, "mona", 100))
+    assert of_users(kept.page()) == {"carol": 1, "mallory": 2, "marvin": 2, "mona": 1}
+
+
+@pytest.mark.parametrize("name", ["waiting", "set_aside"])
+def test_a_list_without_a_byte_left_takes_from_whoever_has_most_bytes(limited: Factory, name: str) -> None:
+    kept = getattr(limited(Limits(**{f"{name}_size": 5500})).store, name)
+    kept.add(sized(1, "mallory", 3000))
+    kept.add(sized(2, "mallory", 2000))
+    for number in range(3, 6):
+        kept.add(sized(number, "carol", 100))
+    kept.add(sized(6, "mona", 300))
+    assert of_users(kept.page()) == {"mallory": 1, "carol": 3, "mona": 1}
+
+
+def test_a_list_that_is_full_of_both_takes_from_the_larger_share(limited: Factory) -> None:
+    waiting = limited(Limits(waiting_count=4, waiting_size=10_000)).store.waiting
+    waiting.add(sized(1, "carol", 4000))
+    for number in range(2, 5):
+        waiting.add(sized(number, "mallory", 100))
+    waiting.add(sized(5, "mona", 5800))
+    assert of_users(waiting.page()) == {"carol": 1, "mallory": 2, "mona": 1}

@@ -93,13 +93,23 @@ class SqliteEnvelopes(ABC):
             "INSERT INTO dropped VALUES (?, 1) ON CONFLICT (list) DO UPDATE SET count = count + 1", self._name
         )
 
-    def _greediest(self) -> str:
+    def _greediest(self, size: int) -> str:
+        """Return who takes most of what this many bytes more lack: places, bytes, or the larger share of both."""
+        by_count, by_size = self._weights(size)
         row = self._database.one(
             "SELECT username FROM envelopes WHERE list = ? GROUP BY username"
-            " ORDER BY total(size) DESC, min(sequence) LIMIT 1",
+            " ORDER BY max(? * count(*), ? * total(size)) DESC, min(sequence) LIMIT 1",
             self._name,
+            by_count,
+            by_size,
         )
         return "" if row is None else str(row[0])
+
+    def _weights(self, size: int) -> tuple[float, float]:
+        """Return what a place and a byte weigh: its part of the limit, or nothing while there is room enough."""
+        taken, limit = self._totals(), self._limit
+        lacks_places, lacks_bytes = taken.count >= limit.count, taken.size + size > limit.size
+        return lacks_places / max(1, limit.count), lacks_bytes / max(1, limit.size)
 
     def _totals(self, username: str | None = None) -> Totals:
         row = self._database.one(
@@ -170,8 +180,8 @@ class SqliteSetAside(SqliteEnvelopes):
         self._count_dropped()
 
     def _make_room_in_list(self, username: str, size: int) -> None:
-        del username, size
-        self._make_room_in_share(self._greediest())
+        del username
+        self._make_room_in_share(self._greediest(size))
 
 
 class SqliteWaiting(SqliteEnvelopes):
@@ -198,8 +208,9 @@ class SqliteWaiting(SqliteEnvelopes):
         )
 
     def _make_room_in_list(self, username: str, size: int) -> None:
-        greediest = self._greediest()
-        if self._totals(greediest).size <= self._totals(username).size + size:
+        greediest = self._greediest(size)
+        weights, own = self._weights(size), self._totals(username)
+        if _share(self._totals(greediest), weights) <= _share(Totals(own.count + 1, own.size + size), weights):
             self._make_room_in_share(username)
         row = self._database.one(
             f"SELECT {COLUMNS} FROM envelopes WHERE list = ? AND username = ? ORDER BY sequence DESC LIMIT 1",
@@ -217,6 +228,10 @@ class SqliteWaiting(SqliteEnvelopes):
 def _moved(came: int) -> tuple[int, ...]:
     """Return what binds a row that came from another list to when it first came."""
     return (came,) if came else ()
+
+
+def _share(taken: Totals, weights: tuple[float, float]) -> float:
+    return max(taken.count * weights[0], taken.size * weights[1])
 
 
 def _has_room(taken: Totals, limit: Totals, size: int) -> bool:

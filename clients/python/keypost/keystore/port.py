@@ -311,7 +311,7 @@ class EnvelopePart(Protocol):
 
         The waiting list refuses when a user's share of it is full; when all of it is, the newest of the user who
         takes most are set aside, unless that is this one. Set aside, the oldest of that user or of the one who takes
-        most make room. ``dropped`` counts both.
+        most make room. Who takes most is judged by what is full, places or bytes. ``dropped`` counts both.
 
         Raises:
             KeyStoreFullError: The waiting list takes no more of this user.
