@@ -171,6 +171,7 @@ async def test_a_user_who_was_there_is_denied(alice: Any, services: Services, cl
     deny(services, "bob")
     with pytest.raises(RecordRegressedError, match="never removed"):
         await alice.client.send("bob", "is he gone?")
+    assert alice.reasons("error") == ["RECORD_REGRESSED"]
 
 
 async def test_a_sender_is_denied_so_that_the_message_is_thrown_away(

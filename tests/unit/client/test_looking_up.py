@@ -13,6 +13,7 @@ from keypost.protocol.errors import (
     IdentityChangedError,
     RecordRegressedError,
 )
+from support.lies import answer, deny, resigned
 
 if TYPE_CHECKING:
     from keypost.keys.v1 import key_info_pb2 as pb
@@ -64,6 +65,57 @@ async def test_a_record_that_goes_back_is_refused_and_kept_as_evidence(
         await alice.client.send("bob", "two")
     evidence = await alice.client._parts.context.store.run(lambda store: store.records.evidence("bob"))
     assert [row.reason for row in evidence] == ["RECORD_REGRESSED"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "username"),
+    [
+        (lambda client, name: client._parts.records.get(name, refresh=True), "bob"),
+        (lambda client, name: client._parts.records.get_as_pending(name), "alice"),
+        (lambda client, name: client.accept_identity(name, bytes(32)), "bob"),
+    ],
+    ids=["get", "get_as_pending", "accept_identity"],
+)
+@pytest.mark.usefixtures("bob")
+async def test_whoever_denies_a_known_user_leaves_evidence_and_is_told(
+    alice: Any, services: Services, ask: Any, username: str
+) -> None:
+    held, records = await alice.client.keys(username), alice.client._parts.records
+    # Only one who is renewing has a pending key; who signs the tokens makes no difference here.
+    records._pending_directory = records._directory
+    deny(services, username)
+    with pytest.raises(RecordRegressedError):
+        await ask(alice.client, username)
+    kept = await alice.client._parts.context.store.run(lambda store: store.records.evidence(username))
+    previous = held.key_info.SerializeToString()
+    assert [(row.reason, row.previous, row.current) for row in kept] == [("RECORD_REGRESSED", previous, b"")]
+    assert [(event.reason, event.facts["username"]) for event in alice.events if event.kind == "error"] == [
+        ("RECORD_REGRESSED", username)
+    ]
+
+
+async def test_a_user_who_was_never_seen_may_be_unknown(alice: Any) -> None:
+    with pytest.raises(RefusedError) as refused:
+        await alice.client.keys("carol")
+    assert refused.value.reason == "USER_NOT_FOUND"
+    assert await alice.client._parts.context.store.run(lambda store: store.records.evidence("carol")) == ()
+    assert alice.reasons("error") == []
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_record_that_is_refused_while_an_identity_is_accepted_is_kept_as_evidence(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    old = services.realm.statement("bob")
+    await bob.client.renew()
+    root = (await alice.client.keys("bob")).keys[0].fingerprint
+    clock.advance(HOUR)
+    old.this_update, old.next_update = clock(), clock() + HOUR
+    answer(services, "bob", resigned(services.realm, old))
+    with pytest.raises(RecordRegressedError):
+        await alice.client.accept_identity("bob", root)
+    evidence = await alice.client._parts.context.store.run(lambda store: store.records.evidence("bob"))
+    assert [row.reason for row in evidence] == alice.reasons("error") == ["RECORD_REGRESSED"]
 
 
 async def test_a_copy_of_the_directory_that_is_behind_what_is_held_is_no_step_back(

@@ -126,14 +126,14 @@ class Records:
             now = self._context.clock()
             if held is not None and not refresh and held.revision >= min_revision and now < held.next_update:
                 return held
-            key_info = await _ask(self._directory, username, held, min_revision)
+            key_info = await self._ask(self._directory, username, held, min_revision)
             return await self._learn(username, key_info, held, step)
 
     async def get_as_pending(self, username: str) -> KeyRecord:
         """Return the own user's record, asked for with the pending key: if it may ask, it is recorded."""
         async with self._locks.of(username):
             held = await self._held(username)
-            key_info = await _ask(self._pending_directory, username, held)
+            key_info = await self._ask(self._pending_directory, username, held)
             return await self._learn(username, key_info, held)
 
     async def held(self, username: str) -> KeyRecord | None:
@@ -161,9 +161,12 @@ class Records:
         """
         async with self._locks.of(username):
             held = await self._held(username)
-            key_info = await _ask(self._directory, username, held)
-            trust, now = await self._trust.current(), self._context.clock()
-            record = step_2_obtain_recipient_key_info(key_info, trust=trust, username=username, now=now, previous=held)
+            key_info = await self._ask(self._directory, username, held)
+            try:
+                record = await self._verify(username, key_info, held, step_2_obtain_recipient_key_info)
+            except ProtocolError as error:
+                await self._keep_evidence(username, error, held, key_info)
+                raise
             stored = await self._context.store.run(lambda store: store.records.pins(username))
             previous = None if stored is None else Pins.from_bytes(stored)
             pins = pin(record, self._context.minimum_suite, previous)
@@ -271,28 +274,33 @@ class Records:
         while len(self._records) > MOST_IN_MEMORY:
             self._records.popitem(last=False)
 
+    async def _ask(
+        self, directory: DirectoryClient, username: str, held: KeyRecord | None, min_revision: int = 0
+    ) -> pb.KeyInfo:
+        # A copy of the directory may be a little behind what is held: this has it ask the CA before it answers, so that
+        # only an answer in spite of that counts as a step back.
+        known = max(min_revision, _revision(held))
+        try:
+            return await directory.get_key_info(username, min_revision=known)
+        except RefusedError as refused:
+            if refused.reason == USER_NOT_FOUND:
+                try:
+                    _check_never_seen(username, held)
+                except RecordRegressedError as denied:
+                    await self._keep_evidence(username, denied, held)
+                    raise
+            raise
+
     async def _keep_evidence(
-        self, username: str, error: ProtocolError, held: KeyRecord | None, key_info: pb.KeyInfo
+        self, username: str, error: ProtocolError, held: KeyRecord | None, key_info: pb.KeyInfo | None = None
     ) -> None:
         if not isinstance(error, EVIDENCE):
             return
         previous = b"" if held is None else held.key_info.SerializeToString()
-        now = self._context.clock()
-        evidence = Evidence(username, error.reason, previous, key_info.SerializeToString(), now)
+        current = b"" if key_info is None else key_info.SerializeToString()
+        evidence = Evidence(username, error.reason, previous, current, self._context.clock())
         await self._context.store.run(lambda store: store.records.add_evidence(evidence))
         self._context.tell("error", error.reason, str(error), username=username)
-
-
-async def _ask(directory: DirectoryClient, username: str, held: KeyRecord | None, min_revision: int = 0) -> pb.KeyInfo:
-    # A copy of the directory may be a little behind what is held: this has it ask the CA before it answers, so that
-    # only an answer in spite of that counts as a step back.
-    known = max(min_revision, _revision(held))
-    try:
-        return await directory.get_key_info(username, min_revision=known)
-    except RefusedError as refused:
-        if refused.reason == USER_NOT_FOUND:
-            _check_never_seen(username, held)
-        raise
 
 
 def _check_never_seen(username: str, held: KeyRecord | None) -> None:

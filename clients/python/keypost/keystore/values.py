@@ -118,7 +118,8 @@ class Evidence:
         username: The user concerned.
         reason: The reason of the error, such as ``IDENTITY_CHANGED`` or ``EQUIVOCATION``.
         previous: The serialised ``KeyInfo`` that was held.
-        current: The serialised ``KeyInfo`` that contradicts it; for ``DEVICES_DIFFER`` the ``KeyExtension``.
+        current: The serialised ``KeyInfo`` that contradicts it; for ``DEVICES_DIFFER`` the ``KeyExtension``; empty if
+            the directory denied that there is such a user.
         time: When it was noticed.
     """
 
