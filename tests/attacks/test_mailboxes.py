@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from keypost.clock import DAY
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.keys.v1 import key_info_pb2
+from keypost.protocol.extension import DeviceKey
 from keypost.protocol.key_requests import DeviceKeyPair
+from keypost.protocol.realm_trust import CLOCK_SKEW
 from support.envelopes import new_message_id
 from support.plain_client import reason, refusal
 from support.plain_world import PlainWorld
 
 if TYPE_CHECKING:
     from support.delivery import Stack
+
+STALE_CREATOR = ("FAILED_PRECONDITION", "SESSION_STALE", {"field": "envelope.key_extension.extension.creator"})
 
 
 async def test_the_mailbox_of_another_user_is_read(plain_world: PlainWorld) -> None:
@@ -158,6 +163,38 @@ async def test_a_weak_session_by_a_strong_key(plain_world: PlainWorld) -> None:
     envelope.key_extension.signature = bytes(128)
     refused = await refusal(plain_world.mallory.deliver(envelope))
     assert refused[1:] == ("INVALID_FIELD", {"field": "envelope.key_extension.extension.suite"})
+    assert await plain_world.bob.waiting() == []
+
+
+async def test_a_session_of_a_replaced_key(plain_world: PlainWorld) -> None:
+    """Whoever holds the replaced key, too, offers a session key of his choice for others to answer under."""
+    replaced = plain_world.mallory.pair
+    mallory = await plain_world.device(plain_world.stack.realm.renew(replaced))
+    await plain_world.tell("mallory")
+    assert await refusal(mallory.send("bob", creator=DeviceKey.of(replaced))) == STALE_CREATOR
+    assert await plain_world.bob.waiting() == []
+
+
+async def test_a_session_that_nobody_created(plain_world: PlainWorld) -> None:
+    """Neither a key that does not exist, nor one of the recipient's name that is not his."""
+    own, bob = plain_world.mallory.pair, plain_world.bob.pair
+    creators = (
+        DeviceKey(own.address, bytes(32)),
+        DeviceKey(bob.address, own.fingerprint),
+        DeviceKey(plain_world.stack.realm.new_address("bob"), bob.fingerprint),
+    )
+    for creator in creators:
+        assert await refusal(plain_world.mallory.send("bob", creator=creator)) == STALE_CREATOR
+    assert await plain_world.bob.waiting() == []
+
+
+async def test_a_session_without_end(plain_world: PlainWorld) -> None:
+    """The session key that one device gave away serves for good, if nobody insists on another one."""
+    oldest = plain_world.stack.clock() - 7 * DAY - CLOCK_SKEW
+    for create_time in (1, oldest):
+        status, why, metadata = await refusal(plain_world.mallory.send("bob", create_time=create_time))
+        assert (status, why) == ("FAILED_PRECONDITION", "SESSION_STALE")
+        assert metadata == {"field": "envelope.key_extension.extension.session_create_time"}
     assert await plain_world.bob.waiting() == []
 
 

@@ -262,8 +262,9 @@ class SimulatedDevice:
             recipient: The user.
             text: What it says.
             changes: As ``more``, for names in variables.
-            more: ``signer`` (another pair), ``keys`` (to seal to), fields of the header (also in the extension
-                where it has them), or with ``header_`` in front in the header alone.
+            more: ``signer`` (another pair), ``keys`` (to seal to), ``creator`` and ``create_time`` of the session,
+                fields of the header (also in the extension where it has them), or with ``header_`` in front in the
+                header alone.
         """
         changes = {**(changes or {}), **more}
         header = self._header(recipient, {k: v for k, v in changes.items() if k in Header.__dataclass_fields__})
@@ -274,6 +275,8 @@ class SimulatedDevice:
             text,
             now=self.stack.clock(),
             header_alone={k.removeprefix("header_"): v for k, v in changes.items() if k.startswith("header_")},
+            creator=changes.get("creator"),
+            create_time=changes.get("create_time"),
         )
 
     def recipient_keys(self, recipient: str) -> list[Key]:

@@ -48,6 +48,8 @@ def seal(
     *,
     now: int,
     header_alone: dict[str, Any] | None = None,
+    creator: DeviceKey | None = None,
+    create_time: int | None = None,
 ) -> envelope_pb2.Envelope:
     """Return an envelope under a new session (steps 4 to 7).
 
@@ -58,13 +60,15 @@ def seal(
         text: What it says.
         now: Unix milliseconds.
         header_alone: What the header says that the extension does not.
+        creator: Who created the session, if not the signer.
+        create_time: When, if not now.
     """
     session = Session.create(
         header.realm,
         conversation_of(header.sender.username, header.recipient_username),
         signer.suite,
-        DeviceKey.of(signer),
-        now,
+        creator or DeviceKey.of(signer),
+        now if create_time is None else create_time,
         bytes(signer.suite.session_key_bytes),
     )
     header = replace(header, key_id=session.key_id)

@@ -90,17 +90,19 @@ class PlainDevice:
         Args:
             recipient: The user.
             text: What it says.
-            values: ``signer``, ``keys``, ``header_alone`` as for ``seal``; the rest goes into the header.
+            values: ``signer``, ``keys``, ``header_alone``, ``creator``, ``create_time`` as for ``seal``; the rest goes
+                into the header.
         """
         own, peer = await self.find_record(self.pair.address.username), await self.find_record(recipient)
         now = self.clock()
         keys = values.pop("keys", None) or [
             key for key in sorted(peer.good_keys(now), key=lambda key: key.address) if key.address != self.pair.address
         ]
-        signer, header_alone = values.pop("signer", self.pair), values.pop("header_alone", None)
+        signer = values.pop("signer", self.pair)
+        of_seal = {name: values.pop(name, None) for name in ("header_alone", "creator", "create_time")}
         revisions = {"sender_revision": own.revision, "recipient_revision": peer.revision}
         header = new_header(self.realm, self.pair, recipient, now, **(revisions | values))
-        return seal(header, signer, keys, text, now=now, header_alone=header_alone)
+        return seal(header, signer, keys, text, now=now, **of_seal)
 
     async def deliver(self, envelope: Envelope, token: str | None = None) -> pb.SendResponse:
         """Hand an envelope in."""

@@ -32,6 +32,11 @@ def header_mismatch(why: str, field: str) -> ServiceError:
     return ServiceError(StatusCode.INVALID_ARGUMENT, "HEADER_MISMATCH", why, field=field)
 
 
+def session_stale(why: str, field: str) -> ServiceError:
+    """Return the refusal of an envelope under a session that may no longer be sent under; another one is needed."""
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "SESSION_STALE", why, field=field)
+
+
 def sealed_keys_mismatch(why: str) -> ServiceError:
     """Return the refusal of an envelope that is not sealed to exactly the good devices of its recipient."""
     field = "envelope.key_extension.sealed_keys"

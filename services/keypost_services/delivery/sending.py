@@ -1,7 +1,8 @@
 """Send: what delivery checks before an envelope waits, in the order of docs/spec.md, "Delivery".
 
-The caller is the sender; then idempotence; then the revisions; then to whom it is sealed. Whatever would refuse an
-envelope first asks whether it is stored already: then it is answered as stored, whatever has changed since.
+The caller is the sender; then idempotence; the revisions; under which session, and to whom it is sealed.
+Whatever would refuse an envelope first asks whether it is stored already: then it is answered as stored, whatever has
+changed since.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from keypost.protocol.errors import ProtocolError
 from keypost.protocol.extension import DeviceKey
 from keypost.protocol.realm_trust import CLOCK_SKEW
+from keypost.protocol.sessions import is_creator_good, is_within_rotation
 from keypost.protocol.validity import check_can_act
 from keypost_services.delivery.convert import EXTENSION, HEADER, digest_of, envelope_for
 from keypost_services.delivery.errors import (
@@ -22,6 +24,7 @@ from keypost_services.delivery.errors import (
     sealed_keys_mismatch,
     sender_is_not_caller,
     sender_share_full,
+    session_stale,
 )
 from keypost_services.delivery.mailboxes import Acceptance, Mailboxes, MessageName, Outcome, Posting
 from keypost_services.delivery.trust import realm_constants
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from keypost.protocol.envelope import Header, SealedEnvelope
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
+    from keypost.protocol.realm_trust import Constants
     from keypost_services.delivery.records import Records
     from keypost_services.runtime.realm_trust import TrustKeeper
 
@@ -125,6 +129,8 @@ class Sending:
         _check_signer(caller, sealed)
         _check_suite(caller, sealed)
         _check_can_act(caller, parties.sender, self._clock())
+        _check_rotation(sealed, await realm_constants(self._trust), self._clock())
+        _check_creator(sealed, parties, self._clock())
         _check_sealed_keys(sealed, parties.recipient, self._clock())
         return sealed.signed_extension.extension.recipient_devices
 
@@ -226,6 +232,20 @@ def _check_can_act(caller: Key, record: KeyRecord, now: int) -> None:
         check_can_act(record.get(caller.fingerprint), record, now)
     except ProtocolError as error:
         raise token_refused(error.reason) from error
+
+
+def _check_rotation(sealed: SealedEnvelope, constants: Constants, now: int) -> None:
+    """Refuse a session that nobody sends under any more; the sender's clock may be behind."""
+    if not is_within_rotation(sealed.signed_extension.extension.session_create_time, constants, now - CLOCK_SKEW):
+        raise session_stale("the session is older than the realm's rotation period", f"{EXTENSION}.session_create_time")
+
+
+def _check_creator(sealed: SealedEnvelope, parties: _Parties, now: int) -> None:
+    """Refuse a session of a key that is not good: who once held it must not choose what others encrypt under."""
+    creator = sealed.signed_extension.extension.creator
+    # It may expire between the sealing and here, and clocks differ.
+    if not is_creator_good(creator, (parties.sender, parties.recipient), now - CLOCK_SKEW):
+        raise session_stale("the session was not created by a good key of either user", f"{EXTENSION}.creator")
 
 
 def _check_sealed_keys(sealed: SealedEnvelope, recipient: KeyRecord, now: int) -> None:

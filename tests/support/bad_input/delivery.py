@@ -56,6 +56,8 @@ OTHER_KEYS = refused(
 )
 OTHER_SIGNER = refused("another key than the caller's", "PERMISSION_DENIED/SENDER_IS_NOT_CALLER")
 NO_CREATOR = refused("the creator has no part in that conversation", invalid(f"{EXTENSION}.creator"))
+OTHER_CREATOR = refused("no good key created the session", f"FAILED_PRECONDITION/SESSION_STALE@{EXTENSION}.creator")
+TOO_OLD = refused("the session is over", f"FAILED_PRECONDITION/SESSION_STALE@{EXTENSION}.session_create_time")
 NOT_THEIRS = refused(
     "the devices are another user's", *(invalid(f"{EXTENSION}.recipient_devices[{n}]") for n in (0, 1))
 )
@@ -91,10 +93,10 @@ EXTENSION_RULES = {
     "key_id": Rule(size(32), mismatch("key_id")),
     "creator": Rule(never),
     "creator.address": Rule(never),
-    "creator.address.username": Rule(username, NO_CREATOR | OK),
-    "creator.address.device_id": Rule(device_id),
-    "creator.fingerprint": Rule(size(32)),
-    "session_create_time": Rule(number(1, SOON)),
+    "creator.address.username": Rule(username, NO_CREATOR | OTHER_CREATOR),
+    "creator.address.device_id": Rule(device_id, OTHER_CREATOR),
+    "creator.fingerprint": Rule(size(32), OTHER_CREATOR),
+    "session_create_time": Rule(number(1, SOON), TOO_OLD | OK),
     "signer": Rule(never),
     "signer.address": Rule(never),
     "signer.address.username": Rule(username, mismatch("sender") | NO_CREATOR),

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from keypost.clock import MINUTE
+from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import (
@@ -18,6 +19,8 @@ from support.simulation import failing
 if TYPE_CHECKING:
     from support.clock import ManualClock
     from support.simulation import Services
+
+STALE_SESSION = failing(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_STALE")
 
 
 async def test_stale_keys_are_negotiated_anew_with_the_same_id(alice: Any, bob: Any, services: Services) -> None:
@@ -82,6 +85,34 @@ async def test_a_message_that_was_refused_is_not_kept(alice: Any, bob: Any, serv
     assert alice.reasons("waiting") == []
     await alice.client.send("bob", "two")
     assert [message.text for message in await bob.inbox()] == ["two"]
+
+
+async def test_a_session_that_delivery_finds_stale_is_negotiated_anew_with_the_same_id(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    first = await alice.client.send("bob", "one")
+    services.faults["Send"] = [STALE_SESSION]
+    sent = await alice.client.send("bob", "two")
+    assert sent.new_session
+    assert sent.key_id != first.key_id
+    old, new = (envelope_pb2.Header.FromString(request.envelope.header) for request in services.requests["Send"][-2:])
+    assert (old.message_id, old.counter, old.key_id) == (new.message_id, 2, first.key_id)
+    assert alice.reasons("waiting") == []
+    assert (await alice.client.send("bob", "three")).key_id == sent.key_id
+    assert [message.text for message in await bob.inbox()] == ["one", "two", "three"]
+
+
+async def test_a_new_session_that_delivery_finds_stale_leaves_the_message_in_the_outbox(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    services.faults["Send"] = [STALE_SESSION]
+    with pytest.raises(RefusedError) as caught:
+        await alice.client.send("bob", "one")
+    assert caught.value.reason == "SESSION_STALE"
+    assert len(services.requests["Send"]) == 1
+    assert alice.reasons("waiting") == ["SESSION_STALE"]
+    await alice.client.send("bob", "two")
+    assert [message.text for message in await bob.inbox()] == ["one", "two"]
 
 
 async def test_a_key_of_the_peer_that_expires_makes_a_new_session(

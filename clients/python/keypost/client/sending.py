@@ -40,6 +40,7 @@ REFUSALS = frozenset(
 )
 """Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
 ALREADY_STORED = "MESSAGE_ID_USED"
+SESSION_STALE = "SESSION_STALE"
 
 
 class Sending:
@@ -157,32 +158,24 @@ class Sending:
 
     async def _hand_over(self, message: OutgoingMessage, *, new_session: bool) -> Sent:
         for number in range(ROUNDS):
-            own_record, peer_record = await self._look_up(message.recipient)
-            self._show_look_up(peer_record)
-            sealing = Sealing(
-                own=self._identity.current,
-                own_record=own_record,
-                peer_record=peer_record,
-                trust=await self._trust.current(),
-                minimum_suite=self._context.minimum_suite,
-                now=self._context.clock(),
-                clock=self._context.clock,
-                random=self._context.random,
-                new_session=new_session and number == 0,
-            )
-            sealed = await self._context.store.transact(seal, message, sealing)
-            for step in sealed.steps:
-                self._context.show(step)
-            if sealed.new_session:
-                warn_if_weak(self._context, sealing.own.suite)
-            response = await self._call(sealed)
+            sealing = await self._sealing(message.recipient, new_session=new_session)
+            sealed = await self._seal(message, sealing)
+            try:
+                response = await self._call(sealed)
+            except RefusedError as refused:
+                # By delivery's clock the session is over, or by the constants that it knows: another one serves.
+                if refused.reason != SESSION_STALE or sealed.new_session:
+                    raise
+                new_session = True
+                continue
+            new_session = False
             self._show_hand_over(sealed, message)
             if response is None or response.WhichOneof("outcome") == "stored":
                 await self._forget(message.message_id)
                 return _sent(
                     message, sealed, self._context.clock() if response is None else response.stored.accept_time
                 )
-            if not await self._learn(response.stale_keys, own_record, peer_record):
+            if not await self._learn(response.stale_keys, sealing.own_record, sealing.peer_record):
                 await asyncio.sleep(self._backoff.delay(number))
         raise RefusedError(
             STALE_KEYS,
@@ -190,6 +183,29 @@ class Sending:
             "the outbox and goes out with the next one",
             retriable=True,
         )
+
+    async def _sealing(self, recipient: str, *, new_session: bool) -> Sealing:
+        own_record, peer_record = await self._look_up(recipient)
+        self._show_look_up(peer_record)
+        return Sealing(
+            own=self._identity.current,
+            own_record=own_record,
+            peer_record=peer_record,
+            trust=await self._trust.current(),
+            minimum_suite=self._context.minimum_suite,
+            now=self._context.clock(),
+            clock=self._context.clock,
+            random=self._context.random,
+            new_session=new_session,
+        )
+
+    async def _seal(self, message: OutgoingMessage, sealing: Sealing) -> Sealed:
+        sealed = await self._context.store.transact(seal, message, sealing)
+        for step in sealed.steps:
+            self._context.show(step)
+        if sealed.new_session:
+            warn_if_weak(self._context, sealing.own.suite)
+        return sealed
 
     async def _call(self, sealed: Sealed) -> delivery_service_pb2.SendResponse | None:
         """Hand an envelope over; None means that it is stored already, under an earlier seal."""

@@ -69,17 +69,28 @@ def is_fit(candidate: Candidate, situation: Situation) -> bool:
     constants = situation.constants
     return (
         session.suite is situation.own_key.suite
-        and situation.now < session.create_time + constants.rotation_period
+        and is_within_rotation(session.create_time, constants, situation.now)
         and candidate.messages_sent < constants.rotation_messages
-        and _is_creator_good(session, situation)
+        and is_creator_good(session.creator, (situation.own_record, situation.peer_record), situation.now)
         and _names_current_keys(candidate.creator_extension, situation)
     )
 
 
-def _is_creator_good(session: Session, situation: Situation) -> bool:
-    own = session.creator.address.username == situation.own_record.username
-    record = situation.own_record if own else situation.peer_record
-    return any(DeviceKey.of(key) == session.creator for key in record.good_keys(situation.now))
+def is_within_rotation(create_time: int, constants: Constants, now: int) -> bool:
+    """Return whether a session that was created at ``create_time`` may be sent under at ``now``; Unix milliseconds."""
+    return now < create_time + constants.rotation_period
+
+
+def is_creator_good(creator: DeviceKey, records: Iterable[KeyRecord], now: int) -> bool:
+    """Return whether the key that created a session may be sent to at ``now``.
+
+    Args:
+        creator: The device and key.
+        records: The newest records of the two users.
+        now: Unix milliseconds.
+    """
+    # A key names its user, so that only that user's record can have it.
+    return any(creator == DeviceKey.of(key) for record in records for key in record.good_keys(now))
 
 
 def _names_current_keys(extension: Extension, situation: Situation) -> bool:
