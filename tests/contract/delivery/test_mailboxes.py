@@ -250,14 +250,14 @@ def _key(part: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _four_of_alice_s(valkey_url: str) -> AsyncIterator[tuple[OpenMailboxes, list[bytes]]]:
+async def _four_of_alice_s(valkey_url: str) -> AsyncIterator[tuple[OpenMailboxes, list[str]]]:
     """A mailbox in which Alice takes up her share, and the ids of her entries."""
     async with open_mailboxes(valkey_url, limits=replace(LIMITS, sender_percent=40)) as opened:
         await opened.client.flushdb()
         for _ in range(4):
             await opened.mailboxes.append(posting(b"x"))
         assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
-        yield opened, [name for name, _ in await opened.client.xrange(_key("waiting"))]
+        yield opened, [waiting.delivery_id for waiting in await everything(opened.mailboxes)]
 
 
 async def test_a_version_without_shares_that_empties_a_mailbox_locks_nobody_out(valkey_url: str) -> None:
@@ -297,7 +297,7 @@ async def test_an_entry_of_a_version_without_shares_is_counted_and_is_nobody_s(v
     async with _four_of_alice_s(valkey_url) as (opened, ids):
         await opened.client.xadd(_key("waiting"), {"t": NOW, "e": b"old"})
         assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
-        await opened.mailboxes.acknowledge(BOB, [ids[0].decode()])
+        await opened.mailboxes.acknowledge(BOB, [ids[0]])
         outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(2)]
         assert outcomes == [Outcome.APPENDED, Outcome.SHARE_FULL]
 
