@@ -101,6 +101,31 @@ def test_the_garbage_collector_may_find_an_iterator_in_the_clients_own_thread(al
     assert [message.text for message in bob.receive(follow=False)] == ["one"]
 
 
+def test_an_iterator_dropped_by_a_thread_that_holds_what_a_callback_wants_is_let_go(
+    alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.send("bob", "one")
+    messages, wanted, waits = bob.receive(), threading.Lock(), threading.Event()
+    next(messages)
+
+    async def callback() -> None:
+        waits.set()
+        assert wanted.acquire(timeout=20)
+        wanted.release()
+
+    with wanted:
+        calling = threading.Thread(target=bob._thread.run, args=(callback,))
+        calling.start()
+        assert waits.wait(20)
+        monkeypatch.setattr(loop_thread, "PATIENCE_WITH_ITERATORS", 0.01)
+        with pytest.warns(ResourceWarning, match="a callback waits for this thread"):
+            messages.close()
+        assert calling.is_alive(), "nothing but the lock keeps the callback"
+    calling.join(20)
+    assert not calling.is_alive()
+    assert [message.text for message in bob.receive(follow=False)] == ["one"]
+
+
 def test_an_iterator_may_be_closed_after_its_client(alice: Client, bob: Client) -> None:
     alice.send("bob", "one")
     messages = bob.receive()

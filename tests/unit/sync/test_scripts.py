@@ -44,9 +44,9 @@ def script(
     (tmp_path / "bundle").write_bytes(services.bundle(tls).SerializeToString())
 
     def start(text: str) -> subprocess.Popen[str]:
-        begin = BEGIN.replace("NOW", str(clock()))
+        whole = (BEGIN + textwrap.dedent(text)).replace("NOW", str(clock()))
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", begin + textwrap.dedent(text)],
+            [sys.executable, "-W", "error", "-c", whole],
             cwd=tmp_path,
             env={"PYTHONPATH": str(TESTS), "GRPC_VERBOSITY": "NONE"},
             stdout=subprocess.PIPE,
@@ -125,3 +125,79 @@ def test_a_forked_process_is_told_and_leaves_its_parents_client_alone(script: An
         "0 bob",
     ]
     assert (code, complaints) == (0, "")
+
+
+def test_a_process_forked_from_one_with_an_asyncio_client_is_told_before_anything_is_made(
+    script: Any, bob: Client, tmp_path: Path
+) -> None:
+    bob.close()
+    process = script("""
+        import asyncio, keypost
+
+        async def use(name):
+            bundle = Bundle.FromString(Path("bundle").read_bytes())
+            async with await keypost.Client.open(Path(name), unlock=CHEAP, bundle=bundle, clock=lambda: NOW) as client:
+                print(client.address)
+
+        asyncio.run(use("bob"))
+        sys.stdout.flush()
+        child = os.fork()
+        if child:
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        else:
+            for attempt in (lambda: asyncio.run(use("carol")), lambda: open_client("carol")):
+                try:
+                    attempt()
+                except InvalidArgumentError as error:
+                    print(error, error.metadata)
+            sys.stdout.flush()
+    """)
+    told = (
+        "a process that had a client was forked: open the first one after forking, or spawn the process"
+        " {'field': 'client'}"
+    )
+    code, out, complaints = ended(process)
+    assert out.splitlines() == [str(bob.address), told, told, "0"]
+    assert (code, complaints) == (0, "")
+    assert not (tmp_path / "carol").exists()
+
+
+def test_a_client_may_be_opened_in_each_process_forked_from_one_that_had_none(script: Any, bob: Client) -> None:
+    bob.close()
+    process = script("""
+        child = os.fork()
+        if child:
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        with open_client("bob") as bob:
+            print(bob.devices().username)
+            sys.stdout.flush()
+    """)
+    assert ended(process) == (0, "bob\n0\nbob\n", "")
+
+
+def test_a_call_in_another_thread_finishes_after_the_main_thread_and_the_next_finds_the_client_closed(
+    script: Any, bob: Client
+) -> None:
+    bob.close()
+    process = script("""
+        import asyncio, threading
+        bob, begun = open_client("bob"), threading.Event()
+
+        async def keys(client, username):
+            begun.set()
+            async with client._working():
+                while not client._closing:
+                    await asyncio.sleep(0.001)
+                return username
+
+        def work():
+            print("finished", bob._thread.run(keys, bob._client, "alice"))
+            try:
+                bob.devices()
+            except InvalidArgumentError as error:
+                print(error)
+
+        threading.Thread(target=work).start()
+        begun.wait(20)
+    """)
+    assert ended(process) == (0, "finished alice\nthis client is closed: open another\n", "")

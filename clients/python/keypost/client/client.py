@@ -29,6 +29,7 @@ from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, KeypostError
 from keypost.protocol.identifiers import check_username
 from keypost.protocol.suites import STRONG, Suite
+from keypost.transport.channels import check_not_forked
 from keypost.transport.retries import Retries
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _generate(suite: Suite) -> RSAPrivateKey:
 class Client:
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
-    Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile.
+    Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
+    survive a fork: open one in each process, the first one after forking.
     """
 
     def __init__(self, parts: Parts, *, automatic_renewal: bool) -> None:
@@ -106,10 +108,12 @@ class Client:
 
         Raises:
             KeyStoreError: the profile cannot be opened or made.
-            InvalidArgumentError: an argument cannot be right, such as a bundle that is none, or of another realm.
+            InvalidArgumentError: an argument cannot be right, such as a bundle that is none, or of another realm; or
+                this process was forked from one that had a client.
             UnreachableError: no service can be reached, and no trust statement is held that may be relied upon.
             ProtocolError: the realm's trust does not verify.
         """
+        check_not_forked()
         check_unlock(unlock)
         check_suite(minimum_suite, "minimum_suite")
         folder = read_path(profile, "profile")

@@ -63,7 +63,9 @@ class Client:
     Open one with ``Client.open``; use it as a context manager, from any thread, also several at once. It is
     ``keypost.Client`` on an event loop in a thread of its own: that thread calls ``observer``, ``on_event`` and
     ``progress``, which must be quick and may not call the client themselves. An interrupted call (Ctrl-C) is cancelled;
-    the client remains usable. Open one in each process: it does not survive a fork.
+    the client remains usable. Open one in each process: it does not survive a fork. When the main thread ends, calls
+    that still run in other threads have five seconds to finish, and whatever they call afterwards finds the client
+    closed: join the threads that shall go on.
     """
 
     def __init__(self, client: asyncio_client.Client, thread: LoopThread) -> None:
@@ -85,8 +87,8 @@ class Client:
     def receive(self, *, follow: bool = True) -> Generator[Received]:
         """Yield messages as ``keypost.Client.receive`` does, and raise the same.
 
-        Advancing past a message says that it is handled. Leaving the loop or closing the iterator ends receiving;
-        closing the client, from another thread, ends the iteration.
+        Advancing past a message says that it is handled. Leaving the loop or closing the iterator ends receiving, and
+        waits for that a few seconds at most; closing the client, from another thread, ends the iteration.
         """
         for message in self._thread.iterate(self._client.receive(follow=follow)):
             yield self._received(message)

@@ -10,7 +10,7 @@ import threading
 import warnings
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from keypost.errors import InvalidArgumentError
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 PATIENCE = 15.0
 """Seconds that ending waits for the thread: longer than a client takes to close."""
+PATIENCE_WITH_ITERATORS = 2.0
+"""Seconds that whoever drops an iterator waits for it to close: longer than a stream takes to end."""
 
 _running: set[LoopThread] = set()
 
@@ -33,22 +35,11 @@ async def _nothing() -> None:
 class LoopThread:
     """Runs coroutines for other threads until it is ended; then ``last_act``, whatever else still ran.
 
-    The thread is a daemon: an interpreter that exits ends it first, in order.
-
-    Raises:
-        InvalidArgumentError: this process was forked from one in which there was such a thread.
+    The thread is a daemon: an interpreter that exits ends it first, in order. That is before it waits for threads that
+    are no daemons, because afterwards no thread pool takes anything: ``last_act`` may let calls of theirs finish.
     """
 
-    _first_pid: ClassVar[int | None] = None
-
     def __init__(self) -> None:
-        LoopThread._first_pid = LoopThread._first_pid or os.getpid()
-        if LoopThread._first_pid != os.getpid():
-            # What gRPC has begun before a fork hangs or crashes after it, even if all channels were closed.
-            raise InvalidArgumentError(
-                "a process that had a client was forked: open the first one after forking, or spawn the process",
-                field="client",
-            )
         self.last_act: Callable[[], Coroutine[Any, Any, None]] = _nothing
         self._pid = os.getpid()
         self._open = True
@@ -76,11 +67,7 @@ class LoopThread:
             InvalidArgumentError: the thread is ended, or of another process, or it is the caller.
         """
         self._check_caller()
-        call = _Call(lambda: function(*args, **kwargs))
-        with self._entrance:
-            if not self._open:
-                raise InvalidArgumentError("this client is closed: open another", field="client")
-            self._loop.call_soon_threadsafe(call.begin)
+        call = self._begin(lambda: function(*args, **kwargs))
         try:
             return call.answer.result()
         except BaseException:
@@ -102,7 +89,31 @@ class LoopThread:
         finally:
             # Where nobody may wait for it (a callback, the garbage collector in the thread), the loop closes it itself.
             with suppress(InvalidArgumentError):
-                self.run(items.aclose)
+                self._let_close(items)
+
+    def _begin(self, function: Callable[[], Awaitable[T]]) -> _Call[T]:
+        call = _Call(function)
+        with self._entrance:
+            if not self._open:
+                raise InvalidArgumentError("this client is closed: open another", field="client")
+            self._loop.call_soon_threadsafe(call.begin)
+        return call
+
+    def _let_close(self, items: AsyncGenerator[Any]) -> None:
+        """Have an async generator closed, and wait for it, but not for ever.
+
+        Whoever drops an iterator may not know that he does, nor that he holds a lock which a callback wants.
+        """
+        self._check_caller()
+        closing = self._begin(items.aclose)
+        try:
+            closing.answer.result(PATIENCE_WITH_ITERATORS)
+        except TimeoutError:
+            warnings.warn(
+                "an iterator that was dropped still closes: a callback waits for this thread, or blocks",
+                ResourceWarning,
+                stacklevel=3,
+            )
 
     def end(self) -> None:
         """Let the thread end, without waiting for it; again is no error, nor is it one in a forked process."""

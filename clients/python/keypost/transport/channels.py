@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import grpc
 import grpc.aio
+
+from keypost.errors import InvalidArgumentError
 
 _MEBIBYTE = 1024 * 1024
 _LARGEST_MESSAGE = 4 * _MEBIBYTE
@@ -25,6 +29,24 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.primary_user_agent", "keypost-python"),
 )
 
+_first_pid: int | None = None
+"""The process that opened the first channel of this one and of those that it was forked from."""
+
+
+def check_not_forked() -> None:
+    """Raise if this process was forked from one that had opened a channel.
+
+    What gRPC has begun before a fork hangs or crashes after it, even if all channels were closed.
+
+    Raises:
+        InvalidArgumentError: it was.
+    """
+    if _first_pid not in (None, os.getpid()):
+        raise InvalidArgumentError(
+            "a process that had a client was forked: open the first one after forking, or spawn the process",
+            field="client",
+        )
+
 
 def open_channel(target: str, tls_roots_pem: str) -> grpc.aio.Channel:
     """Return a channel that connects on first use.
@@ -35,6 +57,12 @@ def open_channel(target: str, tls_roots_pem: str) -> grpc.aio.Channel:
 
     Returns:
         The channel; the caller closes it.
+
+    Raises:
+        InvalidArgumentError: this process was forked from one that had opened a channel.
     """
+    global _first_pid  # noqa: PLW0603  # gRPC is begun once a process
+    check_not_forked()
+    _first_pid = os.getpid()
     credentials = grpc.ssl_channel_credentials(root_certificates=tls_roots_pem.encode())
     return grpc.aio.secure_channel(target, credentials, options=OPTIONS)
