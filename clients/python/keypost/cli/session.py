@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import hmac
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -147,9 +148,13 @@ def ask_passphrase(*, new: bool) -> str:
     passphrase = getpass.getpass("Passphrase of this profile: ")
     if not passphrase:
         raise UsageError("an empty passphrase protects nothing")
-    if new and getpass.getpass("Once more: ") != passphrase:
+    if new and not _same(getpass.getpass("Once more: "), passphrase):
         raise UsageError("the two passphrases differ")
     return passphrase
+
+
+def _same(typed: str, passphrase: str) -> bool:
+    return hmac.compare_digest(typed.encode("utf-8", "surrogatepass"), passphrase.encode("utf-8", "surrogatepass"))
 
 
 def _somebody_is_there() -> bool:
