@@ -10,13 +10,20 @@ from keypost.delivery.v1 import envelope_pb2
 from keypost.protocol.encoding import pae, sha256
 from keypost.protocol.envelope import (
     MOST_ENVELOPE_BYTES,
+    MOST_HEADER_BYTES,
     Header,
     SealedEnvelope,
     check_agreement,
     read_header,
 )
 from keypost.protocol.errors import HeaderMismatchError, ProtocolError
-from keypost.protocol.extension import FINGERPRINT_BYTES, MOST_DEVICES, SignedExtension, read_extension
+from keypost.protocol.extension import (
+    FINGERPRINT_BYTES,
+    MOST_DEVICES,
+    MOST_EXTENSION_BYTES,
+    SignedExtension,
+    read_extension,
+)
 from keypost.protocol.suites import NONCE_BYTES, SUITES
 from keypost_services.delivery.errors import envelope_too_large, header_mismatch
 from keypost_services.delivery.mailboxes import DELIVERY_ID
@@ -71,7 +78,7 @@ def read_send(request: pb.SendRequest, realm: str) -> SealedEnvelope:
 
 
 def _read_header(serialised: bytes, realm: str) -> Header:
-    with _statement(HEADER, envelope_pb2.Header, serialised):
+    with _statement(HEADER, envelope_pb2.Header, serialised, MOST_HEADER_BYTES):
         header = read_header(serialised)
     if header.realm != realm:
         raise invalid_field(f"{HEADER}.realm", f"must be {realm}")
@@ -79,7 +86,7 @@ def _read_header(serialised: bytes, realm: str) -> Header:
 
 
 def _read_extension(message: envelope_pb2.KeyExtension) -> SignedExtension:
-    with _statement(EXTENSION, envelope_pb2.Extension, message.extension):
+    with _statement(EXTENSION, envelope_pb2.Extension, message.extension, MOST_EXTENSION_BYTES):
         signed = read_extension(message)
     if len(signed.signature) != (size := signed.extension.suite.signature_bytes):
         raise invalid_field(f"{KEY_EXTENSION}.signature", f"must have {size} bytes in the suite of the session")
@@ -87,10 +94,12 @@ def _read_extension(message: envelope_pb2.KeyExtension) -> SignedExtension:
 
 
 @contextlib.contextmanager
-def _statement(field: str, kind: type[Message], serialised: bytes) -> Iterator[None]:
+def _statement(field: str, kind: type[Message], serialised: bytes, most_bytes: int) -> Iterator[None]:
     """Name the field in which a statement is malformed."""
     if not serialised:
         raise invalid_field(field, "must be set")
+    if len(serialised) > most_bytes:  # before it is parsed: once to read it, and once to name the field
+        raise invalid_field(field, f"must have at most {most_bytes} bytes")
     try:
         yield
     except ProtocolError as error:

@@ -3,6 +3,9 @@
 A protobuf parser refuses a message whole when one of its strings is not UTF-8, and does not say which. Only then the
 message is parsed once more, as its *twin*: the same message with each string declared as bytes, in which anything may
 stand. There the string is found. What does not parse as its twin either is no such message at all.
+
+The search is for callers who erred, not for those who want to keep the event loop busy: what is larger than any honest
+message with strings, or has more values, is refused whole.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Message)
 
+MOST_SEARCHED_BYTES = 16 * 1024
+"""No honest message is larger, but for what it carries serialised."""
+MOST_SEARCHED_VALUES = 1_000
+"""An extension with all its devices has about four hundred that are, or may hold, strings."""
 REQUEST = "request"
 """What is at fault when no field is: the whole."""
 _STRING, _BYTES = FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES
@@ -49,28 +56,55 @@ def parse(kind: type[M], raw: bytes, field: str = "") -> M:
 def unparsed(kind: type[Message], raw: bytes, field: str = "") -> ServiceError:
     """Return the refusal of bytes that do not parse as a ``kind``; arguments as :func:`parse`."""
     descriptor: Any = kind.DESCRIPTOR
-    inner = _field_without_text(descriptor, raw)
+    if len(raw) > MOST_SEARCHED_BYTES:
+        return _unsearched(descriptor, field)
+    try:
+        twin = _twin(descriptor).FromString(raw)
+        inner = _Search().first(descriptor, twin)
+    except DecodeError:
+        return invalid_field(field or REQUEST, f"these bytes are no {descriptor.name}")
+    except _TooManyValuesError:
+        return _unsearched(descriptor, field)
     if inner is None:
         return invalid_field(field or REQUEST, f"these bytes are no {descriptor.name}")
     return invalid_field(f"{field}.{inner}" if field else inner, "it is not UTF-8")
 
 
-def _field_without_text(descriptor: Descriptor, raw: bytes) -> str | None:
-    try:
-        twin = _twin(descriptor).FromString(raw)
-    except DecodeError:
+def _unsearched(descriptor: Descriptor, field: str) -> ServiceError:
+    return invalid_field(field or REQUEST, f"these bytes are no {descriptor.name}, or a string in it is not UTF-8")
+
+
+class _TooManyValuesError(Exception):
+    """The search has looked at as much as it may."""
+
+
+class _Search:
+    """Looks for the first string that is none; no deeper than the parser went, and it has a limit."""
+
+    def __init__(self) -> None:
+        self.values = 0
+
+    def first(self, descriptor: Descriptor, twin: Any) -> str | None:
+        """Return the path of the first string that is none."""
+        for field in descriptor.fields:
+            if field.message_type is None and field.type != _STRING:
+                continue
+            for name, value in _values(field, twin):
+                self._count()
+                if (path := self._fault(field, name, value)) is not None:
+                    return path
         return None
-    return next(_not_text(descriptor, twin), None)
 
+    def _fault(self, field: FieldDescriptor, name: str, value: Any) -> str | None:
+        if field.message_type is None:
+            return None if _is_text(value) else name
+        path = self.first(field.message_type, value)
+        return None if path is None else f"{name}.{path}"
 
-def _not_text(descriptor: Descriptor, twin: Any) -> Iterator[str]:
-    """Yield the paths of the strings that are none. No deeper than the parser went, and it has a limit."""
-    for field in descriptor.fields:
-        for name, value in _values(field, twin):
-            if field.message_type is not None:
-                yield from (f"{name}.{path}" for path in _not_text(field.message_type, value))
-            elif field.type == _STRING and not _is_text(value):
-                yield name
+    def _count(self) -> None:
+        self.values += 1
+        if self.values > MOST_SEARCHED_VALUES:
+            raise _TooManyValuesError
 
 
 def _values(field: FieldDescriptor, message: Any) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,8 @@ import pytest
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
-from keypost.protocol.envelope import read_envelope
+from keypost.protocol.envelope import MOST_HEADER_BYTES, read_envelope
+from keypost.protocol.extension import MOST_EXTENSION_BYTES
 from keypost.protocol.identifiers import Address
 from keypost_services.delivery import convert
 from keypost_services.runtime.errors import ServiceError
@@ -108,6 +109,23 @@ def test_what_is_well_formed_is_what_the_core_reads() -> None:
 )
 def test_fields_of_the_header(changes: dict[str, Any], field: str) -> None:
     assert refused_field(request(head=header(**changes))) == f"envelope.header.{field}"
+
+
+@pytest.mark.parametrize(
+    ("field", "size"),
+    [("envelope.header", MOST_HEADER_BYTES), ("envelope.key_extension.extension", MOST_EXTENSION_BYTES)],
+)
+def test_a_statement_that_is_too_large_is_not_parsed(monkeypatch: pytest.MonkeyPatch, field: str, size: int) -> None:
+    def parsed(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(convert, "parse", parsed)
+    wanted = request()
+    part: Any = wanted.envelope if field == "envelope.header" else wanted.envelope.key_extension
+    setattr(part, field.rpartition(".")[2], b"\x0a\x01\xff" * (size // 3 + 1))
+    with pytest.raises(ServiceError, match=f"must have at most {size} bytes") as refused:
+        convert.read_send(wanted, REALM)
+    assert refused.value.metadata["field"] == field
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,8 @@ from keypost_services.runtime import parsing
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from google.protobuf.message import Message
 
 TEXT, NO_TEXT = b"QQQQ", b"Q\xff\xfeQ"
@@ -65,7 +67,54 @@ def test_what_is_no_message_at_all_is_the_request(raw: bytes) -> None:
     assert refused_field(ca_pb.BeginEnrollmentRequest, raw, "envelope.header") == "envelope.header"
 
 
-def test_a_large_request_is_searched_to_its_end() -> None:
-    usernames = [f"user{number}" for number in range(50_000)]
-    raw = info_pb.BatchGetKeyInfoRequest(usernames=[*usernames, HERE]).SerializeToString()
-    assert refused_field(info_pb.BatchGetKeyInfoRequest, raw.replace(TEXT, NO_TEXT)) == "usernames[50000]"
+def broken(message: Message) -> bytes:
+    return message.SerializeToString().replace(TEXT, NO_TEXT)
+
+
+def test_the_largest_honest_messages_are_searched_to_their_end() -> None:
+    address = envelope_pb2.Address(username="u" * 64, device_id="d" * 16)
+    device = envelope_pb2.DeviceKey(address=address, fingerprint=bytes(32))
+    last = envelope_pb2.DeviceKey(address=envelope_pb2.Address(username=HERE))
+    extension = envelope_pb2.Extension(creator=device, signer=device, recipient_devices=[*[device] * 99, last])
+    assert refused_field(envelope_pb2.Extension, broken(extension)) == "recipient_devices[99].address.username"
+    usernames = info_pb.BatchGetKeyInfoRequest(usernames=[*["u" * 128] * 99, HERE])
+    assert refused_field(info_pb.BatchGetKeyInfoRequest, broken(usernames)) == "usernames[99]"
+    acknowledge = pb.ReceiveRequest(acknowledge=pb.Acknowledge(delivery_ids=[*["1" * 40] * 255, HERE]))
+    assert refused_field(pb.ReceiveRequest, broken(acknowledge)) == "acknowledge.delivery_ids[255]"
+
+
+DEVICES = [envelope_pb2.DeviceKey()] * 4_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.ReceiveRequest(acknowledge=pb.Acknowledge(delivery_ids=[*[""] * 8_000, HERE])),
+        envelope_pb2.Extension(
+            recipient_devices=[*DEVICES, envelope_pb2.DeviceKey(address=envelope_pb2.Address(username=HERE))]
+        ),
+    ],
+)
+def test_of_many_values_it_looks_at_few(monkeypatch: pytest.MonkeyPatch, message: Message) -> None:
+    visited: list[object] = []
+
+    def counted(*args: Any) -> Iterator[Any]:
+        for value in values(*args):
+            visited.append(value)
+            yield value
+
+    values = parsing._values
+    monkeypatch.setattr(parsing, "_values", counted)
+    raw = broken(message)
+    assert len(raw) <= parsing.MOST_SEARCHED_BYTES
+    assert refused_field(type(message), raw, "statement") == "statement"
+    assert len(visited) <= parsing.MOST_SEARCHED_VALUES + 1
+
+
+def test_what_is_large_is_parsed_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    twins: list[object] = []
+    monkeypatch.setattr(parsing, "_twin", twins.append)
+    raw = broken(info_pb.BatchGetKeyInfoRequest(usernames=["u" * parsing.MOST_SEARCHED_BYTES, HERE]))
+    assert refused_field(info_pb.BatchGetKeyInfoRequest, raw) == "request"
+    assert refused_field(info_pb.BatchGetKeyInfoRequest, raw, "envelope.header") == "envelope.header"
+    assert not twins
