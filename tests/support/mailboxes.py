@@ -8,18 +8,17 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from keypost.clock import DAY
 from keypost.protocol.identifiers import Address
 from keypost_services.delivery.mailboxes import MailboxLimits, MessageName, Posting
 from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
+from keypost_services.runtime.redis import redis_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
 
 NOW = 1_800_000_000_000
 ALICE = Address("alice", "aaaaaaaaaaaaaaaa")
@@ -50,7 +49,7 @@ async def open_mailboxes(
     answer_seconds: float = 5,
 ) -> AsyncIterator[OpenMailboxes]:
     """Open the mailboxes of one replica."""
-    client = Redis.from_url(url, retry=Retry(NoBackoff(), 1), socket_timeout=answer_seconds, socket_connect_timeout=1)
+    client = redis_client(url, connect_seconds=1, answer_seconds=answer_seconds)
     wake_ups: list[int] = []
     async with client, WakeUpSubscriptions(client, lambda: wake_ups.append(1), lambda: 0.0) as subscriptions:
         mailboxes = ValkeyMailboxes(client, subscriptions, limits, durability, replica_timeout=replica_timeout)

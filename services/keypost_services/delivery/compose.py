@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
 from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Retries
-from keypost_services.delivery.cancellation import heeding_cancellation
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
 from keypost_services.delivery.key_events import KeyEventEffects, event_source
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
@@ -142,7 +141,7 @@ async def _probe(runtime: Runtime[DeliverySettings], client: Redis) -> None:
     """Say in health whether the mailbox server answers and is still fit, now and then."""
     while True:
         try:
-            await heeding_cancellation(check_mailbox_server(client, runtime.settings.durability))
+            await check_mailbox_server(client, runtime.settings.durability)
         except MailboxServerRefusedError as error:
             runtime.health.set_degraded("mailboxes", str(error))
         else:

@@ -10,7 +10,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from keypost.clock import DAY
-from keypost_services.delivery.cancellation import heeding_cancellation
 from keypost_services.delivery.functions import FunctionLibrary, is_missing
 from keypost_services.delivery.mailboxes import (
     DELIVERY_ID,
@@ -174,7 +173,7 @@ class ValkeyMailboxes:
         """Run commands on one connection, in order; once more if the server has lost the functions."""
         try:
             async with self._turns:
-                replies = await heeding_cancellation(self._answers(commands))
+                replies = await self._answers(commands)
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
         for reply in replies:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Self
 
 from redis.exceptions import RedisError
 
-from keypost_services.delivery.cancellation import heeding_cancellation
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
@@ -109,7 +107,7 @@ class WakeUpSubscriptions:
     async def _connected(self) -> None:
         """Follow the watchers' channels over one connection until it fails."""
         async with self._client.pubsub() as pubsub:
-            await heeding_cancellation(pubsub.connect())
+            await pubsub.connect()
             reading = asyncio.create_task(self._read(pubsub))
             try:
                 await self._subscribe(pubsub, reading)
@@ -124,9 +122,9 @@ class WakeUpSubscriptions:
             self._changed.clear()
             wanted = set(self._watchers)
             if new := wanted - held:
-                await heeding_cancellation(pubsub.ssubscribe(*new))
+                await pubsub.ssubscribe(*new)
             if gone := held - wanted:
-                await heeding_cancellation(pubsub.sunsubscribe(*gone))
+                await pubsub.sunsubscribe(*gone)
             held = wanted
             await _first(reading, self._changed)
 
@@ -134,10 +132,10 @@ class WakeUpSubscriptions:
         loop, quiet = asyncio.get_running_loop(), 0
         while quiet < 2:  # noqa: PLR2004  # one question, one more chance
             started = loop.time()
-            message = await heeding_cancellation(pubsub.get_message(timeout=self._quiet_seconds))
+            message = await pubsub.get_message(timeout=self._quiet_seconds)
             if message is None and loop.time() - started >= self._quiet_seconds:
                 quiet += 1
-                await heeding_cancellation(pubsub.ping())
+                await pubsub.ping()
                 continue
             quiet = 0  # nothing, but sooner, is the answer to the client's own question
             if message and message["type"] in ("smessage", "ssubscribe"):

@@ -14,6 +14,7 @@ from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Device, Receiving
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 from keypost_services.runtime.realm_trust import TrustKeeper
+from keypost_services.runtime.redis import redis_client
 from support.clock import ManualClock
 from support.mailboxes import BOB, open_mailboxes, posting
 from support.realm import SimulatedRealm
@@ -105,7 +106,7 @@ async def test_without_the_reading_now_and_then_it_would_wait_for_the_wake_up(tm
 
 async def test_a_pub_sub_connection_that_hangs_is_given_up(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
-        client = Redis.from_url(server.url, socket_connect_timeout=0.2, socket_timeout=0.2)
+        client = redis_client(server.url, connect_seconds=0.2, answer_seconds=0.2)
         async with (
             client,
             WakeUpSubscriptions(client, lambda: None, lambda: 0.0, quiet_seconds=0.1) as subscriptions,
@@ -121,7 +122,7 @@ async def test_a_pub_sub_connection_that_hangs_is_given_up(tmp_path: Path) -> No
 
 async def test_a_quiet_pub_sub_connection_that_answers_is_kept(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
-        client = Redis.from_url(server.url)
+        client = redis_client(server.url)
         async with (
             client,
             WakeUpSubscriptions(client, lambda: None, lambda: 0.0, quiet_seconds=0.05) as subscriptions,
