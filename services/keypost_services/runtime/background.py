@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from keypost_services.runtime.serving import Runtime
 
 PAUSE_SECONDS = 1.0
+END_SECONDS = 2.0
+"""After so long work that was cancelled and has not ended is cancelled again: a library may have lost it."""
+MOST_CANCELLATIONS = 5
+"""After so many it is left behind: a drain must not hang."""
 
 
 def keep_running(
@@ -20,18 +24,23 @@ def keep_running(
     """Run ``work`` until the stack is left; work that ends or fails is said in the health, and begins again.
 
     Args:
-        stack: Leaving it ends the work.
+        stack: Leaving it ends the work, or leaves behind and logs what does not end.
         runtime: Where the health and the log are.
         part: The name of the part in the health; the work itself says when it is well again.
         work: What never returns, if all is well.
     """
     task = asyncio.create_task(_for_ever(runtime, part, work), name=part)
+    stack.push_async_callback(_end, task, runtime, part)
 
-    async def end() -> None:
+
+async def _end(task: asyncio.Task[None], runtime: Runtime[Any], part: str) -> None:
+    for cancellations in range(1, MOST_CANCELLATIONS + 1):
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)
+        await asyncio.wait([task], timeout=END_SECONDS)
+        if task.done():
+            return
+        runtime.log.warning("background work does not end", part=part, cancellations=cancellations)
+    runtime.log.error("background work is left behind", part=part)
 
 
 async def _for_ever(runtime: Runtime[Any], part: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

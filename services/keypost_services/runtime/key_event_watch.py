@@ -174,7 +174,7 @@ class KeyEventWatch:
             return await self._begin_anew("gap" if isinstance(error, EventGapError) else "cannot_resume")
         except asyncio.CancelledError:
             # A call that somebody else cancelled says the same as one's own end.
-            if (task := asyncio.current_task()) is None or task.cancelling():
+            if _is_cancelled():
                 raise
             return "cancelled", "cancelled"
         except Exception as error:  # noqa: BLE001  # an unforeseen fault must not end the watch for good
@@ -187,6 +187,9 @@ class KeyEventWatch:
         is_first = True
         async with aclosing(self._source.watch(self._sequence)) as batches:
             while True:
+                # A listener's libraries may lose a cancellation; without this the watch would never end.
+                if _is_cancelled():
+                    raise asyncio.CancelledError
                 async with asyncio.timeout(self._silence_seconds):
                     batch = await anext(batches, None)
                 if batch is None:
@@ -234,6 +237,11 @@ class KeyEventWatch:
     async def _lose_all(self) -> None:
         await self._listener.lose_all()
         self._must_lose_all = False
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _new_events(batch: EventBatch, sequence: int) -> Sequence[key_info_pb2.KeyEvent]:

@@ -147,3 +147,22 @@ async def test_a_call_that_somebody_else_cancels_does_not_end_it() -> None:
         bench.source.stream.put_nowait(asyncio.CancelledError())
         assert await bench.source.watches.get() == 5
     assert ("broke", "cancelled") in bench.listener.told
+
+
+async def test_a_cancellation_that_its_listener_loses_ends_it_at_the_next_batch() -> None:
+    bench = Bench()
+    acting = asyncio.Event()
+
+    async def deaf(sequence: int, newest_sequence: int) -> None:  # noqa: ARG001
+        acting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    bench.listener.reached = deaf  # type: ignore[method-assign]
+    bench.source.stream.put_nowait(batch(5, 5))
+    task = asyncio.create_task(bench.watch.run())
+    async with asyncio.timeout(3):  # less than the silence that would end the watch
+        await acting.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
