@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def command_up(folder: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "keypost_services.embedded", "up", "--data", str(folder / "data"), *options]
+
+
 @contextlib.contextmanager
 def start(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "keypost_services.embedded", "up", "--data", str(folder / "data"), *options]
+    command = command_up(folder, *options)
     with subprocess.Popen(command, env=clean_environment({}), stdout=subprocess.PIPE) as process:
         try:
             yield process
@@ -68,6 +72,25 @@ def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> 
         assert "Hello Bob" in type_in(export, receive)
         again.send_signal(signal.SIGTERM)
         assert again.wait(30) == 0
+    assert_gone(facts)
+
+
+def test_a_background_job_of_a_script_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    # Such a job inherits from its shell that SIGINT is ignored.
+    script = '"$@" & echo $! >"$PID_FILE"; wait $!'
+    command, variables = (
+        ["sh", "-c", script, "sh", *command_up(tmp_path, "--json")],
+        {"PID_FILE": str(tmp_path / "pid")},
+    )
+    with subprocess.Popen(command, env=clean_environment(variables), stdout=subprocess.PIPE) as shell:
+        facts = first_line(shell)
+        job = int((tmp_path / "pid").read_text())
+        try:
+            os.kill(job, signal.SIGTERM)
+            assert shell.wait(30) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(job, signal.SIGKILL)  # one that did not listen
     assert_gone(facts)
 
 

@@ -18,6 +18,8 @@ def stop_signals_interrupt() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP as Ctrl-C, as long as the context lasts."""
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
     before = {number: signal.signal(number, _interrupt) for number in numbers}
+    # A script's background job inherits SIGINT ignored: what is raised below would then mean nothing.
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
