@@ -21,7 +21,7 @@ from keypost_services.delivery.store_valkey import Durability
 from keypost_services.directory.compose import compose as compose_directory
 from keypost_services.directory.settings import DirectorySettings
 from keypost_services.embedded import certificates
-from keypost_services.embedded.certificates import Authority, service_names, write
+from keypost_services.embedded.certificates import TlsRoot, service_names, write
 from keypost_services.runtime.serving import RunningService, running
 from support.ca_service import OPEN, REALM, CaUnderTest, open_ca
 from support.directory import tls_settings
@@ -43,17 +43,17 @@ class ServiceRoot:
     """The root of the service certificates with its private key: it can issue what a real one would not."""
 
     def __init__(self, folder: Path, services: Sequence[str] = SERVICES) -> None:
-        self.authority = Authority("service root")
+        self.tls_root = TlsRoot("service root")
         certificates.issue(folder, REALM, list(services))
-        (folder / "service-root.pem").write_bytes(self.authority.root_pem)
+        (folder / "service-root.pem").write_bytes(self.tls_root.root_pem)
         for service in services:
-            write(self.authority.issue(service, service_names(REALM, service)), folder / service / "internal")
+            write(self.tls_root.issue(service, service_names(REALM, service)), folder / service / "internal")
 
     def channel(self, port: int | None, service: str, names: Sequence[GeneralName]) -> grpc.aio.Channel:
         """Return a channel to the internal port of a service, with a certificate of these names."""
-        issued = self.authority.issue("caller", list(names))
+        issued = self.tls_root.issue("caller", list(names))
         credentials = grpc.ssl_channel_credentials(
-            self.authority.root_pem, issued.private_key_pem, issued.certificate_pem
+            self.tls_root.root_pem, issued.private_key_pem, issued.certificate_pem
         )
         options = [("grpc.ssl_target_name_override", f"{service}.keypost.internal")]
         return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options)

@@ -40,7 +40,7 @@ class Issued:
     private_key_pem: bytes = field(repr=False)
 
 
-class Authority:
+class TlsRoot:
     """A root that issues TLS certificates as long as this object lives; its private key is never written.
 
     Args:
@@ -112,8 +112,8 @@ def issue(folder: Path, realm: str, services: Sequence[str], *, clock: Clock = s
     DNS ``SERVICE.keypost.internal``).
     """
     public, internal = (
-        Authority("Keypost public root", clock),
-        Authority("Keypost service root", clock),
+        TlsRoot("Keypost public root", clock),
+        TlsRoot("Keypost service root", clock),
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "public-root.pem").write_bytes(public.root_pem)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -153,8 +153,3 @@ class Person:
             await reader
         self._answers, self._messages = asyncio.Queue(), asyncio.Queue()
         return process.pid
-
-
-def facts_of(event: Mapping[str, Any]) -> Event:
-    """Return an event without what every event has."""
-    return {name: value for name, value in event.items() if name not in {"event", "process"}}

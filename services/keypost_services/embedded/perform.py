@@ -15,7 +15,7 @@ from keypost.errors import KeypostError
 from keypost.protocol.suites import WEAK
 from keypost_services.embedded.ca_log import CaLog
 from keypost_services.embedded.layout import Layout
-from keypost_services.embedded.processes import StartFailed
+from keypost_services.embedded.processes import StackFailedError
 from keypost_services.embedded.signals import stop_signals_ignored, stop_signals_interrupt
 from keypost_services.embedded.stack import Stack
 from keypost_services.embedded.story import Notebook, Scene, Story, summary
@@ -81,7 +81,7 @@ async def _play_or_die(story: Story, stack: Stack) -> None:
     """Play the story; end it if a part of the stack dies.
 
     Raises:
-        StartFailed: a part died.
+        StackFailedError: a part died.
         PersonFailed: a person of the story failed.
     """
     loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ async def _play_or_die(story: Story, stack: Stack) -> None:
         both: set[asyncio.Future[Any]] = {playing, died}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not playing.done():
-            raise StartFailed(died.result())
+            raise StackFailedError(died.result())
     finally:
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)

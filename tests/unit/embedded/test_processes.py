@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keypost_services.embedded.processes import Process, StartFailed, clean_environment
+from keypost_services.embedded.processes import Process, StackFailedError, clean_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def test_a_stray_setting_does_not_reach_a_child(monkeypatch: pytest.MonkeyPatch)
 def test_a_process_that_ends_before_it_is_ready_is_told_with_its_log(tmp_path: Path) -> None:
     process = python(tmp_path, "print('the port is taken'); raise SystemExit(3)")
     process.start()
-    with pytest.raises(StartFailed, match=r"exit code 3(.|\n)*the port is taken"):
+    with pytest.raises(StackFailedError, match=r"exit code 3(.|\n)*the port is taken"):
         process.wait_until(lambda: False, 10)
 
 
@@ -39,7 +39,7 @@ def test_a_process_that_is_never_ready_is_told(tmp_path: Path) -> None:
     process = python(tmp_path, "import time; time.sleep(60)")
     process.start()
     try:
-        with pytest.raises(StartFailed, match="not ready"):
+        with pytest.raises(StackFailedError, match="not ready"):
             process.wait_until(lambda: False, 0.1)
     finally:
         process.ask_to_stop()

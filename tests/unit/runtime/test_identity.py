@@ -4,12 +4,12 @@ import pytest
 from cryptography import x509
 from grpc import StatusCode
 
-from keypost_services.embedded.certificates import LOOPBACK, Authority, service_names
+from keypost_services.embedded.certificates import LOOPBACK, TlsRoot, service_names
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.identity import service_of, service_uri
 
 REALM = "example.org"
-ROOT = Authority("root")
+ROOT = TlsRoot("root")
 
 
 def certificate(*uris: str) -> bytes:
