@@ -27,9 +27,9 @@ SERVICE = "keypost.ca.v1.CertificateAuthorityService"
 class ExampleSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="KEYPOST_EXAMPLE_")
 
-    behaviour: Literal["answer-when-draining", "never-answer", "never-start", "refuse-to-start"] = Field(
-        description="What it does.", default="answer-when-draining"
-    )
+    behaviour: Literal[
+        "answer-when-draining", "never-answer", "never-start", "refuse-to-start", "leave-work-behind"
+    ] = Field(description="What it does.", default="answer-when-draining")
 
 
 class Servicer(ca_service_pb2_grpc.CertificateAuthorityServiceServicer):
@@ -54,9 +54,16 @@ async def compose(runtime: Runtime[ExampleSettings]) -> AsyncIterator[Parts]:
         raise StartError("KEYPOST_EXAMPLE_BEHAVIOUR: it was told to refuse")
     if behaviour == "never-start":
         await asyncio.Event().wait()
+    deaf = asyncio.create_task(_deaf(), name="deaf") if behaviour == "leave-work-behind" else None
     add = ca_service_pb2_grpc.add_CertificateAuthorityServiceServicer_to_server
     yield Parts([(SERVICE, add, Servicer(runtime))])  # type: ignore[abstract]  # the other methods are not called
-    runtime.log.info("taken apart")
+    runtime.log.info("taken apart", deaf=deaf is not None)
+
+
+async def _deaf() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
 
 app = service_app("example", "An example of a service.", ExampleSettings, compose)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from keypost_services.runtime.serving import Compose
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_SECONDS = 1.0
+"""How long what is still running after a drain may take to end."""
 
 
 def run_service(name: str, settings: SettingsT, compose: Compose[SettingsT]) -> int:
@@ -50,7 +52,23 @@ async def _serve(name: str, settings: SettingsT, compose: Compose[SettingsT], lo
         serving.cancel()
     stopped.cancel()
     await asyncio.wait({serving})
-    return 0 if serving.cancelled() else serving.result()
+    code = 0 if serving.cancelled() else serving.result()
+    await _end_the_rest(log, code)
+    return code
+
+
+async def _end_the_rest(log: FilteringBoundLogger, code: int) -> None:
+    """Cancel what is still running, and end the process if that does not end: the loop would wait for it for ever."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    if not rest:
+        return
+    for task in rest:
+        task.cancel()
+    _, pending = await asyncio.wait(rest, timeout=LAST_SECONDS)
+    if pending:
+        log.error("ended with work left behind", tasks=sorted(task.get_name() for task in pending))
+        sys.stdout.flush()
+        os._exit(code)
 
 
 async def _until_stopped(

@@ -136,6 +136,15 @@ async def test_the_drain_is_bounded(tmp_path: Path) -> None:
     assert "taken apart" in service.events
 
 
+async def test_work_that_does_not_end_does_not_hold_the_process(tmp_path: Path) -> None:
+    async with started(tmp_path, BEHAVIOUR="leave-work-behind") as service:
+        await service.line("serving")
+        service.process.send_signal(signal.SIGTERM)
+        assert (await service.end())[0] == 0
+    assert service.events[-2:] == ["stopped", "ended with work left behind"]
+    assert service.lines[-1]["tasks"] == ["deaf"]
+
+
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     async with started(tmp_path, BEHAVIOUR="never-answer") as service, await service.channel() as channel:
         call = ca_service_pb2_grpc.CertificateAuthorityServiceStub(channel).GetRealmTrust(pb.GetRealmTrustRequest())
