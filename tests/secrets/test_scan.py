@@ -19,6 +19,9 @@ KINDS = {
     "message key",
     "data key",
     "derived key",
+    "key of a file",
+    "key of a key ring",
+    "key of a variable",
     "passphrase",
     "wrong passphrase",
     "one-time code",
@@ -45,6 +48,10 @@ FILES = {
     "profiles/alice/keystore.sqlite3",
     "profiles/bob/keystore.sqlite3",
     "profiles/carol/keystore.sqlite3",
+    "profiles/dave/keystore.sqlite3",
+    "profiles/dave.key-file",
+    "profiles/erin/keystore.sqlite3",
+    "profiles/frank/keystore.sqlite3",
 }
 LIVE = {
     *(
@@ -61,8 +68,10 @@ SHOWN = {
     "DeviceKeyPair",
     "Event",
     "InboxMessage",
+    "KeyFile",
     "KeyPair",
     "KeyRing",
+    "KeyVariable",
     "Opening",
     "OutgoingMessage",
     "Passphrase",
@@ -74,6 +83,7 @@ SHOWN = {
     "Session",
     "Step",
     "StoredSession",
+    "SystemKeyRing",
     "TokenSource",
 }
 """Classes of which instances were shown, each of which holds a secret or something near one."""
@@ -120,6 +130,7 @@ def test_each_process_of_the_command_line_spoke(story: Story) -> None:
     }
     for words in ("enroll carol", "send bob", "send nobody-at-all", "renew", "devices", "receive"):
         assert any(name.endswith(words) for name in spoken), words
+    assert {f"{name}: command" for name in spoken} <= by_name(story).keys()
 
 
 def test_instances_of_the_classes_that_hold_secrets_were_shown(story: Story) -> None:

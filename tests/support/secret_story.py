@@ -1,6 +1,6 @@
 """The main job with everything written down: every secret that was used, and every place where one could have got to.
 
-The stack, the command line and their files are real, each process its own; two clients run in this process, so that
+The stack, the command line and their files are real, each process its own; other clients run in this process, so that
 errors, reprs and what observers see can be kept.
 """
 
@@ -50,13 +50,15 @@ from keypost_services.embedded.layout import SERVICES, settings_of
 from keypost_services.embedded.processes import clean_environment
 from support.keys import KeyPool
 from support.secret_scan import Place, Secret, files_below, of_content, of_ec_key, of_rsa_key, of_token, unescaped
+from support.secret_unlocks import talk_in_threads
 from support.stack import running_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from keypost.client import Event
     from keypost.delivery.v1 import delivery_service_pb2, envelope_pb2
+    from keypost.keystore import Unlock
     from keypost.protocol.steps import Step
     from keypost_services.embedded.stack import Stack
 
@@ -90,6 +92,8 @@ class Story:
     log: io.StringIO = field(default_factory=io.StringIO)
     reprs: list[str] = field(default_factory=list)
     passphrases: dict[str, str] = field(default_factory=dict)
+    unlocks: dict[str, Unlock] = field(default_factory=dict)
+    keys: KeyPool = field(default_factory=KeyPool)
     commands: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -161,6 +165,15 @@ class Story:
         self.places.append(Place(f"{name}: stderr", done.stderr, marker.encode() if done.returncode else b""))
         self.places.append(Place(f"{name}: command", "\0".join(command).encode(), b"python"))
         return done
+
+    def collect_profiles(self, unlocks: Mapping[str, Unlock]) -> None:
+        """Keep what the key stores of profiles keep sealed, and what seals it."""
+        for name, unlock in unlocks.items():
+            store = open_store(self.profile(name), unlock)
+            try:
+                self.secrets += _store_secrets(store, unlock)
+            finally:
+                store.close()
 
     async def refused(self, asked: Any, kind: type[BaseException] = KeypostError) -> BaseException:
         """Wait for what must fail, and keep how it failed."""
@@ -240,7 +253,7 @@ class Monitor:
 
 @contextmanager
 def chatty_stack(folder: Path) -> Iterator[Stack]:
-    """Yield a stack that logs all it can, counts, and wants one-time codes."""
+    """Yield a stack that logs all it can, counts, wants one-time codes, and allows both suites."""
 
     def settings(layout: Any, service: str, ports: Any, redis_url: str) -> dict[str, str]:
         more = {"LOG_LEVEL": "debug", "METRICS_LISTEN": "127.0.0.1:0"} | (
@@ -251,7 +264,7 @@ def chatty_stack(folder: Path) -> Iterator[Stack]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stack_module, "settings_of", settings)
-        with running_stack(folder) as stack:
+        with running_stack(folder, weak_suite=True) as stack:
             yield stack
 
 
@@ -291,6 +304,7 @@ def _play(story: Story) -> None:
     monitor = Monitor(valkey.socket, valkey._password)
     try:
         asyncio.run(_talk(story), debug=True)
+        talk_in_threads(story)
         _type_commands(story)
     finally:
         commands = monitor.end()
@@ -309,12 +323,13 @@ def _play(story: Story) -> None:
             frozenset({"valkey/valkey.conf", "directory: environment", "delivery: environment"}),
         )
     )
-    story.secrets += [*_server_secrets(story.stack), *_profile_secrets(story)]
+    story.secrets += _server_secrets(story.stack)
+    story.collect_profiles({name: Passphrase(story.passphrase(name)) for name in ("alice", "bob", "carol")})
 
 
 async def _talk(story: Story) -> None:
     """Two clients in this process: what they may do, and what they may not."""
-    bundle, keys = story.stack.layout.bundle, KeyPool()
+    bundle, keys = story.stack.layout.bundle, story.keys
 
     async def client(name: str, passphrase: str = "", **options: Any) -> Client:
         return await Client.open(
@@ -521,21 +536,11 @@ def _nonce_secret(stack: Stack) -> bytes:
     return row[0]
 
 
-def _profile_secrets(story: Story) -> Iterator[Secret]:
-    """Yield what the key stores keep sealed, and what seals it."""
-    for name in ("alice", "bob", "carol"):
-        unlock = Passphrase(story.passphrase(name))
-        store = open_store(story.profile(name), unlock)
-        try:
-            yield from _store_secrets(store, unlock)
-        finally:
-            store.close()
-
-
-def _store_secrets(store: Any, unlock: Passphrase) -> Iterator[Secret]:
+def _store_secrets(store: Any, unlock: Unlock) -> Iterator[Secret]:
     database = store._database
     yield Secret("data key", bytes(database.sealer._data_key))
-    yield Secret("derived key", bytes(unlock.derive(database.one("SELECT parameters FROM unlock")[0])))
+    if isinstance(unlock, Passphrase):
+        yield Secret("derived key", bytes(unlock.derive(database.one("SELECT parameters FROM unlock")[0])))
     pairs = [pair for pair in (store.key_pairs.current(), *store.key_pairs.replaced()) if pair is not None]
     signers = [DeviceKey(store.profile.read().address, pair.fingerprint) for pair in pairs]
     for pair in pairs:
