@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keypost.client import Client
 from keypost.errors import InvalidArgumentError, KeypostError, UnreachableError
-from keypost.keystore import KeyStoreUnavailableError, open_store
+from keypost.keystore import KeyStoreUnavailableError, open_store, sealing
 from keypost.keystore.sealing import Sealer, wipe
 from keypost.transport.retries import Retries
 from support import memory
@@ -173,6 +173,10 @@ async def test_a_channel_that_fails_to_close_keeps_no_key(alice: Person, monkeyp
     assert alice.client._parts.identity.ring.current is None
     with pytest.raises(KeyStoreUnavailableError):
         await alice.client._parts.context.store.run(lambda store: store.profile.read())
+    # Left open, they would be some other test's garbage.
+    monkeypatch.undo()
+    for channel in alice.client._parts.channels:
+        await channel.close()
 
 
 @dataclass(frozen=True)
@@ -286,6 +290,20 @@ def test_the_data_key_is_wiped_where_it_stood(tmp_path: Path) -> None:
     assert any(data_key)
     store.close()
     assert data_key == bytearray(32)
+
+
+def test_the_key_of_each_value_is_wiped_where_it_was_derived(monkeypatch: pytest.MonkeyPatch) -> None:
+    derived: list[bytearray] = []
+
+    def watched(key: bytearray) -> AESGCM:
+        derived.append(key)
+        assert any(key)
+        return AESGCM(key)
+
+    monkeypatch.setattr(sealing, "AESGCM", watched)
+    sealer = sealing.new_sealer()
+    assert sealer.open(("table", "column"), sealer.seal(("table", "column"), b"value")) == b"value"
+    assert derived == [bytearray(32)] * 2
 
 
 def test_bytes_are_left_as_they_are() -> None:
