@@ -17,6 +17,7 @@ from keypost.protocol.errors import (
 )
 from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.suites import STRONG, WEAK
+from support.attacks import stopped_by
 from support.clock import START
 from support.lies import age, claim_endorsement, leave_out, new_constants
 from support.realm import LIFETIME
@@ -34,7 +35,7 @@ async def test_a_device_that_nobody_vouches_for(alice: Any, services: Services, 
     await alice.client.send("bob", "before")
     mallory = realm.enroll("bob")
     clock.advance(HOUR)
-    with pytest.raises(TreeBrokenError, match="2 roots"):
+    with stopped_by(TreeBrokenError, "2 roots"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -49,7 +50,7 @@ async def test_an_endorsement_that_is_forged(alice: Any, services: Services, clo
         realm.set_state(phone, pb.KEY_STATE_SUPERSEDED)
     claim_endorsement(realm, mallory, phone, kind)
     clock.advance(HOUR)
-    with pytest.raises(EndorsementError, match="not signed by its parent"):
+    with stopped_by(EndorsementError, "not signed by its parent"):
         await alice.client.send("bob", "for Bob alone")
 
 
@@ -63,7 +64,7 @@ async def test_a_stolen_key_renews_onto_a_device_of_the_thief(
     realm.set_state(stolen, pb.KEY_STATE_SUPERSEDED)
     realm.record(realm.signed_request(mallory, RENEW, stolen))
     clock.advance(HOUR)
-    with pytest.raises(EndorsementError, match="own device"):
+    with stopped_by(EndorsementError, "own device"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -78,7 +79,7 @@ async def test_a_weak_key_that_was_broken_approves_a_device(
     await lenient.client.send("bob", "before")
     mallory = realm.approve(broken)
     clock.advance(HOUR)
-    with pytest.raises(EndorsementError, match="strong key"):
+    with stopped_by(EndorsementError, "strong key"):
         await lenient.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -92,7 +93,7 @@ async def test_a_weak_key_that_was_broken_renews_to_a_strong_one(
     mallory = realm.new_pair(broken.address, STRONG)
     realm.record(realm.signed_request(mallory, RENEW, broken))
     clock.advance(HOUR)
-    with pytest.raises(TreeBrokenError, match="2 roots"):
+    with stopped_by(TreeBrokenError, "2 roots"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -158,7 +159,7 @@ async def test_a_replaced_key_approves_a_device(alice: Any, services: Services) 
     stolen = realm.enroll("bob")
     realm.renew(stolen)
     mallory = realm.approve(stolen)
-    with pytest.raises(EndorsementError, match="after it had been replaced"):
+    with stopped_by(EndorsementError, "after it had been replaced"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -169,7 +170,7 @@ async def test_a_revoked_key_approves_a_device(alice: Any, services: Services, c
     realm.revoke(stolen)
     clock.advance(1)
     mallory = realm.approve(stolen)
-    with pytest.raises(EndorsementError, match="ended"):
+    with stopped_by(EndorsementError, "ended"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -182,7 +183,7 @@ async def test_a_key_that_was_seen_to_end_approves_a_device(alice: Any, services
     await alice.client.send("bob", "before")
     mallory = realm.approve(stolen)
     clock.advance(HOUR)
-    with pytest.raises(TreeBrokenError, match="ended before"):
+    with stopped_by(TreeBrokenError, "ended before"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -192,7 +193,7 @@ async def test_an_expired_key_approves_a_device(alice: Any, services: Services, 
     stolen = realm.enroll("bob", expire_time=clock() + MINUTE)
     clock.advance(MINUTE)
     mallory = realm.approve(stolen)
-    with pytest.raises(EndorsementError, match="expired"):
+    with stopped_by(EndorsementError, "expired"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 
@@ -203,7 +204,7 @@ async def test_a_key_renews_after_its_renewal_window(alice: Any, services: Servi
     stolen = realm.enroll("bob", expire_time=clock() + MINUTE)
     clock.advance(HOUR)
     realm.renew(stolen)
-    with pytest.raises(EndorsementError, match="window"):
+    with stopped_by(EndorsementError, "window"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[stolen.address]
 

@@ -19,6 +19,7 @@ from keypost.protocol.errors import (
 from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK
+from support.attacks import stopped_by
 from support.clock import START
 from support.lies import alter_key, answer, leave_out, publish, resigned
 from support.realm import LIFETIME
@@ -39,7 +40,7 @@ async def test_a_revoked_device_is_made_good_again(alice: Any, services: Service
     realm.set_state(laptop, pb.KEY_STATE_GOOD, since=entered)
     publish(realm, "bob")
     clock.advance(HOUR)
-    with pytest.raises(RecordRegressedError, match="earlier state"):
+    with stopped_by(RecordRegressedError, "earlier state"):
         await alice.client.send("bob", "not for who has the laptop")
     assert not services.mailboxes[laptop.address]
 
@@ -51,7 +52,7 @@ async def test_a_device_is_left_out(alice: Any, services: Services, clock: Manua
     leave_out(realm, laptop)
     publish(realm, "bob")
     clock.advance(HOUR)
-    with pytest.raises(RecordRegressedError, match="vanished"):
+    with stopped_by(RecordRegressedError, "vanished"):
         await alice.client.send("bob", "to both again")
 
 
@@ -62,7 +63,7 @@ async def test_the_end_of_a_key_is_put_off(alice: Any, services: Services, clock
     await alice.client.keys("bob")
     clock.advance(DAY)
     realm.revoke(laptop)
-    with pytest.raises(RecordRegressedError, match="later"):
+    with stopped_by(RecordRegressedError, "later"):
         await alice.client.keys("bob")
 
 
@@ -72,7 +73,7 @@ async def test_a_compromised_key_is_said_to_be_lost(alice: Any, services: Servic
     realm.revoke(laptop, pb.REVOCATION_REASON_COMPROMISED)
     await alice.client.keys("bob")
     realm.revoke(laptop, since=clock())
-    with pytest.raises(RecordRegressedError, match="reason"):
+    with stopped_by(RecordRegressedError, "reason"):
         await alice.client.keys("bob")
 
 
@@ -84,7 +85,7 @@ async def test_a_key_gets_another_request_to_live_on(alice: Any, services: Servi
     realm.users["bob"].keys = ()
     realm.record(later)
     realm.users["bob"].revision = 2
-    with pytest.raises(RecordRegressedError, match="another request"):
+    with stopped_by(RecordRegressedError, "another request"):
         await alice.client.keys("bob")
 
 
@@ -98,7 +99,7 @@ async def test_a_key_entered_earlier_than_was_said(alice: Any, services: Service
     await alice.client.keys("bob")
     alter_key(realm, mallory, state_time=stolen_time, enter_time=stolen_time)
     realm.revoke(phone, pb.REVOCATION_REASON_COMPROMISED, stolen_time)
-    with pytest.raises(RecordRegressedError, match="another request"):
+    with stopped_by(RecordRegressedError, "another request"):
         await alice.client.keys("bob")
 
 
@@ -133,7 +134,7 @@ async def test_the_key_of_another_user_in_the_record(alice: Any, services: Servi
     statement = realm.statement("mallory")
     statement.username = "bob"
     answer(services, "bob", resigned(realm, statement))
-    with pytest.raises(MalformedStatementError, match="another realm or user"):
+    with stopped_by(MalformedStatementError, "another realm or user"):
         await alice.client.keys("bob")
 
 
@@ -151,7 +152,7 @@ async def test_a_small_key_that_is_called_strong(alice: Any, services: Services,
     statement = realm.statement("bob")
     statement.entries[0].CopyFrom(entry)
     answer(services, "bob", resigned(realm, statement))
-    with pytest.raises(KeyRefusedError, match="bits"):
+    with stopped_by(KeyRefusedError, "bits"):
         await alice.client.keys("bob")
 
 
@@ -163,7 +164,7 @@ async def test_one_key_under_two_fingerprints(alice: Any, services: Services) ->
     statement = realm.statement("bob")
     statement.entries[0].request.CopyFrom(sign_possession(realm.request(other, ENROLL, revision=1), other))
     answer(services, "bob", resigned(realm, statement))
-    with pytest.raises(KeyRefusedError, match="canonical"):
+    with stopped_by(KeyRefusedError, "canonical"):
         await alice.client.keys("bob")
 
 
@@ -183,7 +184,7 @@ async def test_a_replaced_key_stays_good_beside_its_successor(
     await alice.client.keys("bob")
     realm.renew(stolen)
     realm.set_state(stolen, pb.KEY_STATE_GOOD, since=entered)
-    with pytest.raises(MalformedStatementError, match="one good key"):
+    with stopped_by(MalformedStatementError, "one good key"):
         await alice.client.keys("bob")
 
 
@@ -195,12 +196,12 @@ async def test_a_key_stays_good_though_the_identity_was_reset(
     entered = clock()
     realm.reset("bob")
     realm.set_state(stolen, pb.KEY_STATE_GOOD, since=entered)
-    with pytest.raises(MalformedStatementError, match="epoch"):
+    with stopped_by(MalformedStatementError, "epoch"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[stolen.address]
 
 
 async def test_a_key_that_lives_for_ever(alice: Any, services: Services, clock: ManualClock) -> None:
     services.realm.enroll("bob", expire_time=clock() + services.realm.constants.longest_key_lifetime + 1)
-    with pytest.raises(MalformedStatementError, match="longer"):
+    with stopped_by(MalformedStatementError, "longer"):
         await alice.client.keys("bob")

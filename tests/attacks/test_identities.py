@@ -16,6 +16,7 @@ from keypost.protocol.errors import (
     TreeBrokenError,
 )
 from keypost.protocol.suites import WEAK
+from support.attacks import check_told, stopped_by
 from support.hostile import Peer
 from support.lies import admit_anybody
 from support.talk import text
@@ -33,7 +34,7 @@ async def test_a_reset_that_bob_never_asked_for(alice: Any, services: Services, 
     with pytest.raises(IdentityChangedError):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
-    assert alice.reasons("error") == ["IDENTITY_CHANGED"]
+    check_told(alice.reasons("error"), "IDENTITY_CHANGED")
 
 
 @pytest.mark.usefixtures("bob")
@@ -75,7 +76,7 @@ async def test_a_key_of_an_identity_that_was_never_accepted_speaks_for_bob(alice
     realm.revoke(mallory.pair)
     await mallory.put(alice.client.address, mallory.offer("alice"), text("it is me, Bob"))
     assert await alice.inbox() == []
-    assert alice.reasons("waiting") == [KeyUnknownError.reason]
+    check_told(alice.reasons("waiting"), KeyUnknownError.reason)
 
 
 async def test_a_weak_key_beside_a_strong_one(alice: Any, services: Services, clock: ManualClock) -> None:
@@ -84,7 +85,7 @@ async def test_a_weak_key_beside_a_strong_one(alice: Any, services: Services, cl
     await alice.client.send("bob", "before")
     broken = realm.approve(phone, WEAK)
     clock.advance(HOUR)
-    with pytest.raises(SuiteRefusedError, match="minimum"):
+    with stopped_by(SuiteRefusedError, "minimum"):
         await alice.client.send("bob", "for who holds a strong key")
     assert not services.mailboxes[broken.address]
 
@@ -93,7 +94,7 @@ async def test_a_weak_key_beside_a_strong_one(alice: Any, services: Services, cl
 async def test_a_device_is_slipped_in_among_the_own_ones(alice: Any, services: Services) -> None:
     services.realm.enroll("alice")
     admit_anybody(services)
-    with pytest.raises(TreeBrokenError, match="2 roots"):
+    with stopped_by(TreeBrokenError, "2 roots"):
         await alice.client.devices()
 
 
@@ -151,7 +152,7 @@ async def test_alice_is_shown_a_device_that_is_not_bobs(alice: Any, bob: Any, se
     realm.users["bob"].keys = before
     assert [message.text for message in await bob.inbox()] == ["for Bob alone, she thinks"]
     assert len(services.mailboxes[mallory.address]) == 1
-    assert bob.reasons() == ["DEVICES_DIFFER"]
+    check_told(bob.reasons(), "DEVICES_DIFFER")
 
 
 async def test_a_device_of_bobs_is_hidden_from_alice(alice: Any, bob: Any, services: Services) -> None:
@@ -162,4 +163,4 @@ async def test_a_device_of_bobs_is_hidden_from_alice(alice: Any, bob: Any, servi
     await alice.client.send("bob", "to one device alone")
     realm.users["bob"].keys = both
     assert [message.text for message in await bob.inbox()] == ["to one device alone"]
-    assert bob.reasons() == ["DEVICES_DIFFER"]
+    check_told(bob.reasons(), "DEVICES_DIFFER")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keypost.clock import DAY, HOUR, MINUTE
+from keypost.errors import KeypostError
+from keypost.keys.v1 import key_info_pb2
 from keypost.keys.v1 import realm_trust_pb2 as trust_pb
 from keypost.protocol.errors import (
     EquivocationError,
@@ -18,6 +20,7 @@ from keypost.protocol.errors import (
     SignatureInvalidError,
     UnknownRecordKeyError,
 )
+from support.attacks import check_told, stopped_by
 from support.lies import STRANGER, answer, deny, in_place_of, publish, resigned, trust_of
 from support.realm import SimulatedRealm, seeded_signer
 
@@ -47,17 +50,20 @@ async def test_a_record_signed_by_a_key_of_the_directorys_own(alice: Any, servic
 
 
 async def test_a_forged_record_with_the_word_that_keys_are_stale(alice: Any, services: Services) -> None:
+    """Bob has revoked his laptop since Alice looked: in the newer record it is good, as it was in hers."""
     realm = services.realm
-    realm.enroll("bob")
+    laptop = realm.approve(realm.enroll("bob"))
+    entered = realm.clock()
     await alice.client.send("bob", "before")
-    mallory = in_place_of(realm, "bob")
-    realm.users["bob"].revision = 2
+    realm.revoke(laptop)
+    realm.set_state(laptop, key_info_pb2.KEY_STATE_GOOD, since=entered)
+    publish(realm, "bob")
     forged, honest = resigned(realm, realm.statement("bob"), STRANGER), realm.key_info
     forged.record.record_key_fingerprint = realm.record_signer.fingerprint
     realm.key_info = lambda name, **changes: forged if name == "bob" else honest(name, **changes)  # type: ignore[method-assign]
     with pytest.raises(SignatureInvalidError):
         await alice.client.send("bob", "for Bob alone")
-    assert not services.mailboxes[mallory.address]
+    assert len(services.mailboxes[laptop.address]) == 1
 
 
 @pytest.mark.parametrize(("from_time", "until_time"), [(-DAY, 0), (HOUR, DAY)], ids=["retired", "not yet in force"])
@@ -119,7 +125,7 @@ async def test_a_record_that_lives_longer_than_the_realm_allows(
 ) -> None:
     services.realm.enroll("bob")
     answer(services, "bob", services.realm.key_info("bob", next_update=clock() + 30 * DAY))
-    with pytest.raises(MalformedStatementError, match="longer"):
+    with stopped_by(MalformedStatementError, "longer"):
         await alice.client.send("bob", "to keys that stand for a month")
 
 
@@ -132,9 +138,9 @@ async def test_an_old_revision(alice: Any, services: Services, clock: ManualCloc
     clock.advance(HOUR)
     old.this_update, old.next_update = clock(), clock() + HOUR
     answer(services, "bob", resigned(realm, old))
-    with pytest.raises(RecordRegressedError, match="comes after"):
+    with stopped_by(RecordRegressedError, "comes after"):
         await alice.client.send("bob", "to the key that Bob has replaced")
-    assert alice.reasons("error") == ["RECORD_REGRESSED"]
+    check_told(alice.reasons("error"), "RECORD_REGRESSED")
 
 
 async def test_an_old_epoch(alice: Any, services: Services, clock: ManualClock) -> None:
@@ -147,7 +153,7 @@ async def test_an_old_epoch(alice: Any, services: Services, clock: ManualClock) 
     user.keys, user.epoch = before, 1
     publish(realm, "bob")
     clock.advance(HOUR)
-    with pytest.raises(RecordRegressedError, match="comes after"):
+    with stopped_by(RecordRegressedError, "comes after"):
         await alice.client.send("bob", "to whoever found it")
     assert len(services.mailboxes[root.address]) == 1
 
@@ -161,7 +167,7 @@ async def test_two_records_of_one_revision(alice: Any, services: Services, clock
     clock.advance(HOUR)
     with pytest.raises(EquivocationError):
         await alice.client.send("bob", "to whatever Alice alone is shown")
-    assert alice.reasons("error") == ["EQUIVOCATION"]
+    check_told(alice.reasons("error"), "EQUIVOCATION")
 
 
 async def test_a_user_who_was_there_is_denied(alice: Any, services: Services, clock: ManualClock) -> None:
@@ -169,9 +175,9 @@ async def test_a_user_who_was_there_is_denied(alice: Any, services: Services, cl
     await alice.client.send("bob", "before")
     clock.advance(HOUR)
     deny(services, "bob")
-    with pytest.raises(RecordRegressedError, match="never removed"):
+    with pytest.raises(KeypostError):
         await alice.client.send("bob", "is he gone?")
-    assert alice.reasons("error") == ["RECORD_REGRESSED"]
+    check_told(alice.reasons("error"), "RECORD_REGRESSED")
 
 
 async def test_a_sender_is_denied_so_that_the_message_is_thrown_away(
@@ -180,7 +186,7 @@ async def test_a_sender_is_denied_so_that_the_message_is_thrown_away(
     await alice.client.send("bob", "there I am")
     deny(services, "alice")
     assert await bob.inbox() == []
-    assert bob.reasons("waiting") == ["USER_NOT_FOUND"]
     services.faults.clear()
     clock.advance(DAY)
     assert [message.text for message in await bob.inbox()] == ["there I am"]
+    check_told(bob.reasons("waiting"), "USER_NOT_FOUND")

@@ -41,6 +41,39 @@ def check_told(reasons: Collection[str], expected: str) -> None:
         raise AnotherReasonError(f"told of {', '.join(reasons)} instead of {expected}")
 
 
+def check_untold(reasons: Collection[str]) -> None:
+    """Demand that the victim was told of nothing: what is stopped here is nothing to worry about.
+
+    Raises:
+        AnotherReasonError: something was told: another check has stopped the attack, and takes it for worse.
+    """
+    if reasons:
+        raise AnotherReasonError(f"told of {', '.join(reasons)}")
+
+
+def check_said(sentence: str, words: str) -> None:
+    """Demand that a sentence has these words, which tell one check from another with the same reason.
+
+    Raises:
+        AnotherReasonError: it has not.
+    """
+    if words not in sentence:
+        raise AnotherReasonError(f"said {sentence!r} without {words!r}")
+
+
+@contextmanager
+def stopped_by(error: type[KeypostError], words: str) -> Iterator[None]:
+    """Demand that the block raises an error of this kind with these words.
+
+    Raises:
+        Failed: nothing is raised: the attack has succeeded.
+        AnotherReasonError: the error has other words: another check has stopped the attack.
+    """
+    with pytest.raises(error) as caught:
+        yield
+    check_said(str(caught.value), words)
+
+
 @dataclass(frozen=True)
 class Attack:
     """What ``defences.toml`` says of an attack.

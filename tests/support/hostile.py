@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from keypost.delivery.v1 import delivery_service_pb2 as delivery_pb
 from keypost.delivery.v1 import envelope_pb2 as pb
+from keypost.errors import KeypostError
 from keypost.protocol.encoding import sha256
 from keypost.protocol.extension import DeviceKey, Extension, Session, SignedExtension
 from keypost.protocol.identifiers import Address, conversation_of
@@ -109,6 +111,7 @@ class Peer:
         creator: DeviceKey | None = None,
         recipients: tuple[Key, ...] | None = None,
         realm: str | None = None,
+        suite: Suite | None = None,
         **claims: Any,
     ) -> Offer:
         """Return a new session with a signed statement about it.
@@ -120,9 +123,10 @@ class Peer:
             creator: Who created it.
             recipients: The keys to seal to; the good keys of the user by default.
             realm: The realm of the session.
+            suite: The suite of the session; that of the own key by default.
             claims: Fields of the statement to be otherwise than they are, before it is signed.
         """
-        talk, suite = self.talk, self.pair.suite
+        talk, suite = self.talk, suite or self.pair.suite
         me, now = self.pair.address.username, talk.now
         session = Session.create(
             realm or talk.realm.realm,
@@ -199,6 +203,15 @@ def resealed(original: Offer, to: DeviceKeyPair, key: Key) -> Offer:
     )
     forged = SignedExtension(extension, extension.to_bytes(), signed.signature)
     return Offer(renamed, forged, step_5_encrypt_session_key(session.key, [key]))
+
+
+async def opened(person: Person) -> list[str]:
+    """Return the texts that are received until nothing more comes, or until something stops the mailbox up."""
+    texts = []
+    with suppress(KeypostError):
+        async for message in person.client.receive(follow=False):
+            texts.append(message.text)  # noqa: PERF401  # what came before it fails counts
+    return texts
 
 
 async def tighten(person: Person, **limits: Any) -> None:

@@ -96,9 +96,10 @@ class Trust:
         self._next_time = self._asked_time + trust.constants.record_lifetime
         if self._held is not None and trust.sequence == self._held.sequence:
             return
-        self._held = trust
         stored = StoredRealmTrust(trust.sequence, trust.signed.SerializeToString())
+        # Nothing is relied upon that the store refuses.
         await self._context.store.run(lambda store: store.profile.set_realm_trust(stored))
+        self._held = trust
 
     async def _ask(self) -> realm_trust_pb2.SignedRealmTrust:
         failures: list[KeypostError] = []

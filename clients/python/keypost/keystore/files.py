@@ -53,8 +53,7 @@ class SqliteFiles:
     def _begin(self, file: StoredFile, now: int) -> tuple[int, StoredFile]:
         held = self._find(file.sender, file.file_id)
         if held is not None:
-            if replace(held[1], received=0) != replace(file, received=0):
-                raise KeyStoreConflictError("this part describes the file otherwise than the parts before")
+            _check_same_file(held[1], file)
             return held
         self._check_size(file)
         bound = (str(file.sender), file.file_id, file.count, file.size)
@@ -145,6 +144,11 @@ def _check_part(file: StoredFile, index: int, data: bytes) -> None:
         raise KeyStoreConflictError("no file of this size has so many parts, or an empty one")
     if not 0 <= index < file.count:
         raise KeyStoreConflictError("the file has no part of this index")
+
+
+def _check_same_file(held: StoredFile, file: StoredFile) -> None:
+    if replace(held, received=0) != replace(file, received=0):
+        raise KeyStoreConflictError("this part describes the file otherwise than the parts before")
 
 
 def _check_same(held: bytes, data: bytes) -> None:

@@ -64,8 +64,7 @@ class SqliteProfile:
             held = self.realm_trust()
             if held == trust:
                 return
-            if held is not None and trust.sequence <= held.sequence:
-                raise KeyStoreConflictError("a realm trust of this or a higher sequence is held already")
+            _check_later(held, trust)
             sealed = self._database.seal(("realm_trust", "signed", trust.sequence), trust.signed)
             self._database.run("INSERT OR REPLACE INTO realm_trust VALUES (1, ?, ?)", trust.sequence, sealed)
 
@@ -81,3 +80,8 @@ class SqliteProfile:
             return
         sealed = self._database.seal(("notes", "value", name), value)
         self._database.run("INSERT OR REPLACE INTO notes VALUES (?, ?)", name, sealed)
+
+
+def _check_later(held: StoredRealmTrust | None, trust: StoredRealmTrust) -> None:
+    if held is not None and trust.sequence <= held.sequence:
+        raise KeyStoreConflictError("a realm trust of this or a higher sequence is held already")

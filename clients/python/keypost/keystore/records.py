@@ -37,8 +37,7 @@ class SqliteRecords:
         with self._database.transaction():
             held = self.find(record.username)
             if held is not None:
-                if record.epoch < held.epoch or record.revision < held.revision:
-                    raise KeyStoreConflictError("a later record of this user is held", username=record.username)
+                _check_not_back(held, record)
                 if record.revision == held.revision and record.this_update < held.this_update:
                     return
             self._write(record)
@@ -110,3 +109,8 @@ class SqliteRecords:
         """Return the mark with which a key was closed."""
         row = self._database.one("SELECT mark FROM closed_keys WHERE fingerprint = ?", fingerprint)
         return None if row is None else int(row[0])
+
+
+def _check_not_back(held: StoredRecord, record: StoredRecord) -> None:
+    if record.epoch < held.epoch or record.revision < held.revision:
+        raise KeyStoreConflictError("a later record of this user is held", username=record.username)

@@ -109,8 +109,7 @@ class SqliteSessions:
             row = self._row_id(conversation, key_id)
             held = self.statement(conversation, key_id, statement.signer)
             if held is not None:
-                if held.extension != statement.extension:
-                    raise KeyStoreConflictError("this device made another statement for the session", signer=signer)
+                _check_same_statement(held, statement)
                 return
             extension = pb.KeyExtension(extension=statement.extension, signature=statement.signature)
             place = _statement_place(conversation, key_id, signer)
@@ -172,6 +171,11 @@ def _check_same(held: StoredSession, added: StoredSession) -> None:
     same_key = hmac.compare_digest(held.session_key, added.session_key)
     if not same_key or _origin(held) != _origin(added):
         raise KeyStoreConflictError("this key_id names another session key in this conversation")
+
+
+def _check_same_statement(held: StoredStatement, added: StoredStatement) -> None:
+    if held.extension != added.extension:
+        raise KeyStoreConflictError("this device made another statement for the session", signer=str(added.signer))
 
 
 def _origin(session: StoredSession) -> StoredSession:
