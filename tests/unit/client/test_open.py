@@ -11,10 +11,16 @@ import pytest
 from google.protobuf import json_format
 
 import keypost
-from keypost.clock import HOUR
+from keypost.clock import HOUR, MINUTE
 from keypost.errors import InvalidArgumentError, KeypostError, UnreachableError
 from keypost.keys.v1 import realm_trust_pb2 as pb
-from keypost.keystore.errors import KeyStoreLockedError, KeyStoreMissingError, WrongPassphraseError
+from keypost.keystore.errors import (
+    KeyStoreLockedError,
+    KeyStoreMissingError,
+    KeyStoreUnavailableError,
+    WrongPassphraseError,
+)
+from keypost.keystore.profile import SqliteProfile
 from keypost.keystore.unlock import Passphrase
 from keypost.protocol.errors import SignatureInvalidError, TrustRefusedError, UnknownRecordKeyError
 from keypost.protocol.realm_trust import sign_realm_trust
@@ -24,6 +30,7 @@ from support.simulation import failing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from keypost.keystore.values import StoredRealmTrust
     from support.clock import ManualClock
     from support.simulation import Services
     from support.tls import TlsFiles
@@ -254,3 +261,24 @@ def test_the_public_names_are_there_and_load_late() -> None:
         _ = keypost.nothing
     code = "import keypost, sys; assert 'grpc' not in sys.modules and 'cryptography' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_a_trust_statement_that_cannot_be_kept_is_not_relied_upon(
+    open_client: Any, services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carol = await open_client("carol")
+    await carol.client.enroll("carol")
+    services.trust = services.realm.signed_trust(2)
+    clock.advance(HOUR)
+    with monkeypatch.context() as full:
+        full.setattr(SqliteProfile, "set_realm_trust", _fail)
+        with pytest.raises(KeyStoreUnavailableError):
+            await carol.client.keys("carol")
+    assert carol.client._parts.trust.held.sequence == 1
+    clock.advance(MINUTE)
+    await carol.client.keys("carol")
+    assert carol.client._parts.trust.held.sequence == 2
+
+
+def _fail(_profile: SqliteProfile, _trust: StoredRealmTrust) -> None:
+    raise KeyStoreUnavailableError("the disk is full")

@@ -93,11 +93,13 @@ class Trust:
                 raise
             self._context.tell("warning", error.reason, f"the realm's trust was not refreshed: {error}")
             return
+        if self._held is None or trust.sequence != self._held.sequence:
+            await self._keep(trust)
         self._next_time = self._asked_time + trust.constants.record_lifetime
-        if self._held is not None and trust.sequence == self._held.sequence:
-            return
+
+    async def _keep(self, trust: RealmTrust) -> None:
         stored = StoredRealmTrust(trust.sequence, trust.signed.SerializeToString())
-        # Nothing is relied upon that the store refuses.
+        # First of all: what the store does not hold, it would not defend after a restart.
         await self._context.store.run(lambda store: store.profile.set_realm_trust(stored))
         self._held = trust
 
