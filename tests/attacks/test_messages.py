@@ -55,7 +55,11 @@ async def test_a_header_altered_on_the_way(alice: Any, bob: Any, services: Servi
 async def test_a_header_that_says_something_else_than_the_extension(bob: Any, services: Services, field: str) -> None:
     """What the header says is what the application is told; what was signed is the extension."""
     mallory = Peer.enroll(services, "mallory")
-    lies = {"sender": services.realm.approve(mallory.pair).address, "key_id": bytes(32), "realm": "example.net"}
+    lies: dict[str, Any] = {
+        "sender": services.realm.approve(mallory.pair).address,
+        "key_id": bytes(32),
+        "realm": "example.net",
+    }
     services.realm.users["bob"].revision += 1
     offer = mallory.offer("bob", realm=lies["realm"] if field == "realm" else None)
     header = {"realm": services.realm.realm} if field == "realm" else {field: lies.get(field, 1)}

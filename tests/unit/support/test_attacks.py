@@ -10,7 +10,7 @@ import pytest
 
 from keypost.errors import InvalidArgumentError, KeypostError
 from keypost.protocol.identifiers import check_username
-from support.attacks import AnotherReasonError, Attack, Without, check_told, load
+from support.attacks import AnotherReasonError, Attack, Without, check_said, check_told, check_untold, load, stopped_by
 from support.defences import Defence
 from support.stand_ins import assert_nothing
 
@@ -109,3 +109,24 @@ def test_what_was_told_is_held_against_the_reason() -> None:
         check_told(["A"], "B")
     with pytest.raises(AssertionError, match="nobody"):
         check_told([], "B")
+
+
+def test_what_was_told_though_nothing_should_be_is_another_reason() -> None:
+    check_untold([])
+    with pytest.raises(AnotherReasonError, match="told of A"):
+        check_untold(["A"])
+
+
+def test_the_words_tell_one_check_from_another() -> None:
+    check_said("it went back", "back")
+    with pytest.raises(AnotherReasonError, match="went back"):
+        check_said("it went back", "vanished")
+
+
+def test_an_attack_that_nothing_stops_has_succeeded() -> None:
+    with stopped_by(KeypostError, "went back"):
+        raise InvalidArgumentError("it went back")
+    with pytest.raises(AnotherReasonError), stopped_by(KeypostError, "vanished"):
+        raise InvalidArgumentError("it went back")
+    with pytest.raises(pytest.fail.Exception), stopped_by(KeypostError, "went back"):
+        pass
