@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from keypost_services.ca.store import Change, Store, User
 
 
+OVERTAKEN = (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError)
+
+
 @dataclass(frozen=True)
 class Start:
     """What a key request must contain, and the CA's time (Unix milliseconds)."""
@@ -71,17 +74,17 @@ class Authority:
             judge: Judges it from what is stored, records its key and returns the record.
 
         Raises:
-            ServiceError: As ``judge``.
+            ServiceError: As ``judge``; KEYS_CHANGING if it was overtaken again.
         """
         try:
             return await judge()
-        except (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError):
-            return await judge()
+        except OVERTAKEN:
+            return await _judge_anew(judge)
         except ServiceError:
             # A twin of the request may have come on record between two reads.
             if not await self.is_recorded(request):
                 raise
-            return await judge()
+            return await _judge_anew(judge)
 
     async def commit(self, change: Change) -> pb.KeyInfo:
         """Apply a change, wake the watchers, and return the record that has it.
@@ -95,3 +98,10 @@ class Authority:
         if user is None:
             raise AssertionError("a user that was just recorded is gone")
         return self.records.sign(user)
+
+
+async def _judge_anew(judge: Callable[[], Awaitable[pb.KeyInfo]]) -> pb.KeyInfo:
+    try:
+        return await judge()
+    except OVERTAKEN as error:
+        raise errors.keys_changing() from error

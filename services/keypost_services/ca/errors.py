@@ -98,6 +98,13 @@ def revision_taken(current: int) -> ServiceError:
     )
 
 
+def keys_changing() -> ServiceError:
+    """Return the refusal of a key request that other changes overtake again and again."""
+    return ServiceError(
+        StatusCode.UNAVAILABLE, "KEYS_CHANGING", "the user's keys are changing: try again", retry_after_ms=1_000
+    )
+
+
 def sequence_ahead(newest: int) -> ServiceError:
     """Return the refusal of a watch from a number that was never given out here."""
     return ServiceError(

@@ -15,6 +15,7 @@ from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca.sign_in import Proof
+from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
 from keypost_services.runtime.errors import ServiceError
 from support.ca import KEY_LIFETIME, OPEN, CaBench, open_bench
 
@@ -260,3 +261,18 @@ async def test_a_request_overtaken_by_its_twin_between_two_reads_is_answered_as_
 
     monkeypatch.setattr(code_bench.store, "find_key", after_the_twin)
     assert (await code_bench.submit_enroll(signed, proof)).revision == 1
+
+
+@pytest.mark.parametrize("overtaken", [RevisionTakenError, KeyAlreadyKnownError, CodeUsedError])
+async def test_a_request_overtaken_again_and_again_may_be_tried_again(
+    bench: CaBench, monkeypatch: pytest.MonkeyPatch, overtaken: type[Exception]
+) -> None:
+    _, signed = await bench.enroll_request("alice", suite=WEAK)
+
+    async def refuse(_change: object) -> None:
+        raise overtaken
+
+    with monkeypatch.context() as always:
+        always.setattr(bench.store, "apply", refuse)
+        assert await refused(bench.submit_enroll(signed)) == "KEYS_CHANGING"
+    assert (await bench.submit_enroll(signed)).revision == 1
