@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from keypost.directory.v1 import directory_service_pb2 as pb
 from support.ca_service import REALM
-from support.plain_client import reason, refusal
+from support.refusals import refused
 
 if TYPE_CHECKING:
     from support.plain_client import PlainDevice
@@ -38,10 +38,10 @@ async def test_revisions_that_do_not_exist_are_asked_for(plain_stack: PlainStack
 
 async def test_users_who_do_not_exist_are_asked_for(plain_stack: PlainStack) -> None:
     mallory = await plain_stack.enroll("mallory")
-    assert await reason(look_up(mallory, username="nobody")) == "USER_NOT_FOUND"
+    await refused(look_up(mallory, username="nobody"), "USER_NOT_FOUND")
     before = questions(plain_stack)
     for number in range(MANY):
-        assert await reason(look_up(mallory, username="nobody", min_revision=number % 2)) == "USER_NOT_FOUND"
+        await refused(look_up(mallory, username="nobody", min_revision=number % 2), "USER_NOT_FOUND")
     assert questions(plain_stack) <= before + 2
 
 
@@ -53,5 +53,5 @@ async def test_a_thousand_users_in_one_call(plain_stack: PlainStack) -> None:
     metadata = mallory.metadata(mallory.token(aud=f"{REALM}/directory"))
     before = questions(plain_stack)
     call = directory.BatchGetKeyInfo(request, metadata=metadata, timeout=20)
-    assert await refusal(call) == ("INVALID_ARGUMENT", "INVALID_FIELD", {"field": "usernames"})
+    await refused(call, "INVALID_FIELD", field="usernames")
     assert questions(plain_stack) == before

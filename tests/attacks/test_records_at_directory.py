@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
 from keypost.clock import HOUR, MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
+from support.attacks import check_told
 from support.directory import CaHost, DirectoryUnderTest, running_ca, running_directory
 from support.lies import STRANGER, in_place_of, publish, resigned
 from support.realm import SimulatedRealm, seeded_signer
-from support.service import error_info
+from support.refusals import refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,13 +35,11 @@ async def directory(host: CaHost, clock: ManualClock) -> AsyncIterator[Directory
         yield directory
 
 
-async def is_not_served(directory: DirectoryUnderTest, reason: str) -> None:
+async def is_not_served(directory: DirectoryUnderTest, reason: str, harm: str = "") -> None:
     """Demand that Bob is not to be had, and that the operator is told why."""
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await directory.revision("bob")
-    assert error_info(refused.value).reason == "CA_UNAVAILABLE"
+    await refused(directory.revision("bob"), "CA_UNAVAILABLE", harm)
+    check_told([line["reason"] for line in directory.logged("record refused")], reason)
     assert directory.metric("records_refused_total", source="ca", reason=reason) == 1
-    assert [line["reason"] for line in directory.logged("record refused")] == [reason]
 
 
 async def test_a_forged_record(directory: DirectoryUnderTest) -> None:
@@ -115,7 +113,7 @@ async def test_a_user_who_was_there_is_denied(directory: DirectoryUnderTest, clo
     await directory.revision("bob")
     directory.ca.answers["bob"] = None
     clock.advance(HOUR)
-    await is_not_served(directory, "RECORD_REGRESSED")
+    await is_not_served(directory, "RECORD_REGRESSED", harm="USER_NOT_FOUND")
 
 
 async def test_trust_goes_back(host: CaHost, clock: ManualClock) -> None:

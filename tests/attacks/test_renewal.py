@@ -12,9 +12,11 @@ from keypost.clock import DAY
 from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.key_requests import DeviceKeyPair
 from keypost.protocol.realm_trust import Constants
+from keypost.protocol.renewal import step_2_hash_new_public_key, step_3_sign_hash
 from keypost.protocol.suites import STRONG, WEAK
 from support.ca_service import CaUnderTest, open_ca
-from support.plain_client import reason, refusal
+from support.plain_client import refusal
+from support.refusals import raised, refused, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,23 +43,28 @@ async def test_a_renewal_by_the_wrong_key(ca: CaUnderTest, suite: Any) -> None:
     alice, mallory = await ca.enroll("alice", suite=suite), await ca.enroll("mallory", suite=suite)
     thief = DeviceKeyPair(alice.address, suite, mallory.private_key, mallory.public_key_der)
     _, request = await ca.renew_request(thief, parent_fingerprint=alice.fingerprint)
-    assert await reason(renew(ca, request)) == "ENDORSEMENT_REFUSED"
+    await refused(renew(ca, request), "ENDORSEMENT_REFUSED")
     request.key_request.endorsement = bytes(len(request.key_request.endorsement))
-    assert await reason(renew(ca, request)) == "ENDORSEMENT_REFUSED"
+    await refused(renew(ca, request), "ENDORSEMENT_REFUSED")
     assert await good_keys(ca) == [alice.fingerprint]
 
 
 async def test_a_renewal_without_possession_of_the_new_key(ca: CaUnderTest) -> None:
-    alice, bob = await ca.enroll("alice"), await ca.enroll("bob")
+    """Before Bob enrols with it: later nobody can."""
+    alice = await ca.enroll("alice")
+    bob, his = await ca.enroll_request("bob")
     _, request = await ca.renew_request(alice, public_key_der=bob.public_key_der)
-    assert await reason(renew(ca, request)) == "POSSESSION_UNPROVEN"
+    endorsement_hash = step_2_hash_new_public_key(alice, request.key_request.key_request, bob.public_key_der)
+    request.key_request.endorsement = step_3_sign_hash(alice, endorsement_hash)
+    await refused(renew(ca, request), "POSSESSION_UNPROVEN")
+    await served((await ca.devices()).Enroll(his))
 
 
 async def test_a_renewal_by_a_replaced_key(ca: CaUnderTest) -> None:
     stolen = await ca.enroll("alice")
     alice = await ca.renew(stolen)
     _, request = await ca.renew_request(stolen)
-    assert await reason(renew(ca, request)) == "KEY_REPLACED"
+    await refused(renew(ca, request), "KEY_REPLACED")
     assert await good_keys(ca) == [alice.fingerprint]
 
 
@@ -66,7 +73,7 @@ async def test_a_renewal_by_a_key_of_an_ended_epoch(ca: CaUnderTest) -> None:
     ca.clock.advance(91 * DAY)
     alice = await ca.enroll("alice")
     _, request = await ca.renew_request(stolen)
-    assert await reason(renew(ca, request)) == "KEY_REPLACED"
+    await refused(renew(ca, request), "KEY_REPLACED")
     assert await good_keys(ca) == [alice.fingerprint]
 
 
@@ -74,13 +81,13 @@ async def test_a_renewal_by_a_key_that_expired_long_ago(ca: CaUnderTest) -> None
     found_in_the_attic = await ca.enroll("alice")
     ca.clock.advance(90 * DAY + Constants().renewal_window)
     _, request = await ca.renew_request(found_in_the_attic)
-    assert await reason(renew(ca, request)) == "RENEWAL_WINDOW_OVER"
+    await refused(renew(ca, request), "RENEWAL_WINDOW_OVER")
 
 
 async def test_a_renewal_that_lowers_the_suite(ca: CaUnderTest) -> None:
     alice = await ca.enroll("alice", suite=STRONG)
     _, request = await ca.renew_request(alice, WEAK)
-    assert await reason(renew(ca, request)) == "SUITE_NOT_ALLOWED"
+    await refused(renew(ca, request), "SUITE_NOT_ALLOWED")
     assert await good_keys(ca) == [alice.fingerprint]
 
 
@@ -88,22 +95,20 @@ async def test_two_renewals_of_one_key_at_once(ca: CaUnderTest) -> None:
     alice = await ca.enroll("alice")
     requests = [(await ca.renew_request(alice))[1] for _ in range(3)]
     answers = await asyncio.gather(*(renew(ca, request) for request in requests), return_exceptions=True)
-    refused = [await reason(_raised(answer)) for answer in answers if isinstance(answer, Exception)]
-    assert refused == ["REVISION_TAKEN"] * 2
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
     assert len(await good_keys(ca)) == 1
+    assert len(failures) == 2
+    for failure in failures:
+        await refused(raised(failure), "REVISION_TAKEN")
 
 
-async def _raised(error: Exception) -> None:
-    raise error
-
-
-async def test_a_renewal_replayed_once_its_key_is_replaced(ca: CaUnderTest) -> None:
-    alice, request = await ca.renew_request(await ca.enroll("alice"))
-    await renew(ca, request)
+async def test_a_renewal_held_back_until_its_key_is_replaced(ca: CaUnderTest) -> None:
+    """Alice has given its key up; whoever held the request back may have got hold of it since."""
+    alice = await ca.enroll("alice")
+    _, held_back = await ca.renew_request(alice)
     newest = await ca.renew(alice)
-    record = ca.read((await renew(ca, request)).key_info, "alice")
-    assert [key.fingerprint for key in record.good_keys(ca.clock())] == [newest.fingerprint]
-    assert (await ca.record("alice")).revision == 3
+    await refused(renew(ca, held_back), "REVISION_TAKEN")
+    assert await good_keys(ca) == [newest.fingerprint]
 
 
 async def test_a_renewal_replayed_with_another_nonce(ca: CaUnderTest) -> None:
@@ -113,7 +118,7 @@ async def test_a_renewal_replayed_with_another_nonce(ca: CaUnderTest) -> None:
     again = pb.BeginRenewalRequest(username="alice", device_id=statement.device_id)
     statement.ca_nonce = (await (await ca.devices()).BeginRenewal(again)).ca_nonce
     request.key_request.key_request = statement.SerializeToString()
-    assert await reason(renew(ca, request)) == "POSSESSION_UNPROVEN"
+    await refused(renew(ca, request), "POSSESSION_UNPROVEN")
 
 
 async def test_a_renewal_with_a_nonce_for_another_device(ca: CaUnderTest) -> None:
@@ -121,14 +126,14 @@ async def test_a_renewal_with_a_nonce_for_another_device(ca: CaUnderTest) -> Non
     begin = pb.BeginRenewalRequest(username="alice", device_id="a" * 16)
     other = await (await ca.devices()).BeginRenewal(begin)
     _, request = await ca.renew_request(alice, ca_nonce=other.ca_nonce)
-    assert await reason(renew(ca, request)) == "NONCE_EXPIRED"
+    await refused(renew(ca, request), "NONCE_EXPIRED")
 
 
 async def test_a_renewal_that_is_an_enrolment(ca: CaUnderTest) -> None:
     alice = await ca.enroll("alice")
     for kind in (keys_pb.KEY_REQUEST_KIND_APPROVE, keys_pb.KEY_REQUEST_KIND_ENROLL, keys_pb.KEY_REQUEST_KIND_RESET):
         _, request = await ca.renew_request(alice, kind=kind)
-        assert (await refusal(renew(ca, request)))[2] == {"field": "key_request.key_request.kind"}
+        await refused(renew(ca, request), "INVALID_FIELD", field="key_request.key_request.kind")
 
 
 async def test_whether_a_user_exists_is_asked_by_beginning_to_renew(ca: CaUnderTest) -> None:

@@ -149,13 +149,6 @@ async def reason(call: Awaitable[object]) -> str:
     return (await refusal(call))[1]
 
 
-async def cause(call: Awaitable[object]) -> str:
-    """Return why the token of a call is refused. Fails if it is not."""
-    status, why, metadata = await refusal(call)
-    assert (status, why) == ("UNAUTHENTICATED", "TOKEN_REFUSED")
-    return metadata["cause"]
-
-
 def pkcs1v15(pair: DeviceKeyPair) -> Sign:
     """Return a signer as for RS256, whatever the suite of the pair."""
     return lambda data: pair.private_key.sign(data, padding.PKCS1v15(), hashes.SHA256())

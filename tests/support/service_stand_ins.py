@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import insert, update
+
 from keypost.protocol import tokens
 from keypost.protocol.errors import TokenRefusedError
 from keypost_services.ca.sign_in import CodeSignIn, Grant, Proof
+from keypost_services.ca.tables import users
 from keypost_services.runtime.auth import Caller, CallerKind
 from keypost_services.runtime.identity import _uris, service_uri
 from keypost_services.runtime.requests import user_not_found
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.key_requests import KeyRequest
-    from keypost_services.ca.store import RecordedKey, User
+    from keypost_services.ca.store import Change, RecordedKey, User
     from keypost_services.delivery.mailboxes import MessageName
+    from keypost_services.delivery.records import _Held
     from keypost_services.runtime.authenticator import Peer
 
 
@@ -92,3 +98,16 @@ def seen_from_whomever(address: Address, name: MessageName) -> str:
 
 def one_digest_for_all(_sealed: object) -> bytes:
     return bytes(32)
+
+
+async def step_from_whatever_revision(connection: AsyncConnection, change: Change) -> None:
+    """Set a user to the change's revision, whichever they are at, or make them."""
+    key = change.key
+    values = {"epoch": key.epoch, "revision": key.revision}
+    stepped = await connection.execute(update(users).where(users.c.username == key.username).values(values))
+    if not stepped.rowcount:
+        await connection.execute(insert(users).values(username=key.username, create_time=change.time, **values))
+
+
+def held_however_old(_self: object, held: _Held) -> KeyRecord | None:
+    return held.record
