@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticUndefined
 
@@ -10,6 +11,11 @@ from keypost_services.ca.settings import CaSettings
 from keypost_services.delivery.settings import DeliverySettings
 from keypost_services.directory.settings import DirectorySettings
 from keypost_services.runtime.config import ServiceSettings, variable_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic.fields import FieldInfo
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SERVICES: dict[str, type[ServiceSettings]] = {
@@ -25,21 +31,45 @@ and `keypost-delivery serve --help` print the same lists.
 
 Made by `make docs`; a test compares it with the code.
 """
+SHARED = """## All three services
+
+`<SERVICE>` is `CA`, `DIRECTORY` or `DELIVERY`: `KEYPOST_CA_REALM` sets the realm of the CA.
+"""
+ANY = "KEYPOST_<SERVICE>_"
 
 
 def settings_page() -> str:
     """Return the page as the code has it."""
-    return "\n".join([HEAD, *(section(name, settings) for name, settings in SERVICES.items())])
+    return "\n".join([HEAD, SHARED, _shared(), *(_own(name, settings) for name, settings in SERVICES.items())])
 
 
-def section(name: str, settings: type[ServiceSettings]) -> str:
-    rows = [f"## {name}", "", "| variable | default | what it says |", "| --- | --- | --- |"]
-    for field_name, field in settings.model_fields.items():
-        if field.default is PydanticUndefined:
-            default = "**required**"
-        elif field.default is None:
-            default = "none"
-        else:
-            default = f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
-        rows.append(f"| `{variable_of(settings, field_name)}` | {default} | {field.description} |")
-    return "\n".join([*rows, ""])
+def _shared() -> str:
+    rows = (_row(f"{ANY}{name}".upper(), field) for name, field in ServiceSettings.model_fields.items())
+    return _table(rows)
+
+
+def _own(service: str, settings: type[ServiceSettings]) -> str:
+    fields = ((name, field) for name, field in settings.model_fields.items() if not _is_shared(name, field))
+    return f"## {service}\n\n" + _table(_row(variable_of(settings, name), field) for name, field in fields)
+
+
+def _is_shared(name: str, field: FieldInfo) -> bool:
+    """Return whether a field stands in the first table as it is: a service may change what it inherits."""
+    shared = ServiceSettings.model_fields.get(name)
+    return shared is not None and _row(name, shared) == _row(name, field)
+
+
+def _table(rows: Iterable[str]) -> str:
+    return "\n".join(["| variable | default | what it says |", "| --- | --- | --- |", *rows, ""])
+
+
+def _row(variable: str, field: FieldInfo) -> str:
+    return f"| `{variable}` | {_default(field)} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "**required**"
+    if field.default is None:
+        return "none"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"

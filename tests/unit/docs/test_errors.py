@@ -8,8 +8,10 @@ import grpc
 import pytest
 
 import keypost.protocol.errors as protocol_errors
+from keypost.cli.exit_codes import HINTS
 from keypost.errors import KeypostError
-from keypost.protocol.errors import ProtocolError
+from keypost.keystore.errors import KeyStoreError
+from keypost.protocol.errors import NotYetError, ProtocolError
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -22,6 +24,8 @@ CODE = [
 WORD = re.compile(r"[A-Z][A-Z0-9_]+")
 RAISED = {"ServiceError": 1, "RefusedError": 0, "Event": 1, "tell": 1}
 """Calls that carry a reason, and which of their arguments it is."""
+BASES = {kind.reason for kind in (ProtocolError, NotYetError, KeyStoreError)}
+"""Names of classes: nobody meets them."""
 CAUSED = {"TokenRefusedError": 0, "token_refused": 0, "refused": 0}
 
 
@@ -91,7 +95,7 @@ def _in_protos() -> set[str]:
 
 def reasons() -> set[str]:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in CODE]
-    return set().union(*(_classes(tree) | _arguments(tree, RAISED) | _warnings(tree) for tree in trees))
+    return set().union(*(_classes(tree) | _arguments(tree, RAISED) | _warnings(tree) for tree in trees)) - BASES
 
 
 def causes() -> set[str]:
@@ -123,11 +127,16 @@ def test_every_cause_of_a_refused_token_is_documented() -> None:
     assert "WRONG_AUDIENCE" in causes()
 
 
+@pytest.mark.parametrize("reason", sorted(HINTS))
+def test_what_the_command_line_gives_a_hint_for_is_documented(reason: str) -> None:
+    assert reason in documented()
+
+
 def _protocol_errors() -> list[type[ProtocolError]]:
     kinds = [
         kind for kind in vars(protocol_errors).values() if isinstance(kind, type) and issubclass(kind, ProtocolError)
     ]
-    return [kind for kind in kinds if kind.__module__ == protocol_errors.__name__]
+    return [kind for kind in kinds if kind.__module__ == protocol_errors.__name__ and kind.reason not in BASES]
 
 
 @pytest.mark.parametrize("kind", _protocol_errors(), ids=lambda kind: kind.reason)

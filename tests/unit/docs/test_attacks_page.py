@@ -6,7 +6,7 @@ from support.pages import MADE, ROOT, read
 
 
 def test_the_attacks_are_those_that_are_tried() -> None:
-    (part,) = [made for made in MADE.finditer(read(ROOT / "docs" / "threat-model.md")) if made["what"] == ATTACKS]
+    (part,) = [made for made in MADE.finditer(read(ROOT / "docs" / "attacks.md")) if made["what"] == ATTACKS]
     assert part["text"] == table_of_attacks(load()), "write it anew: make docs"
 
 
