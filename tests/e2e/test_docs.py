@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,12 +18,11 @@ from support.pages import MADE, PAGES, ROOT, Block, blocks, inline_code, name_of
 from support.terminal import Terminal, is_as_shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from keypost_services.embedded.stack import Stack
 
 NOT_RUN = {
     ("README.md", "make run"): "the gate runs it; tests/e2e/test_story.py looks at what it tells",
+    ("docs/cli.md", "make up > up.log 2>&1 & stack=$!"): "it starts a stack of its own, in a test of its own",
     ("docs/secrets.md", "PYTHONPATH=tests python -P tests/support/memory.py"): "a measurement: it searches all memory",
     ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
 }
@@ -33,12 +34,23 @@ DIAGRAMS = ("flowchart LR", "flowchart TB", "sequenceDiagram")
 def clone(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a newcomer has it: the project's files, with `.venv`, and `.keypost` of a stack that is up."""
     folder = tmp_path_factory.mktemp("clone")
-    for file in ROOT.iterdir():
-        if file.name not in {".venv", ".keypost", ".git"}:
-            (folder / file.name).symlink_to(file)
-    (folder / ".venv").symlink_to(sys.prefix)
+    fill(folder)
     (folder / ".keypost").symlink_to(stack.layout.folder)
     return folder
+
+
+def fill(folder: Path) -> None:
+    """Put the project's files and an installed `.venv` into a folder."""
+    link_all(ROOT, folder, without={".venv", ".keypost", ".git", "trial", "received"})
+    (folder / ".venv").mkdir()
+    link_all(Path(sys.prefix), folder / ".venv", without={".installed"})
+    (folder / ".venv" / ".installed").touch()
+
+
+def link_all(source: Path, target: Path, without: set[str]) -> None:
+    for file in source.iterdir():
+        if file.name not in without:
+            (target / file.name).symlink_to(file)
 
 
 @dataclass
@@ -64,7 +76,9 @@ class Reader:
     def python(self, block: Block) -> None:
         assert block.saved_as, "the paragraph before says: save this as `NAME.py`"
         self.printed = None
-        (self.folder / block.saved_as).write_text(block.text, encoding="utf-8")
+        file = self.folder / block.saved_as
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block.text, encoding="utf-8")
         self.to_run.add(block.saved_as)
 
     def text(self, block: Block) -> None:
@@ -104,6 +118,18 @@ def test_a_page_works_as_it_is_printed(page: Path, clone: Path) -> None:
                     error.add_note(f"{name_of(page)}, line {block.line}")
                     raise
     assert reader.to_run == set(), "saved, and never run"
+
+
+def test_a_script_starts_and_ends_the_stack_as_the_page_says(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (block,) = (block for block in blocks(read(ROOT / "docs/cli.md")) if block.text.startswith("make up"))
+    with Terminal(tmp_path) as terminal:
+        assert "Keypost is up" in terminal.run(block.text)
+    parts = [line.split() for line in (tmp_path / "up.log").read_text().splitlines() if " process " in line]
+    assert len(parts) == 4
+    for part in parts:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(part[2]), 0)
 
 
 def test_what_is_not_run_is_still_there() -> None:

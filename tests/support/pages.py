@@ -73,7 +73,7 @@ def _without_made(text: str) -> str:
 
 
 def _saved_as(paragraph: str) -> str:
-    found = re.search(r"\b[Ss]ave (?:this|it) as `([\w.-]+)`", paragraph)
+    found = re.search(r"\b[Ss]ave (?:this|it) as\s+`([\w./-]+)`", paragraph)
     return found[1] if found else ""
 
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 import keypost.protocol.errors as protocol_errors
-from keypost.cli.exit_codes import HINTS
+from keypost.cli.hints import HINTS
 from keypost.errors import KeypostError
 from keypost.keystore.errors import KeyStoreError
 from keypost.protocol.errors import NotYetError, ProtocolError
