@@ -23,6 +23,7 @@ from keypost.protocol.rsa import (
     private_key_from_der,
     private_key_to_der,
     public_key_der,
+    unsealed_private_key_from_der,
 )
 from keypost.protocol.suites import STRONG, SUITES, WEAK, Suite, suite_for, suite_named
 from support.keys import pooled_key
@@ -200,8 +201,20 @@ def test_private_keys_are_kept_as_pkcs8() -> None:
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     for bad in (b"", b"no key", pkcs8):
-        with pytest.raises(KeyRefusedError):
-            private_key_from_der(bad)
+        for load in (private_key_from_der, unsealed_private_key_from_der):
+            with pytest.raises(KeyRefusedError):
+                load(bad)
+
+
+def test_only_what_the_key_store_unsealed_is_loaded_without_validation() -> None:
+    numbers = pooled_key(WEAK, 0).private_numbers()
+    altered = rsa.RSAPrivateNumbers(
+        numbers.p, numbers.q, numbers.d + 2, numbers.dmp1, numbers.dmq1, numbers.iqmp, numbers.public_numbers
+    )
+    der = private_key_to_der(altered.private_key(unsafe_skip_rsa_key_validation=True))
+    with pytest.raises(KeyRefusedError):
+        private_key_from_der(der)
+    assert unsealed_private_key_from_der(der).private_numbers() == altered
 
 
 def test_rsa_operations_are_counted_by_kind_within_the_block() -> None:

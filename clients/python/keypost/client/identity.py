@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.errors import KeypostError
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import DeviceKeyPair
-from keypost.protocol.rsa import private_key_from_der, public_key_der
+from keypost.protocol.rsa import public_key_der, unsealed_private_key_from_der
 from keypost.protocol.suites import suite_for
 from keypost.protocol.tokens import mint_token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from keypost.client.store_worker import StoreWorker
     from keypost.keystore.port import KeyStore
     from keypost.keystore.values import KeyPair
@@ -65,9 +63,7 @@ class Identity:
 
     async def reload(self) -> None:
         """Read the key ring again: after opening, enrolment, renewal, and the end of an old key."""
-        # To load a private key costs a tenth of a second: those that are loaded are kept.
-        loaded = {pair.fingerprint: pair for pair in self.ring.all()}
-        self.ring = await self._store.run(_read_ring, loaded)
+        self.ring = await self._store.run(_read_ring)
 
     def forget(self) -> None:
         """Drop the keys from memory; the address is no secret, and stays."""
@@ -123,24 +119,22 @@ class PairSigner:
         return mint_token(self._pair, audience, now, lifetime_ms)
 
 
-def to_device_key_pair(stored: KeyPair, loaded: Mapping[bytes, DeviceKeyPair]) -> DeviceKeyPair:
+def to_device_key_pair(stored: KeyPair) -> DeviceKeyPair:
     """Return a stored pair for use; the device is the one that its key request names."""
     signed = key_info_pb2.SignedKeyRequest.FromString(stored.key_request)
     request = key_info_pb2.KeyRequest.FromString(signed.key_request)
     address = Address(request.username, request.device_id)
-    if (known := loaded.get(stored.fingerprint)) is not None:
-        return replace(known, address=address)
-    private_key = private_key_from_der(stored.private_key_der)
+    private_key = unsealed_private_key_from_der(stored.private_key_der)
     return DeviceKeyPair(address, suite_for(stored.suite), private_key, public_key_der(private_key))
 
 
-def _read_ring(store: KeyStore, loaded: Mapping[bytes, DeviceKeyPair]) -> KeyRing:
+def _read_ring(store: KeyStore) -> KeyRing:
     current, pending = store.key_pairs.current(), store.key_pairs.pending()
     return KeyRing(
         address=store.profile.read().address,
-        current=to_device_key_pair(current, loaded) if current else None,
-        pending=to_device_key_pair(pending, loaded) if pending else None,
-        replaced=tuple(to_device_key_pair(pair, loaded) for pair in store.key_pairs.replaced()),
+        current=to_device_key_pair(current) if current else None,
+        pending=to_device_key_pair(pending) if pending else None,
+        replaced=tuple(to_device_key_pair(pair) for pair in store.key_pairs.replaced()),
     )
 
 
