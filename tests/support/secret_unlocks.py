@@ -73,8 +73,11 @@ def _mistake_unlocks(story: Story, patch: pytest.MonkeyPatch) -> None:
     other = story.own_files / "other.key-file"
     other.write_bytes(secrets.token_bytes(32))
     story.secrets.append(Secret("key of a file", other.read_bytes()))
-    ring = MemoryKeyRing()
-    wrong = {"dave": KeyFile(other), "erin": KeyVariable(VARIABLE), "frank": SystemKeyRing(ring)}
+    wrong: dict[str, Unlock] = {
+        "dave": KeyFile(other),
+        "erin": KeyVariable(VARIABLE),
+        "frank": SystemKeyRing(MemoryKeyRing()),
+    }
     patch.setenv(VARIABLE, f"{os.environ[VARIABLE]}!")
     for name, unlock in wrong.items():
         with pytest.raises(KeypostError) as refused:
