@@ -106,7 +106,7 @@ def test_the_key_ring_unlocks_a_profile(people: tuple[User, User], stack: Stack,
     assert all(entry.encode() not in path.read_bytes() for path in erin.profile.iterdir())
     code, error = erin.fail_json("devices", variables={"KEYPOST_PASSPHRASE": "secret"})
     assert (code, error["reason"]) == (6, "WRONG_PASSPHRASE")
-    assert "unlocked by its system-key-ring" in error["message"]
+    assert "unlocked by the system key ring, not by a passphrase" in error["sentence"]
     assert "--key-ring" in error["hint"]
     (tmp_path / "ring").write_text("{}")
     assert "no entry for this profile" in erin.fail("devices", options=option, variables=ring).sentence
@@ -117,5 +117,5 @@ def test_a_system_without_a_key_ring_is_told(stack: Stack, tmp_path: Path) -> No
     none = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     code, error = frank.fail_json("enroll", "frank", options=("--key-ring",), variables=none)
     assert (code, error["reason"]) == (6, "KEY_RING_UNAVAILABLE")
-    assert "no key ring that keeps secrets" in error["message"]
+    assert "no key ring that keeps secrets" in error["sentence"]
     assert "--key-file" in error["hint"]

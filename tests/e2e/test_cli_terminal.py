@@ -74,10 +74,11 @@ def in_a_shell(text: str, variables: Mapping[str, str] | None = None) -> str:
 
 def test_tables_and_colours_are_for_terminals(people: tuple[User, User]) -> None:
     alice, _ = people
-    shown = on_a_terminal(alice, "devices")
-    assert BOX.search(shown)
+    shown = on_a_terminal(alice, "devices", COLUMNS="80")
     assert ESCAPE.search(shown)
-    assert "this device" in shown
+    heads = next(line for line in shown.splitlines() if "this device" in line)
+    assert "fingerprint" in heads
+    assert re.search(rf"{alice.name}/[a-z2-7]+  good +RSA3072_AES256", shown), "nothing is folded inside the word"
     assert COLOUR.search(on_a_terminal(alice, "keys", "nobody-at-all"))
     assert not COLOUR.search(on_a_terminal(alice, "keys", "nobody-at-all", NO_COLOR="1"))
 

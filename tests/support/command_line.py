@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keypost.cli.events import BODY, FIELDS, KEY, OWN_KEY
 from support.stack import json_lines, keypost
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class User:
 
     def run_json(self, *arguments: str, options: tuple[str, ...] = (), **more: Any) -> list[dict[str, Any]]:
         """Run a command that succeeds; return the objects that it printed."""
-        return json_lines(self.run(*arguments, options=("--json", *options), **more).encode())
+        events = json_lines(self.run(*arguments, options=("--json", *options), **more).encode())
+        for event in events:
+            _assert_as_listed(event)
+        return events
 
     def fail(self, *arguments: str, **more: Any) -> Failure:
         """Run a command that fails, as it should: with sentences, and nothing on standard output."""
@@ -57,5 +61,15 @@ class User:
         (error,) = json_lines(done.stdout)
         assert done.returncode != 0
         assert error["event"] == "error"
+        _assert_as_listed(error)
         assert done.stderr == b""
         return done.returncode, error
+
+
+def _assert_as_listed(event: dict[str, Any]) -> None:
+    """Fail unless an event has the fields that the table of events names."""
+    kind = event["event"]
+    fields = [name for name in event if name != "event" and not (kind == "message" and name in BODY)]
+    assert tuple(fields) == FIELDS[kind], kind
+    rows = {"keys": KEY, "devices": OWN_KEY}.get(kind)
+    assert all(tuple(row) == rows for row in event.get("rows", ())), kind

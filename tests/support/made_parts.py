@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keypost.cli.events import table_of_events
 from keypost_services.embedded.processes import clean_environment
 from support.attacks import load
 from support.pages import MADE, PAGES, read
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from support.attacks import Attack
 
 ATTACKS = "attacks"
+EVENTS = "events"
 
 
 def remade(text: str) -> str:
@@ -35,6 +37,8 @@ def remade(text: str) -> str:
 
 def _make(part: re.Match[str]) -> str:
     what = part["what"]
+    if what == EVENTS:
+        return table_of_events()
     return table_of_attacks(load()) if what == ATTACKS else f"```text\n{help_text(what)}\n```\n"
 
 

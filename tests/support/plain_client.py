@@ -117,6 +117,8 @@ class PlainDevice:
     async def waiting(self, token: str | None = None, *acknowledged: str) -> list[pb.Delivery]:
         """Return what waits in the mailbox that a token opens, up to ``queue_empty``; then acknowledge some."""
         call: Any = self.delivery.Receive(metadata=self.metadata(token), timeout=20)
+        # A write that crosses a refusal would hide it behind INTERNAL; the service sends its headers first.
+        await call.wait_for_connection()
         await _say(call, pb.ReceiveRequest(start=pb.Start()))
         found: list[pb.Delivery] = []
         while (response := await call.read()) is not grpc.aio.EOF and response.HasField("batch"):

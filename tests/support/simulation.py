@@ -36,6 +36,8 @@ from support.refusing import refuse
 if TYPE_CHECKING:
     from support.tls import TlsFiles
 
+WRONG_CODE = "0" * 26
+
 Fault = Callable[[Any], Awaitable[None]]
 
 
@@ -129,7 +131,7 @@ def failing(code: grpc.StatusCode, reason: str, **details: Any) -> Fault:
 
 
 class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
-    """The CA's public port; any sign-in will do, except the code ``WRONG``."""
+    """The CA's public port; any sign-in will do, except the code ``WRONG_CODE``."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
@@ -141,7 +143,7 @@ class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
 
     async def BeginEnrollment(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self.services.serve("BeginEnrollment", request, context)
-        if request.sign_in.one_time_code == "WRONG":
+        if request.sign_in.one_time_code == WRONG_CODE:
             await refuse(context, grpc.StatusCode.PERMISSION_DENIED, "SIGN_IN_REFUSED")
         user = self.realm.user(request.username)
         return ca_pb.BeginEnrollmentResponse(

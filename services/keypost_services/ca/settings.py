@@ -38,8 +38,8 @@ class CaSettings(ServiceSettings):
         description="URL of the database, such as sqlite:////var/lib/keypost/ca.db (one CA process at a time)."
     )
     realm_folder: Path = Field(
-        description="Folder that `keypost-ca init` made: root.pem (the public half of the root key), realm-trust.json and "
-        "record.key; without root.key, which is offline."
+        description="Folder that `keypost-ca init` made: root.pem (the public half of the root key), realm-trust.json "
+        "and record.key; without root.key, which is offline."
     )
     record_key: Path | None = Field(
         description="PEM file: private key that signs records. Without it, record.key in the realm folder.",

@@ -84,7 +84,7 @@ class Actor:
         try:
             facts = await self._commands[command["do"]](**arguments)
         except KeypostError as error:
-            self._report.event("error", reason=error.reason, message=str(error))
+            self._report.event("error", reason=error.reason, sentence=str(error))
         else:
             self._report.event("result", **facts)
 
@@ -109,7 +109,7 @@ class Actor:
                     operations_taken = {kind: count for kind, count in taken.items() if count}
                     self._report.event("message", rsa_operations=operations_taken, **facts)
         except KeypostError as error:
-            self._report.event("listening_failed", reason=error.reason, message=str(error))
+            self._report.event("listening_failed", reason=error.reason, sentence=str(error))
 
     async def _save(self, message: Received) -> dict[str, Any]:
         """Save a file that arrived; return what it is with the SHA-256 of what is on the disk."""

@@ -19,6 +19,7 @@ app = typer.Typer(
     name="keypost-embedded",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -48,7 +49,7 @@ def up(
     suite: Suite = SuiteName.RSA3072_AES256,
     data: Annotated[
         Path | None,
-        typer.Option(file_okay=False, show_default=".keypost", help="Where everything lies; kept when it stops."),
+        typer.Option(file_okay=False, help="Where everything lies; kept when it stops. By default .keypost."),
     ] = None,
 ) -> None:
     """Start the stack and leave it running.

@@ -91,7 +91,7 @@ class Person:
         assert process.stdout is not None  # noqa: S101  # started with a pipe
         async for line in process.stdout:
             self._sort(json.loads(line))
-        gone = {"event": "error", "reason": "PROCESS_ENDED", "message": f"the process ended; see {self._home.log}"}
+        gone = {"event": "error", "reason": "PROCESS_ENDED", "sentence": f"the process ended; see {self._home.log}"}
         self._answers.put_nowait(gone)
         self._messages.put_nowait(gone)
 
@@ -132,7 +132,7 @@ class Person:
         except TimeoutError:
             raise PersonFailed(f"{self.name} says nothing for {ANSWER_SECONDS:.0f} s") from None
         if event["event"] == "error":
-            raise PersonFailed(f"{self.name}: {event['message']} ({event['reason']})")
+            raise PersonFailed(f"{self.name}: {event['sentence']} ({event['reason']})")
         return event
 
     async def go_offline(self) -> int:

@@ -88,6 +88,7 @@ def key_rings() -> Kind:
 
 
 KINDS = ("passphrase", "key-file", "key-variable", "system-key-ring")
+IN_WORDS = dict(zip(KINDS, ("a passphrase", "a key file", "a key variable", "the system key ring"), strict=True))
 
 
 @pytest.fixture(params=KINDS)
@@ -148,7 +149,8 @@ def test_one_that_is_gone_is_told(kind: Kind, profile: Path) -> None:
 
 def test_one_of_another_kind_is_told(kind: Kind, profile: Path, tmp_path: Path) -> None:
     other: Unlock = KeyFile(tmp_path / "other") if isinstance(kind.unlock, Passphrase) else Passphrase("x", CHEAP)
-    with pytest.raises(WrongPassphraseError, match=f"unlocked by its {kind.unlock.kind}, not by a {other.kind}"):
+    own, others = IN_WORDS[kind.unlock.kind], IN_WORDS[other.kind]
+    with pytest.raises(WrongPassphraseError, match=f"unlocked by {own}, not by {others}"):
         open_store(profile, other)
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 import pytest
 
-from keypost.cli import __main__, session
+from keypost.cli import __main__, perform
 from keypost.cli.app import run
 from keypost.cli.commands import read_input
-from keypost.cli.exit_codes import UsageError, hint_for
+from keypost.cli.errors import UsageError
+from keypost.cli.exit_codes import ExitCode
+from keypost.cli.hints import hint_for
 from keypost.client import Client
 from keypost.keystore import KeyFile, Passphrase, SystemKeyRing
 from keypost.keystore.store import FILE_NAME
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KEYPOST_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(session, "_somebody_is_there", lambda: False)
+    monkeypatch.setattr(perform, "_somebody_is_there", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,8 @@ def test_wrong_usage_is_two(arguments: tuple[str, ...], capsys: pytest.CaptureFi
 
 def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
-    assert "Exit codes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert all(f"  {code.value:>3}  {code.meaning}\n" in said for code in ExitCode)
 
 
 def made_profile(folder: Path) -> Path:
@@ -77,9 +80,11 @@ class FirstRun:
 FIRST_RUNS = {
     "no bundle": FirstRun(("enroll", "alice"), 2, "USAGE", "none is given", "--bundle FILE or KEYPOST_BUNDLE"),
     "no such bundle": FirstRun(
-        ("--bundle", OTHER_BUNDLE, "enroll", "alice"), 1, "FILE", f"no bundle at {OTHER_BUNDLE}", "make up"
+        ("--bundle", OTHER_BUNDLE, "enroll", "alice"), 2, "USAGE", f"no bundle at {OTHER_BUNDLE}", "make up"
     ),
-    "what is no bundle": FirstRun(("--bundle", BUNDLE, "enroll", "alice"), 2, "INVALID_FIELD", "is no bundle", ""),
+    "what is no bundle": FirstRun(
+        ("--bundle", BUNDLE, "enroll", "alice"), 2, "INVALID_FIELD", "is no bundle", "make up"
+    ),
     "no profile": FirstRun(("devices",), 6, "KEY_STORE_MISSING", "no profile default", "enroll USERNAME"),
     "no profile, with a bundle": FirstRun(
         ("--bundle", BUNDLE, "send", "bob", "hi"), 6, "KEY_STORE_MISSING", "no profile default", "enroll USERNAME"
@@ -125,7 +130,7 @@ def test_a_first_run_that_goes_wrong_says_what_and_what_to_do(
     assert said.err == ""
     (error,) = [json.loads(line) for line in said.out.splitlines()]
     assert (error["event"], error["reason"]) == ("error", expected.reason)
-    assert expected.sentence in error["message"]
+    assert expected.sentence in error["sentence"]
     assert expected.hint in (error["hint"] or "")
     assert sorted(first_day.rglob("*")) == before, "and nothing was made"
 
@@ -171,7 +176,7 @@ def test_wrong_usage_is_one_object_for_machines(arguments: tuple[str, ...], caps
     said = capsys.readouterr()
     error = json.loads(said.out)
     assert (error["event"], error["reason"], said.err) == ("error", "USAGE", "")
-    assert error["message"]
+    assert error["sentence"]
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +190,7 @@ def test_something_unforeseen_shows_no_traceback(
     def broken(name: str) -> Path:
         raise ZeroDivisionError(name)
 
-    monkeypatch.setattr(session, "profile_path", broken)
+    monkeypatch.setattr(perform, "profile_path", broken)
     assert run(["--profile", str(tmp_path), "devices"]) == 1
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said
@@ -197,10 +202,10 @@ def test_something_unforeseen_shows_no_traceback(
 
 @pytest.mark.parametrize(("typed", "said"), [(["one", "two"], "differ"), ([""], "empty")])
 def test_a_new_passphrase_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch, typed: list[str], said: str) -> None:
-    monkeypatch.setattr(session, "_somebody_is_there", lambda: True)
+    monkeypatch.setattr(perform, "_somebody_is_there", lambda: True)
     monkeypatch.setattr(getpass, "getpass", lambda _prompt: typed.pop(0))
     with pytest.raises(UsageError, match=said):
-        session.ask_passphrase(new=True)
+        perform.ask_passphrase(new=True)
 
 
 def test_the_command_line_is_the_one_of_the_process(

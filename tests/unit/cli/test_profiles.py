@@ -6,7 +6,7 @@ import platformdirs
 import pytest
 
 from keypost.cli.app import complete_profile
-from keypost.cli.exit_codes import UsageError
+from keypost.cli.errors import UsageError
 from keypost.cli.profiles import is_profile, profile_names, profile_path
 from keypost.keystore.store import FILE_NAME
 

@@ -30,7 +30,7 @@ BAD_BODIES = [
 ]
 BAD_MEDIA_TYPES = ["", "text/plain\n", "text/pl\u00e4in", "x" * 256, b"text/plain", 7]
 BAD_PATHS = [None, 7, b"file", "a\0b", "missing", ".", ""]
-BAD_CODES = ["", b"code", 7, "\u0131" * 26, "0" * 65]
+BAD_CODES = ["", b"code", 7, "AAAA", "0" * 25, "0" * 27, "\u0131" * 26, "+" * 26]
 BAD_ROOTS = [b"", bytes(31), bytes(33), "0" * 32, 32, None]
 BAD_SUITES = [None, "STRONG", 2]
 
@@ -49,6 +49,7 @@ CALLS: dict[str, tuple[str, list[Any], Callable[[Any, Any], Awaitable[object]]]]
     "keys": ("username", BAD_USERNAMES, lambda client, bad: client.keys(bad)),
     "accept whom": ("username", BAD_USERNAMES, lambda client, bad: client.accept_identity(bad, ROOT)),
     "accept what": ("root", BAD_ROOTS, lambda client, bad: client.accept_identity("bob", bad)),
+    "evidence": ("username", BAD_USERNAMES, lambda client, bad: client.evidence(bad)),
     "handled": ("message", [None, "hello", 7], lambda client, bad: client.set_handled(bad)),
     "enroll whom": ("username", BAD_USERNAMES, lambda client, bad: client.enroll(bad)),
     "enroll by": ("code", BAD_CODES, lambda client, bad: client.enroll("alice", code=bad)),

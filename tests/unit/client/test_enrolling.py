@@ -17,13 +17,14 @@ from keypost.protocol.errors import (
     SuiteRefusedError,
 )
 from keypost.protocol.suites import STRONG, WEAK
-from support.simulation import failing
+from support.simulation import WRONG_CODE, failing
 
 if TYPE_CHECKING:
     from support.clock import ManualClock
     from support.simulation import Services
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+RIGHT_CODE = "7" * 26
 
 
 async def test_enrolment_publishes_a_key_and_is_step_one(alice: Any, services: Services) -> None:
@@ -45,10 +46,10 @@ async def test_enrolling_again_for_the_same_user_changes_nothing(alice: Any, ser
 async def test_the_code_goes_to_the_ca(open_client: Any, services: Services) -> None:
     carol = await open_client("carol")
     with pytest.raises(RefusedError) as caught:
-        await carol.client.enroll("carol", code="WRONG")
+        await carol.client.enroll("carol", code=WRONG_CODE)
     assert caught.value.reason == "SIGN_IN_REFUSED"
-    await carol.client.enroll("carol", code="RIGHT")
-    assert services.requests["Enroll"][0].sign_in.one_time_code == "RIGHT"
+    await carol.client.enroll("carol", code=RIGHT_CODE)
+    assert services.requests["Enroll"][0].sign_in.one_time_code == RIGHT_CODE
 
 
 async def test_without_a_key_nothing_can_be_done_but_enrol(open_client: Any) -> None:

@@ -10,10 +10,11 @@ import typer
 from typer.exceptions import TyperException
 
 from keypost.cli import commands
-from keypost.cli.exit_codes import ExitCode, UsageError
+from keypost.cli.errors import UsageError
+from keypost.cli.exit_codes import ExitCode, list_of_codes
 from keypost.cli.output import JsonOutput
+from keypost.cli.perform import Action, Options, perform
 from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
-from keypost.cli.session import Action, Options, perform
 from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
 
 if TYPE_CHECKING:
@@ -30,21 +31,24 @@ class SuiteName(StrEnum):
 SUITE_HELP = "The algorithms of the key pair. RSA1024_AES128 is broken in practice, and most realms refuse it."
 JSON = "--json"
 # One paragraph each: typer keeps the line breaks of a paragraph that begins with \b.
-EPILOGUE = """\b
-Begin:  keypost --bundle bundle.json enroll alice
-        keypost send bob "hello"
-        keypost receive
+EPILOGUE = f"""\b
+Begin:
+  keypost --bundle bundle.json enroll alice
+  keypost send bob "hello"
+  keypost receive
 
 Tab completion: keypost --install-completion, once.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is unreachable, 4 a service refused,
-5 a key or identity is not as it must be, 6 the profile cannot be opened, 130 interrupted.
+\b
+Exit codes:
+{list_of_codes()}
 """
 
 app = typer.Typer(
     name="keypost",
     epilog=EPILOGUE,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

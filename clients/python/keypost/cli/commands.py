@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from keypost.cli.exit_codes import FileError, UsageError
+from keypost.cli.errors import FileError, UsageError
+from keypost.cli.events import KEY, OWN_KEY
 from keypost.cli.files import create_new
-from keypost.cli.output import JsonOutput
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import suite_named
 
 if TYPE_CHECKING:
     from keypost.cli.output import Output
-    from keypost.cli.session import Action
+    from keypost.cli.perform import Action
     from keypost.client import Client, ReceivedFile
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
 
 DEFAULT_FOLDER = Path("keypost-files")
 LARGEST_INPUT = 64 * 1024 * 1024
-KEY_COLUMNS = ("device", "state", "suite", "fingerprint", "expires")
-OWN_COLUMNS = (*KEY_COLUMNS, "this_device")
 
 
 def enroll(username: str, code: str | None, suite: str) -> Action:
@@ -47,16 +44,17 @@ def send(username: str, text: str | None, file: Path | None, media_type: str | N
         body = read_input() if text is None else text
         sent = await client.send(username, body, **({"media_type": media_type} if media_type else {}))
         operations = dict(sent.rsa_operations)
-        facts = {"message_id": str(sent.message_id), "counter": sent.counter, "accept_time": sent.accept_time}
         how = "under a new session key" if sent.new_session else "under the same session key"
         output.result(
             "sent",
             f"Sent to {username}, {how} ({sum(operations.values())} RSA operations).",
-            recipient=username,
+            username=username,
+            message_id=str(sent.message_id),
+            counter=sent.counter,
+            accept_time=sent.accept_time,
             key_id=sent.key_id.hex(),
             new_session=sent.new_session,
             rsa_operations=operations,
-            **facts,
         )
 
     return action
@@ -89,7 +87,7 @@ async def _send_file(client: Client, output: Output, username: str, file: Path, 
     output.result(
         "file_sent",
         f"Sent {file.name} to {username}: {sent.size} bytes, SHA-256 {sent.sha256.hex()}.",
-        recipient=username,
+        username=username,
         file_id=sent.file_id.hex(),
         name=file.name,
         size=sent.size,
@@ -160,22 +158,21 @@ def devices() -> Action:
 
 def show_record(record: KeyRecord, output: Output, event: str, own: Address | None = None) -> None:
     """Show every key of a record; of own ones, whether it is this device's."""
-    rows = [key_row(key, short=not isinstance(output, JsonOutput)) for key in record.keys]
+    rows = [key_row(key) for key in record.keys]
     if own is not None:
         rows = [row | {"this_device": key.address == own} for row, key in zip(rows, record.keys, strict=True)]
     title = f"{record.username} in {record.realm}: revision {record.revision}, epoch {record.epoch}"
-    output.table(event, title, KEY_COLUMNS if own is None else OWN_COLUMNS, rows)
+    output.table(event, title, KEY if own is None else OWN_KEY, rows)
 
 
-def key_row(key: Key, *, short: bool) -> dict[str, str | bool]:
-    """Return one row for a key; no value has a space in it, so that awk finds the columns of a piped table."""
-    digits = key.fingerprint.hex()
+def key_row(key: Key) -> dict[str, str | int | bool]:
+    """Return one row for a key; times in milliseconds since 1970, fingerprints in hexadecimal digits."""
     return {
         "device": str(key.address),
         "state": state_name(key.state),
         "suite": key.suite.name,
-        "fingerprint": digits[:8] if short else digits,
-        "expires": datetime.fromtimestamp(key.expire_time / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "fingerprint": key.fingerprint.hex(),
+        "expire_time": key.expire_time,
     }
 
 
@@ -215,6 +212,6 @@ def rotate(username: str) -> Action:
     async def action(client: Client, output: Output) -> None:
         sent = await client.rotate(username)
         key_id = sent.key_id.hex()
-        output.result("rotated", f"New session key {key_id[:8]} with {username}.", recipient=username, key_id=key_id)
+        output.result("rotated", f"New session key {key_id[:8]} with {username}.", username=username, key_id=key_id)
 
     return action

@@ -10,10 +10,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
-from rich.table import Table
 from rich.text import Text
 
-from keypost.cli.steps import step_as_json, step_as_text
+from keypost.cli.steps import SHORT, step_as_json, step_as_text
 from keypost.cli.text import harmless, size_of
 
 if TYPE_CHECKING:
@@ -85,11 +84,11 @@ class JsonOutput:
 
     def notice(self, kind: str, reason: str, sentence: str) -> None:
         """Write the notice."""
-        self._write("notice", {"kind": kind, "reason": reason, "message": sentence})
+        self._write("notice", {"kind": kind, "reason": reason, "sentence": sentence})
 
     def error(self, reason: str, sentence: str, hint: str | None, facts: Mapping[str, str]) -> None:
         """Write the error."""
-        self._write("error", {"reason": reason, "message": sentence, "hint": hint, "facts": dict(facts)})
+        self._write("error", {"reason": reason, "sentence": sentence, "hint": hint, "facts": dict(facts)})
 
     def close(self) -> None:
         """Nothing is on display."""
@@ -122,17 +121,18 @@ class HumanOutput:
         del event
         # Not what rich takes for a terminal: FORCE_COLOR asks for colours, not for frames in a pipe.
         if not self._out.file.isatty():
-            for row in rows:
+            for cells in _cells(columns, rows):
                 # Past rich, which would replace the tabs.
-                self._out.file.write("\t".join(_cell(row[column]) for column in columns) + "\n")
+                self._out.file.write("\t".join(cells) + "\n")
             self._out.file.flush()
             return
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for column in columns:
-            table.add_column(column.replace("_", " "), overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(row[column]) for column in columns))
-        self._out.print(table)
+        self._out.print(Text(title, style="bold"))
+        lines = [[column.replace("_", " ") for column in columns], *_cells(columns, rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for number, line in enumerate(lines):
+            # Not rich's table, which folds an address inside the word where the terminal is narrow.
+            padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            self._out.print(Text(padded.rstrip(), style="default" if number else "dim"))
 
     def step(self, step: Step) -> None:
         """Print the step."""
@@ -173,8 +173,17 @@ class HumanOutput:
             self._progress, self._tasks = None, {}
 
 
-def _cell(value: str | bool) -> str:  # noqa: FBT001  # a cell of a table
-    return ("yes" if value else "-") if isinstance(value, bool) else value
+def _cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [[_cell(column, row[column]) for column in columns] for row in rows]
+
+
+def _cell(column: str, value: Any) -> str:
+    """Return a value for people; none has a space in it, so that awk finds the columns of a piped table."""
+    if isinstance(value, bool):
+        return "yes" if value else "-"
+    if column.endswith("_time"):
+        return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    return str(value)[:SHORT] if column == "fingerprint" else str(value)
 
 
 def _clock_time(time: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from keypost.cli.exit_codes import NoProfileError, UsageError
+from keypost.cli.errors import NoProfileError, UsageError
 from keypost.keystore.store import FILE_NAME
 
 DEFAULT_PROFILE = "default"

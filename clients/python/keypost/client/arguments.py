@@ -18,7 +18,7 @@ from keypost.protocol.suites import Suite
 
 LARGEST_BODY = 224 * 1024
 """Bytes; leaves room in an envelope for padding and for sealed keys."""
-LONGEST_CODE = 64
+CODE_LETTERS = 26
 _MEDIA_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -57,8 +57,10 @@ def check_code(code: Any) -> None:
     """Accept a one-time code, or None where there is none."""
     if code is None:
         return
-    if not isinstance(code, str) or not code.isascii() or not 1 <= len(code) <= LONGEST_CODE:
-        raise InvalidArgumentError("a one-time code is 26 letters and digits: as it was given out", field="code")
+    text = code.replace("-", "").replace(" ", "") if isinstance(code, str) else ""
+    if len(text) != CODE_LETTERS or not text.isascii() or not text.isalnum():
+        sentence = f"a one-time code is {CODE_LETTERS} letters and digits, and this is not: type it as it was given out"
+        raise InvalidArgumentError(sentence, field="code")
 
 
 def check_suite(suite: Any, field: str = "suite") -> None:

@@ -151,7 +151,9 @@ def open_sealer(unlock: Unlock, kind: str, parameters: str, sealed_data_key: byt
         KeyStoreTamperedError: The parameters were changed.
     """
     if unlock.kind != kind:
-        raise WrongPassphraseError(f"this profile is unlocked by its {kind}, not by a {unlock.kind}")
+        raise WrongPassphraseError(
+            f"this profile is unlocked by {_for_people(kind)}, not by {_for_people(unlock.kind)}"
+        )
     key = unlock.derive(parameters)
     nonce, ciphertext = sealed_data_key[:NONCE_BYTES], sealed_data_key[NONCE_BYTES:]
     try:
@@ -160,6 +162,10 @@ def open_sealer(unlock: Unlock, kind: str, parameters: str, sealed_data_key: byt
         raise WrongPassphraseError(unlock.wrong) from error
     finally:
         wipe(key)
+
+
+def _for_people(kind: str) -> str:
+    return {"system-key-ring": "the system key ring"}.get(kind, f"a {kind.replace('-', ' ')}")
 
 
 def _data_key_aad(unlock: Unlock, parameters: str) -> bytes:

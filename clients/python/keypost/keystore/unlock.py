@@ -90,7 +90,7 @@ class Passphrase:
     """
 
     kind: ClassVar[str] = "passphrase"
-    wrong: ClassVar[str] = "the passphrase is wrong for this profile; try again"
+    wrong: ClassVar[str] = "the passphrase is wrong for this profile"
 
     passphrase: str = field(repr=False)
     cost: Argon2Cost = Argon2Cost()

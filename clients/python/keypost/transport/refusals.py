@@ -79,10 +79,7 @@ def _unexplained(failure: grpc.aio.AioRpcError, service: str, endpoint: str) -> 
     where = f"the {service} service at {endpoint}" if endpoint else f"the {service} service"
     facts = {"service": service, "code": failure.code().name} | ({"endpoint": endpoint} if endpoint else {})
     if failure.code() in _NO_ANSWER:
-        text = (
-            f"{where} cannot be reached or did not answer in time ({failure.code().name}): "
-            "check the network, the endpoint and the TLS roots in the bundle, then try again"
-        )
+        text = f"{where} does not answer"
         return Refusal(UnreachableError(text, **facts), retriable=True, retry_after_ms=None)
     text = f"{where} answered in an unexpected way ({failure.code().name}): is the endpoint right?"
     error = RefusedError(UNEXPECTED_ANSWER, text, retriable=False, **facts)

@@ -1,4 +1,4 @@
-"""From options to an open client: which profile, which bundle, how the local key store is unlocked."""
+"""Perform a command: from its options to an open client, and from what went wrong to a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keypost.cli.exit_codes import ExitCode, FileError, UsageError, exit_code_of, hint_for
+from keypost.cli.errors import UsageError
+from keypost.cli.exit_codes import ExitCode, exit_code_of
+from keypost.cli.hints import GET_A_BUNDLE, hint_for
 from keypost.cli.output import HumanOutput, JsonOutput, Output
 from keypost.cli.profiles import is_profile, no_profile, profile_path
 from keypost.client import Client
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 PASSPHRASE_VARIABLE = "KEYPOST_PASSPHRASE"  # noqa: S105  # its name, not its value
 DEBUG_VARIABLE = "KEYPOST_DEBUG"
-GET_A_BUNDLE = "Your administrator has one (`keypost-ca bundle`); for a first look, `make up` makes one."
 
 Action = Callable[[Client, Output], Awaitable[None]]
 
@@ -107,7 +108,7 @@ def _check(options: Options, profile: Path, *, creates: bool) -> None:
             "Leave out --key-file (KEYPOST_KEY_FILE) or --key-ring (KEYPOST_KEY_RING).",
         )
     if options.bundle is not None and not options.bundle.is_file():
-        raise FileError(f"there is no bundle at {options.bundle}", f"Check --bundle or KEYPOST_BUNDLE. {GET_A_BUNDLE}")
+        raise UsageError(f"there is no bundle at {options.bundle}", f"Check --bundle or KEYPOST_BUNDLE. {GET_A_BUNDLE}")
     if is_profile(profile):
         return
     if not creates:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from keypost.cli.exit_codes import HINTS, ExitCode, FileError, NoProfileError, UsageError, exit_code_of, hint_for
+from keypost.cli.errors import FileError, NoProfileError, UsageError
+from keypost.cli.exit_codes import ExitCode, exit_code_of
+from keypost.cli.hints import HINTS, hint_for
 from keypost.client import ClockWrongError, NotEnrolledError
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import WrongPassphraseError

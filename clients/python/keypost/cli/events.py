@@ -1,0 +1,49 @@
+"""What ``--json`` prints: every event with its fields. ``docs/cli.md`` shows this table."""
+
+from __future__ import annotations
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "enrolled": ("address", "suite"),
+    "sent": (
+        *("username", "message_id", "counter", "accept_time"),
+        *("key_id", "new_session", "rsa_operations"),
+    ),
+    "file_sent": ("username", "file_id", "name", "size", "sha256", "parts"),
+    "message": (
+        *("sender", "message_id", "counter", "send_time", "accept_time", "key_id"),
+        *("media_type", "redelivered", "missed"),
+    ),
+    "file_saved": ("path", "size"),
+    "nothing": (),
+    "keys": ("rows",),
+    "devices": ("rows",),
+    "renewed": ("fingerprint", "expire_time"),
+    "accepted": ("username", "epoch"),
+    "rotated": ("username", "key_id"),
+    "step": ("list", "step", "title", "actor", "time", "facts"),
+    "file_progress": ("name", "done", "total"),
+    "notice": ("kind", "reason", "sentence"),
+    "error": ("reason", "sentence", "hint", "facts"),
+}
+"""The fields that each event has beside ``event``, in the order in which they are printed."""
+BODY = ("text", "body_base64", "file")
+"""A ``message`` has one of these too."""
+KEY = ("device", "state", "suite", "fingerprint", "expire_time")
+"""What each of the ``rows`` of ``keys`` has."""
+OWN_KEY = (*KEY, "this_device")
+"""What each of the ``rows`` of ``devices`` has."""
+
+
+def table_of_events() -> str:
+    """Return the table as Markdown."""
+    more = {
+        "message": f", and one of {_code(BODY)}",
+        "keys": f", each with {_code(KEY)}",
+        "devices": f", each with {_code(OWN_KEY)}",
+    }
+    rows = [f"| `{event}` | {_code(fields)}{more.get(event, '')} |" for event, fields in FIELDS.items()]
+    return "\n".join(["", "| event | fields |", "| --- | --- |", *rows, "", ""])
+
+
+def _code(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
