@@ -47,6 +47,7 @@ CALLS: dict[str, Callable[[Client, Any], Any]] = {
     "keys": lambda client, _: client.keys("bob"),
     "devices": lambda client, _: client.devices(),
     "accept_identity": lambda client, _: client.accept_identity("bob", bytes(32)),
+    "evidence": lambda client, _: client.evidence("bob"),
 }
 """Every public method but ``open`` and ``close``."""
 

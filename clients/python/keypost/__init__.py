@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keypost.keystore.errors import KeyStoreError, WrongPassphraseError
     from keypost.keystore.system_key_ring import SystemKeyRing
     from keypost.keystore.unlock import KeyFile, KeyVariable, Passphrase, Unlock
+    from keypost.keystore.values import Evidence
     from keypost.protocol.errors import IdentityChangedError, ProtocolError
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
@@ -24,6 +25,7 @@ _HOMES = {
     "keypost.keystore.errors": ("KeyStoreError", "WrongPassphraseError"),
     "keypost.keystore.system_key_ring": ("SystemKeyRing",),
     "keypost.keystore.unlock": ("KeyFile", "KeyVariable", "Passphrase", "Unlock"),
+    "keypost.keystore.values": ("Evidence",),
     "keypost.protocol.errors": ("IdentityChangedError", "ProtocolError"),
     "keypost.protocol.identifiers": ("Address",),
     "keypost.protocol.key_info": ("Key", "KeyRecord"),
@@ -38,6 +40,7 @@ __all__ = [
     "Address",
     "Client",
     "Event",
+    "Evidence",
     "IdentityChangedError",
     "InvalidArgumentError",
     "Key",

@@ -63,7 +63,7 @@ async def test_a_record_that_goes_back_is_refused_and_kept_as_evidence(
     services.serve_key_info = older
     with pytest.raises(RecordRegressedError):
         await alice.client.send("bob", "two")
-    evidence = await alice.client._parts.context.store.run(lambda store: store.records.evidence("bob"))
+    evidence = await alice.client.evidence("bob")
     assert [row.reason for row in evidence] == ["RECORD_REGRESSED"]
 
 
@@ -86,7 +86,7 @@ async def test_whoever_denies_a_known_user_leaves_evidence_and_is_told(
     deny(services, username)
     with pytest.raises(RecordRegressedError):
         await ask(alice.client, username)
-    kept = await alice.client._parts.context.store.run(lambda store: store.records.evidence(username))
+    kept = await alice.client.evidence(username)
     previous = held.key_info.SerializeToString()
     assert [(row.reason, row.previous, row.current) for row in kept] == [("RECORD_REGRESSED", previous, b"")]
     assert [(event.reason, event.facts["username"]) for event in alice.events if event.kind == "error"] == [
@@ -98,7 +98,7 @@ async def test_a_user_who_was_never_seen_may_be_unknown(alice: Any) -> None:
     with pytest.raises(RefusedError) as refused:
         await alice.client.keys("carol")
     assert refused.value.reason == "USER_NOT_FOUND"
-    assert await alice.client._parts.context.store.run(lambda store: store.records.evidence("carol")) == ()
+    assert await alice.client.evidence("carol") == ()
     assert alice.reasons("error") == []
 
 
@@ -114,7 +114,7 @@ async def test_a_record_that_is_refused_while_an_identity_is_accepted_is_kept_as
     answer(services, "bob", resigned(services.realm, old))
     with pytest.raises(RecordRegressedError):
         await alice.client.accept_identity("bob", root)
-    evidence = await alice.client._parts.context.store.run(lambda store: store.records.evidence("bob"))
+    evidence = await alice.client.evidence("bob")
     assert [row.reason for row in evidence] == alice.reasons("error") == ["RECORD_REGRESSED"]
 
 
@@ -132,7 +132,7 @@ async def test_a_copy_of_the_directory_that_is_behind_what_is_held_is_no_step_ba
     services.serve_key_info = from_a_copy
     assert (await alice.client._parts.records.get("bob", refresh=True)).revision == held.revision
     assert (await alice.client.accept_identity("bob", held.keys[0].fingerprint)).revision == held.revision
-    assert await alice.client._parts.context.store.run(lambda store: store.records.evidence("bob")) == ()
+    assert await alice.client.evidence("bob") == ()
     assert alice.reasons() == []
 
 

@@ -51,7 +51,7 @@ async def test_a_device_that_was_slipped_in_is_told_though_the_own_record_has_mo
         await bob.client.renew()
     assert [message.text for message in await bob.inbox()] == ["for two devices"]
     assert bob.reasons("warning") == ["DEVICES_DIFFER"]
-    [evidence] = await bob.client._parts.context.store.run(lambda store: store.records.evidence("alice"))
+    [evidence] = await bob.client.evidence("alice")
     assert evidence.reason == "DEVICES_DIFFER"
     extension = pb.Extension.FromString(pb.KeyExtension.FromString(evidence.current).extension)
     assert ghost.fingerprint in {device.fingerprint for device in extension.recipient_devices}

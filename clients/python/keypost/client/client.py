@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from keypost.clock import Clock
     from keypost.keys.v1 import realm_trust_pb2
     from keypost.keystore.unlock import Unlock
+    from keypost.keystore.values import Evidence
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.steps import Observer
@@ -368,9 +369,19 @@ class Client:
         async with self._working():
             check_username(username)
             root = check_root(root)
-            record = await self._parts.records.accept_identity(username, root)
-            self._parts.newer.set()
-            return record
+            return await self._parts.records.accept_identity(username, root)
+
+    async def evidence(self, username: str) -> tuple[Evidence, ...]:
+        """Return what this profile keeps as evidence about a user, oldest first: for the realm's operator.
+
+        Asks nobody, and is available on a device that has stopped.
+
+        Args:
+            username: The user.
+        """
+        async with self._working():
+            check_username(username)
+            return await self._parts.records.evidence(username)
 
     async def close(self) -> None:
         """End what runs, let calls under way finish, close the profile and drop the keys; again is no error.

@@ -21,6 +21,7 @@ from keypost.protocol.errors import (
     NotYetError,
     ProtocolError,
     RecordRegressedError,
+    TreeBrokenError,
     UnknownRecordKeyError,
 )
 from keypost.protocol.identifiers import check_username
@@ -42,7 +43,14 @@ if TYPE_CHECKING:
 STOLEN = "device-key-stolen"
 USER_NOT_FOUND = "USER_NOT_FOUND"
 MOST_IN_MEMORY = 1_000
-EVIDENCE = (EquivocationError, GhostDeviceError, RecordRegressedError, IdentityChangedError, ForkDetectedError)
+EVIDENCE = (
+    EquivocationError,
+    GhostDeviceError,
+    RecordRegressedError,
+    IdentityChangedError,
+    ForkDetectedError,
+    TreeBrokenError,
+)
 
 
 class RecordBehindError(NotYetError):
@@ -76,7 +84,7 @@ class Records:
         trust: The realm's trust.
         directory: Where to ask.
         pending_directory: Where to ask with the pending key.
-        on_newer: Called with the username when a newer record was kept.
+        on_newer: Called when a newer record was kept.
     """
 
     def __init__(
@@ -86,7 +94,7 @@ class Records:
         trust: Trust,
         directory: DirectoryClient,
         pending_directory: DirectoryClient,
-        on_newer: Callable[[str], None],
+        on_newer: Callable[[], None],
     ) -> None:
         self._context = context
         self._identity = identity
@@ -172,6 +180,8 @@ class Records:
             pins = pin(record, self._context.minimum_suite, previous)
             _check_accepted(pins, root)
             await self._keep(record, pins)
+            # What waits because of the identity opens from now on, even if the record is the one that is held.
+            self._on_newer()
             return record
 
     async def check_not_stolen(self) -> None:
@@ -181,6 +191,10 @@ class Records:
             self._stolen = note is not None
         if self._stolen:
             raise _stolen_error()
+
+    async def evidence(self, username: str) -> tuple[Evidence, ...]:
+        """Return what was kept about a user, oldest first; see Client.evidence."""
+        return await self._context.store.run(lambda store: store.records.evidence(username))
 
     def known(self) -> tuple[KeyRecord, ...]:
         """Return the records in memory."""
@@ -214,7 +228,7 @@ class Records:
             raise
         await self._keep(record, pins)
         if held is None or record is not held:
-            self._on_newer(username)
+            self._on_newer()
         return record
 
     async def _verify(

@@ -89,7 +89,7 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, retries: Retries) -> 
     trust = Trust(context, root_keys, [directory.get_realm_trust, ca.get_realm_trust])
     pending_tokens = TokenSource(context.realm, lambda: PairSigner(identity.pending), context.clock)
     pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1])
-    records = Records(context, identity, trust, directory, pending_directory, lambda _username: newer.set())
+    records = Records(context, identity, trust, directory, pending_directory, newer.set)
     receiving = Receiving(context, identity, trust, records)
     return Parts(
         context=context,

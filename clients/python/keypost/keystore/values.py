@@ -120,7 +120,7 @@ class Evidence:
         previous: The serialised ``KeyInfo`` that was held.
         current: The serialised ``KeyInfo`` that contradicts it; for ``DEVICES_DIFFER`` the ``KeyExtension``; empty if
             the directory denied that there is such a user.
-        time: When it was noticed.
+        time: When it was noticed, Unix milliseconds.
     """
 
     username: str

@@ -83,6 +83,7 @@ class Client:
     keys = _waiting(asyncio_client.Client.keys)
     devices = _waiting(asyncio_client.Client.devices)
     accept_identity = _waiting(asyncio_client.Client.accept_identity)
+    evidence = _waiting(asyncio_client.Client.evidence)
 
     def receive(self, *, follow: bool = True) -> Generator[Received]:
         """Yield messages as ``keypost.Client.receive`` does, and raise the same.
