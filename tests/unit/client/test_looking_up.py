@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.clock import HOUR
+from keypost.clock import HOUR, MINUTE
 from keypost.errors import RefusedError
 from keypost.protocol import negotiation
 from keypost.protocol.errors import (
     IdentityChangedError,
     RecordRegressedError,
+    TreeBrokenError,
 )
 from support.lies import answer, deny, resigned
+from support.realm import seeded_signer
 
 if TYPE_CHECKING:
     from keypost.keys.v1 import key_info_pb2 as pb
@@ -33,8 +35,10 @@ async def test_a_reset_identity_blocks_until_it_is_accepted(alice: Any, services
         await alice.client.accept_identity("bob", b"\0" * 32)
     root = bytes.fromhex(caught.value.metadata["root"])
     assert root == new.fingerprint
+    alice.client._parts.newer.clear()
     record = await alice.client.accept_identity("bob", root)
     assert record.epoch == 2
+    assert alice.client._parts.newer.is_set()
     await alice.client.send("bob", "three")
     assert len(services.requests["Send"]) == sent + 1
     [envelope] = [d.envelope for d in services.mailboxes[new.address]]
@@ -116,6 +120,36 @@ async def test_a_record_that_is_refused_while_an_identity_is_accepted_is_kept_as
         await alice.client.accept_identity("bob", root)
     evidence = await alice.client.evidence("bob")
     assert [row.reason for row in evidence] == alice.reasons("error") == ["RECORD_REGRESSED"]
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_key_that_was_slipped_in_as_a_second_root_is_kept_as_evidence(alice: Any, services: Services) -> None:
+    held = await alice.client.keys("bob")
+    services.realm.enroll("bob")
+    slipped_in = services.realm.key_info("bob")
+    answer(services, "bob", slipped_in)
+    with pytest.raises(TreeBrokenError):
+        await alice.client.keys("bob")
+    [evidence] = await alice.client.evidence("bob")
+    assert (evidence.reason, evidence.username) == ("TREE_BROKEN", "bob")
+    assert (evidence.previous, evidence.current) == (
+        held.key_info.SerializeToString(),
+        slipped_in.SerializeToString(),
+    )
+    assert alice.reasons("error") == ["TREE_BROKEN"]
+
+
+@pytest.mark.usefixtures("bob")
+async def test_an_identity_is_accepted_under_a_record_key_that_was_rolled_over(
+    alice: Any, services: Services, clock: ManualClock
+) -> None:
+    root = (await alice.client.keys("bob")).keys[0].fingerprint
+    services.realm.record_signer = seeded_signer(7)
+    services.trust = services.realm.signed_trust(sequence=2)
+    clock.advance(2 * MINUTE)
+    assert alice.client._parts.trust.held.sequence == 1
+    assert (await alice.client.accept_identity("bob", root)).username == "bob"
+    assert alice.client._parts.trust.held.sequence == 2
 
 
 async def test_a_copy_of_the_directory_that_is_behind_what_is_held_is_no_step_back(
