@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Self
 
-from redis.exceptions import RedisError
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
@@ -96,7 +94,9 @@ class WakeUpSubscriptions:
         pause = FIRST_PAUSE_SECONDS
         while True:
             started = asyncio.get_running_loop().time()
-            with contextlib.suppress(RedisError, OSError):
+            # Whatever it was, streams wait for wake-ups as long as the process lives: redis-py lets through what is no
+            # error of its own when a connection breaks while one task reads and another subscribes.
+            with contextlib.suppress(Exception):
                 await self._connected()
             self._wake_all()
             if asyncio.get_running_loop().time() - started > LONGEST_PAUSE_SECONDS:
