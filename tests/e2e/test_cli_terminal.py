@@ -117,6 +117,7 @@ def test_a_progress_bar_is_for_terminals(people: tuple[User, User], tmp_path: Pa
     assert both.startswith("Sent photo.jpg")
     assert both.count("\n") == 1
     assert not BOX.search(both)
+    bob.run("receive", "--output-dir", str(tmp_path / "inbox"))
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)
