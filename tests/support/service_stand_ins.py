@@ -102,11 +102,10 @@ def one_digest_for_all(_sealed: object) -> bytes:
 
 async def step_from_whatever_revision(connection: AsyncConnection, change: Change) -> None:
     """Set a user to the change's revision, whichever they are at, or make them."""
-    key = change.key
-    values = {"epoch": key.epoch, "revision": key.revision}
-    stepped = await connection.execute(update(users).where(users.c.username == key.username).values(values))
+    values = {"epoch": change.epoch, "revision": change.revision}
+    stepped = await connection.execute(update(users).where(users.c.username == change.username).values(values))
     if not stepped.rowcount:
-        await connection.execute(insert(users).values(username=key.username, create_time=change.time, **values))
+        await connection.execute(insert(users).values(username=change.username, create_time=change.time, **values))
 
 
 def held_however_old(_self: object, held: _Held) -> KeyRecord | None:

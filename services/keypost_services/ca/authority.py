@@ -94,7 +94,7 @@ class Authority:
         """
         await self.store.apply(change)
         self.feed.announce()
-        user = await self.find_user(change.key.username)
+        user = await self.find_user(change.username)
         if user is None:
             raise AssertionError("a user that was just recorded is gone")
         return self.records.sign(user)

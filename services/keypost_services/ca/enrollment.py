@@ -111,8 +111,11 @@ def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> C
     good = [key.fingerprint for key in earlier if is_good(key)]
     reset = pb.REVOCATION_REASON_RESET
     return Change(
-        key=recorded_key(request, now),
+        username=request.address.username,
+        epoch=request.epoch,
+        revision=request.revision,
         time=now,
+        key=recorded_key(request, now),
         endings=tuple(Ending(key.fingerprint, pb.KEY_STATE_REVOKED, reset) for key in earlier),
         events=(
             *(EventDraft(pb.KEY_EVENT_KIND_REVOKED, key, key) for key in good),

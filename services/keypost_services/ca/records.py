@@ -63,6 +63,7 @@ class Records:
             this_update=now,
             next_update=self._next_update(now),
             entries=[entry_message(key) for key in entries],
+            reset_time=user.reset_time,
         )
         history = history_of(user, entries, history_from)
         return pb.KeyInfo(

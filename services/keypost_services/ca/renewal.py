@@ -75,7 +75,7 @@ class Renewal:
         self._verify(old, request, now)
         check_revision(request, user, user.epoch)
         await self._check_allowed(request, user, parent, now)
-        key_info = await self._authority.commit(_change(parent, old, request, user.no_earlier(now)))
+        key_info = await self._authority.commit(_change(user, parent, old, request, now))
         self._tell(7, now, revision=request.revision, superseded=parent.fingerprint.hex())
         return key_info
 
@@ -146,14 +146,19 @@ def _is_repeated(request: KeyRequest, user: User) -> bool:
     )
 
 
-def _change(parent: RecordedKey, old: KeyRequest, request: KeyRequest, now: int) -> Change:
-    """Return step 7 as the store applies it."""
+def _change(user: User, parent: RecordedKey, old: KeyRequest, request: KeyRequest, now: int) -> Change:
+    """Return step 7 as the store applies it; an announced identity reset stays announced."""
+    now = user.no_earlier(now)
     ended, entered = step_7_update_key_info(
         [Key(old, parent.state, parent.state_time, parent.enter_time)], request, now
     )
     return Change(
-        key=recorded_key(entered.request, entered.state_time),
+        username=request.address.username,
+        epoch=request.epoch,
+        revision=request.revision,
         time=now,
+        reset_time=user.reset_time,
+        key=recorded_key(entered.request, entered.state_time),
         endings=(Ending(ended.fingerprint, ended.state),),
         events=(EventDraft(pb.KEY_EVENT_KIND_RENEWED, entered.fingerprint, ended.fingerprint),),
     )

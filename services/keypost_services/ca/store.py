@@ -63,12 +63,17 @@ class RecordedKey:
 
 @dataclass(frozen=True)
 class User:
-    """A user and every key that was ever recorded for them, in the order in which the keys entered."""
+    """A user and every key that was ever recorded for them, in the order in which the keys entered.
+
+    Attributes:
+        reset_time: From when on an announced identity reset may take place, Unix milliseconds; 0: none is announced.
+    """
 
     username: str
     epoch: int
     revision: int
     keys: tuple[RecordedKey, ...]
+    reset_time: int = 0
 
     def no_earlier(self, now: int) -> int:
         """Return ``now``, or the newest time on record if the clock has gone back behind it.
@@ -84,11 +89,17 @@ class User:
 
 @dataclass(frozen=True)
 class Ending:
-    """A good key that stops being good; or a superseded one that is revoked, and stays ended since when it was."""
+    """A good key that stops being good; or a superseded one that is revoked, and stays ended since when it was.
+
+    Attributes:
+        since: Since when, Unix milliseconds, where that is not the time of the change; a time on record is never moved
+            to a later one.
+    """
 
     fingerprint: bytes
     state: pb.KeyState.ValueType
     reason: pb.RevocationReason.ValueType = 0  # type: ignore[assignment]  # unspecified
+    since: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class EventDraft:
     """An event that has no number yet."""
 
     kind: pb.KeyEventKind.ValueType
-    fingerprint: bytes
+    fingerprint: bytes = b""
     ended_fingerprint: bytes = b""
 
 
@@ -115,20 +126,28 @@ class Event:
 
 @dataclass(frozen=True)
 class Change:
-    """The step of a user's record to ``key.revision``, from the revision before it.
+    """The step of a user's record to ``revision``, from the revision before it.
 
     Attributes:
-        key: The key that enters; its epoch and revision become the user's.
-        endings: The keys that stop being good.
-        events: What is told to watchers, in this order.
-        code_hash: The one-time code that this uses up, or None.
+        username: The user.
+        epoch: The user's epoch from then on.
+        revision: The user's revision from then on.
         time: When, Unix milliseconds.
+        events: What is told to watchers, in this order.
+        key: The key that enters at this revision, if one does.
+        endings: The keys that stop being good.
+        reset_time: From when on an announced identity reset may take place, Unix milliseconds; 0: none is announced.
+        code_hash: The one-time code that this uses up, or None; only with a key.
     """
 
-    key: RecordedKey
+    username: str
+    epoch: int
+    revision: int
     time: int
     events: tuple[EventDraft, ...]
+    key: RecordedKey | None = None
     endings: tuple[Ending, ...] = ()
+    reset_time: int = 0
     code_hash: bytes | None = field(default=None, repr=False)
 
 

@@ -15,6 +15,7 @@ from keypost_services.ca.engine import WRITES
 from keypost_services.ca.store import (
     Change,
     CodeUsedError,
+    Ending,
     Event,
     KeyAlreadyKnownError,
     OneTimeCode,
@@ -53,7 +54,7 @@ class SqlStore:
     async def find_users(self, usernames: Sequence[str]) -> Mapping[str, User]:
         """Return those of the users that exist; one query, so that revision and keys are of one moment."""
         query = (
-            select(users.c.username, users.c.epoch, users.c.revision, *_prefixed(device_keys))
+            select(*_USER, *_prefixed(device_keys))
             .join(device_keys, device_keys.c.username == users.c.username)
             .where(users.c.username.in_(usernames))
             .order_by(device_keys.c.revision)
@@ -72,7 +73,8 @@ class SqlStore:
         """Apply a change whole, or not at all."""
         async with self._writers, self._writing_engine.begin() as connection:
             await _step_user(connection, change)
-            await _insert_key(connection, change.key)
+            if change.key is not None:
+                await _insert_key(connection, change.key)
             await _end_keys(connection, change)
             await _use_code(connection, change)
             # Last: the row of the counter is what every other writer waits for.
@@ -122,9 +124,9 @@ class SqlStore:
 
 async def _step_user(connection: AsyncConnection, change: Change) -> None:
     """Set the user to the change's revision if they are at the one before it; locks the user's row."""
-    key = change.key
-    if key.revision == 1:
-        row = {"username": key.username, "epoch": key.epoch, "revision": 1, "create_time": change.time}
+    values = {"epoch": change.epoch, "revision": change.revision, "reset_time": change.reset_time}
+    if change.revision == 1:
+        row = {"username": change.username, "create_time": change.time, **values}
         try:
             await connection.execute(insert(users).values(row))
         except IntegrityError as error:
@@ -132,8 +134,8 @@ async def _step_user(connection: AsyncConnection, change: Change) -> None:
         return
     step = (
         update(users)
-        .where(users.c.username == key.username, users.c.revision == key.revision - 1)
-        .values(epoch=key.epoch, revision=key.revision)
+        .where(users.c.username == change.username, users.c.revision == change.revision - 1)
+        .values(**values)
     )
     if (await connection.execute(step)).rowcount != 1:
         raise RevisionTakenError
@@ -152,24 +154,28 @@ async def _end_keys(connection: AsyncConnection, change: Change) -> None:
             update(device_keys)
             .where(
                 device_keys.c.fingerprint == ending.fingerprint,
-                device_keys.c.username == change.key.username,
+                device_keys.c.username == change.username,
                 # States are numbered in the one order in which a key passes through them.
                 device_keys.c.state < ending.state,
             )
-            .values(state=ending.state, reason=ending.reason, state_time=_ended_since(change.time))
+            .values(state=ending.state, reason=ending.reason, state_time=_ended_since(ending, change.time))
         )
         # The revision was compared above: a key that has ended here was never seen otherwise at that revision.
         if (await connection.execute(step)).rowcount != 1:
             raise RevisionTakenError
 
 
-def _ended_since(now: int) -> ColumnElement[int]:
+def _ended_since(ending: Ending, now: int) -> ColumnElement[int]:
     """Return since when an ending key has ended: never later than it was said to have."""
-    return case((device_keys.c.state == pb.KEY_STATE_GOOD, now), else_=device_keys.c.state_time)
+    since = now if ending.since is None else ending.since
+    said = device_keys.c.state_time
+    # Without a time of its own, a key that had ended stays ended since when it was.
+    earlier = said if ending.since is None else case((said < since, said), else_=since)
+    return case((device_keys.c.state == pb.KEY_STATE_GOOD, since), else_=earlier)
 
 
 async def _use_code(connection: AsyncConnection, change: Change) -> None:
-    if change.code_hash is None:
+    if change.code_hash is None or change.key is None:
         return
     step = (
         update(one_time_codes)
@@ -190,8 +196,8 @@ async def _append_events(connection: AsyncConnection, change: Change) -> None:
         asdict(draft)
         | {
             "sequence": newest - count + number,
-            "username": change.key.username,
-            "revision": change.key.revision,
+            "username": change.username,
+            "revision": change.revision,
             "create_time": change.time,
         }
         for number, draft in enumerate(change.events, start=1)
@@ -200,6 +206,7 @@ async def _append_events(connection: AsyncConnection, change: Change) -> None:
 
 
 _PREFIX = "key_"
+_USER = (users.c.username, users.c.epoch, users.c.revision, users.c.reset_time)
 
 
 def _prefixed(table: Table) -> list[ColumnElement[Any]]:
@@ -208,9 +215,12 @@ def _prefixed(table: Table) -> list[ColumnElement[Any]]:
 
 def _users_of(rows: Sequence[RowMapping]) -> Mapping[str, User]:
     keys: dict[str, list[RecordedKey]] = defaultdict(list)
-    heads: dict[str, tuple[int, int]] = {}
+    heads: dict[str, RowMapping] = {}
     for row in rows:
         values = {column.name: row[f"{_PREFIX}{column.name}"] for column in device_keys.c}
         keys[row["username"]].append(RecordedKey(**values))
-        heads[row["username"]] = (row["epoch"], row["revision"])
-    return {name: User(name, *heads[name], tuple(found)) for name, found in keys.items()}
+        heads[row["username"]] = row
+    return {
+        name: User(keys=tuple(found), **{column.name: heads[name][column.name] for column in _USER})
+        for name, found in keys.items()
+    }

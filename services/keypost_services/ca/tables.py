@@ -6,12 +6,14 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -30,6 +32,8 @@ users = Table(
     Column("epoch", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
+    # 0: no identity reset is announced.
+    Column("reset_time", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # A key is never deleted: public keys are unique over all ever seen.
@@ -63,6 +67,38 @@ one_time_codes = Table(
     Column("username", String(128), nullable=False),
     Column("expire_time", BigInteger, nullable=False),
     Column("used_fingerprint", LargeBinary(32), nullable=False),
+)
+
+# Who of the issuer's subjects first signed in as a user: nobody else ever does.
+identities = Table(
+    "identities",
+    metadata,
+    Column("username", String(128), primary_key=True),
+    Column("issuer", String(512), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    UniqueConstraint("issuer", "subject"),
+)
+
+# Append-only: who did what to which key, from where. Each entry hashes the one before it.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("actor_kind", String(16), nullable=False),
+    Column("actor", String(300), nullable=False),
+    Column("username", String(128), nullable=False),
+    Column("device_id", String(16), nullable=False),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("reason", Integer, nullable=False),
+    Column("peer", String(64), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Index(None, "username", "sequence"),
 )
 
 key_events = Table(

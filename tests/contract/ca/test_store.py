@@ -84,8 +84,11 @@ def key(number: int, username: str = "alice", revision: int = 1, **changes: Any)
 
 def change(entering: RecordedKey, **changes: Any) -> Change:
     made = Change(
-        key=entering,
+        username=entering.username,
+        epoch=entering.epoch,
+        revision=entering.revision,
         time=CHANGED,
+        key=entering,
         events=(EventDraft(pb.KEY_EVENT_KIND_ENROLLED, entering.fingerprint),),
     )
     return replace(made, **changes)
@@ -102,8 +105,11 @@ def renewal(number: int, replaced: int, revision: int, username: str = "alice") 
         state_time=CHANGED + revision,
     )
     return Change(
-        key=entering,
+        username=username,
+        epoch=entering.epoch,
+        revision=revision,
         time=CHANGED + revision,
+        key=entering,
         endings=(Ending(fingerprint(replaced), pb.KEY_STATE_SUPERSEDED),),
         events=(EventDraft(pb.KEY_EVENT_KIND_RENEWED, entering.fingerprint, fingerprint(replaced)),),
     )
@@ -115,6 +121,44 @@ async def test_a_change_is_found_whole(store: Store) -> None:
     assert (user.epoch, user.revision, user.keys) == (1, 1, (key(1),))
     assert await store.find_key(fingerprint(1)) == key(1)
     assert await store.find_key(fingerprint(2)) is None
+
+
+async def test_a_change_without_a_key_steps_the_user(store: Store) -> None:
+    await store.apply(change(key(1)))
+    announced = (EventDraft(pb.KEY_EVENT_KIND_RESET_ANNOUNCED),)
+    await store.apply(Change("alice", 1, 2, CHANGED, announced, reset_time=CHANGED + 5))
+    user = (await store.find_users(["alice"]))["alice"]
+    assert (user.revision, user.reset_time, user.keys) == (2, CHANGED + 5, (key(1),))
+    with pytest.raises(RevisionTakenError):
+        await store.apply(Change("alice", 1, 2, CHANGED, announced))
+    await store.apply(change(key(2, revision=3)))
+    assert (await store.find_users(["alice"]))["alice"].reset_time == 0
+    assert [event.kind for event in await store.list_events(1, 10)] == [
+        pb.KEY_EVENT_KIND_RESET_ANNOUNCED,
+        pb.KEY_EVENT_KIND_ENROLLED,
+    ]
+
+
+@pytest.mark.parametrize(("said", "expected"), [(CHANGED - 5, CHANGED - 5), (CHANGED + 5, CHANGED), (None, CHANGED)])
+async def test_a_key_that_had_ended_is_revoked_since_the_earlier_time(
+    store: Store, said: int | None, expected: int
+) -> None:
+    await store.apply(change(key(1)))
+    await store.apply(replace(renewal(2, 1, 2), time=CHANGED))
+    ending = Ending(fingerprint(1), pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_COMPROMISED, since=said)
+    await store.apply(Change("alice", 1, 3, CHANGED + 9, (EventDraft(pb.KEY_EVENT_KIND_REVOKED),), endings=(ending,)))
+    found = await store.find_key(fingerprint(1))
+    assert found is not None
+    assert (found.state, found.state_time) == (pb.KEY_STATE_REVOKED, expected)
+
+
+async def test_a_good_key_is_revoked_since_when_it_is_said(store: Store) -> None:
+    await store.apply(change(key(1)))
+    ending = Ending(fingerprint(1), pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_COMPROMISED, since=CHANGED - 7)
+    await store.apply(Change("alice", 1, 2, CHANGED + 9, (EventDraft(pb.KEY_EVENT_KIND_REVOKED),), endings=(ending,)))
+    found = await store.find_key(fingerprint(1))
+    assert found is not None
+    assert found.state_time == CHANGED - 7
 
 
 async def test_only_users_asked_for_are_found(store: Store) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 from keypost.client.arguments import (
@@ -17,13 +16,14 @@ from keypost.client.arguments import (
     read_message,
     read_path,
 )
+from keypost.client.base import ClientBase
 from keypost.client.context import Context
 from keypost.client.files import send_file
 from keypost.client.key_requests import warn_if_weak
 from keypost.client.profiles import open_profile, read_bundle
 from keypost.client.results import OCTETS
 from keypost.client.store_worker import open_worker
-from keypost.client.wiring import Parts, wire
+from keypost.client.wiring import wire
 from keypost.clock import system_clock
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, KeypostError
@@ -33,7 +33,7 @@ from keypost.transport.channels import check_not_forked
 from keypost.transport.retries import Retries
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -59,21 +59,12 @@ def _generate(suite: Suite) -> RSAPrivateKey:
     return suite.generate_private_key()
 
 
-class Client:
+class Client(ClientBase):
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
     Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
     survive a fork: open one in each process, the first one after forking.
     """
-
-    def __init__(self, parts: Parts, *, automatic_renewal: bool) -> None:
-        self._parts = parts
-        self._automatic_renewal = automatic_renewal
-        self._under_way = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._closing: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(  # noqa: PLR0913  # all but two have a default
@@ -167,19 +158,6 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def __repr__(self) -> str:
-        return f"Client(realm={self.realm!r}, address={self.address and str(self.address)!r})"
-
-    @property
-    def realm(self) -> str:
-        """The realm."""
-        return self._parts.context.realm
-
-    @property
-    def address(self) -> Address | None:
-        """The own address, or None before enrolment; it stays known when the client is closed."""
-        return self._parts.identity.ring.address
 
     async def enroll(self, username: str, *, code: str | None = None, suite: Suite = STRONG) -> Address:
         """Make this device one of ``username``: generate its key pair and publish the public key (step 1).
@@ -403,27 +381,6 @@ class Client:
             pass
         finally:
             await self._parts.close()
-
-    @asynccontextmanager
-    async def _working(self) -> AsyncIterator[None]:
-        self._check_open()
-        self._under_way += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
-
-    def _check_open(self) -> None:
-        if self._closing is not None:
-            raise InvalidArgumentError("this client is closed: open another", field="client")
-
-    async def _renew_if_due(self) -> None:
-        await self._parts.renewing.resume()
-        if self._automatic_renewal:
-            await self._parts.renewing.renew_if_due()
 
     async def _keep_house(self, pump: Pump) -> None:
         """Retry what waits whenever a newer record is known, and now and then; renew when it is time."""

@@ -53,3 +53,25 @@ class CaClient:
     async def renew(self, key_request: key_info_pb2.SignedKeyRequest) -> key_info_pb2.KeyInfo:
         """Have a key replaced by its successor (may be repeated, as enroll may)."""
         return (await self._remote.call(self._stub.Renew, pb.RenewRequest(key_request=key_request))).key_info
+
+    async def begin_approval(self, username: str) -> pb.BeginApprovalResponse:
+        """Start the approval of a further device; return what its key request must contain."""
+        return await self._remote.call(self._stub.BeginApproval, pb.BeginApprovalRequest(username=username))
+
+    async def approve(self, key_request: key_info_pb2.SignedKeyRequest) -> key_info_pb2.KeyInfo:
+        """Have the first key of a further device recorded (may be repeated, as enroll may)."""
+        return (await self._remote.call(self._stub.Approve, pb.ApproveRequest(key_request=key_request))).key_info
+
+    async def revoke(self, revocation: key_info_pb2.SignedRevocation) -> key_info_pb2.KeyInfo:
+        """Have a key withdrawn (may be repeated)."""
+        return (await self._remote.call(self._stub.Revoke, pb.RevokeRequest(revocation=revocation))).key_info
+
+    async def request_reset(self, username: str, sign_in: pb.SignIn) -> pb.RequestResetResponse:
+        """Ask for an identity reset (may be repeated); return from when on it may take place."""
+        request = pb.RequestResetRequest(username=username, sign_in=sign_in)
+        return await self._remote.call(self._stub.RequestReset, request)
+
+    async def cancel_reset(self, cancellation: key_info_pb2.SignedResetCancellation) -> key_info_pb2.KeyInfo:
+        """Stop an announced identity reset (may be repeated)."""
+        request = pb.CancelResetRequest(cancellation=cancellation)
+        return (await self._remote.call(self._stub.CancelReset, request)).key_info
