@@ -23,6 +23,7 @@ from vectors.generator import (  # noqa: E402 - after the path is set
     negotiation,
     realm_trust,
     renewal,
+    safety_numbers,
     suites,
     tokens,
     user_keys,
@@ -48,6 +49,7 @@ MAKERS: tuple[Callable[[], VectorFile], ...] = (
     negotiation.negotiation_file,
     renewal.renewal_file,
     tokens.tokens_file,
+    safety_numbers.safety_number_file,
 )
 
 

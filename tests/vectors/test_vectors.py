@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from keypost.protocol.errors import ProtocolError
 from vectors import verify
-from vectors.core import messages, statements
+from vectors.core import messages, safety_numbers, statements
 from vectors.generate import MAKERS
 from vectors.generator.files import flipped
 from vectors.verifier.primitives import MismatchError, RefusedError
@@ -31,6 +31,7 @@ CORE = {
     "negotiation": messages.negotiation,
     "renewal": statements.renewal,
     "tokens": messages.tokens,
+    "safety_number": safety_numbers.safety_number,
 }
 CONTENTS = {name: verify.load(name) for name in FILES}
 CASES = [pytest.param(name, case, id=f"{name}: {case['name']}") for name in FILES for case in CONTENTS[name]["cases"]]
@@ -94,6 +95,7 @@ FLIPPED = {
     "user_keys": ["key_info"],
     "negotiation": ["envelope"],
     "renewal": ["upload", "parent"],
+    "safety_number": ["encoding", "root"],
 }
 
 

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 if __name__ == "__main__":
     sys.path.insert(0, str(FOLDER.parent))
 
-from vectors.verifier import messages, statements  # noqa: E402 - after the path is set
+from vectors.verifier import messages, safety_numbers, statements  # noqa: E402 - after the path is set
 from vectors.verifier.primitives import MismatchError, RefusedError  # noqa: E402
 
 CHECKS = {
@@ -36,6 +36,7 @@ CHECKS = {
     "negotiation": messages.negotiation,
     "renewal": statements.renewal,
     "tokens": messages.tokens,
+    "safety_number": safety_numbers.safety_number,
 }
 
 CRYPTOGRAPHIC = frozenset(
@@ -47,6 +48,7 @@ CRYPTOGRAPHIC = frozenset(
         "DECRYPTION_FAILED",
         "KEY_REFUSED",
         "SUITE_UNKNOWN",
+        "SAFETY_NUMBER_DIFFERS",
         "TOKEN_REFUSED/BAD_SIGNATURE",
         "TOKEN_REFUSED/WRONG_KEY",
     }

@@ -23,6 +23,7 @@ EXTENSION = b"keypost/v1/extension"
 KEY_ID = b"keypost/v1/key-id"
 MESSAGE = b"keypost/v1/message"
 MESSAGE_KEY = b"keypost/v1/message-key"
+SAFETY_NUMBER = b"keypost/v1/safety-number"
 
 LARGEST_NUMBER = 2**63 - 1
 """Above it no counter, revision or time is kept: databases hold 64 bits with a sign."""

@@ -109,6 +109,12 @@ class IdentityChangedError(NotYetError):
     reason = "IDENTITY_CHANGED"
 
 
+class SafetyNumberDiffersError(ProtocolError):
+    """Two sides that compare do not see the same keys."""
+
+    reason = "SAFETY_NUMBER_DIFFERS"
+
+
 class PossessionError(ProtocolError):
     """A key request is not signed by the key that it presents."""
 
