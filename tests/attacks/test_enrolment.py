@@ -10,17 +10,23 @@ import pytest
 from keypost.ca.v1 import ca_service_pb2 as pb
 from keypost.clock import DAY, MINUTE
 from keypost.keys.v1 import key_info_pb2 as keys_pb
+from keypost.protocol.encoding import fingerprint
 from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.realm_trust import Constants
+from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK
+from support.bad_keys import KINDS, bad_key
 from support.ca_service import OPEN, CaUnderTest, open_ca
+from support.keys import KeyPool
 from support.plain_client import refusal
 from support.refusals import raised, refused, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 GUESS = pb.SignIn(one_time_code="0" * 26)
 
@@ -139,6 +145,28 @@ async def test_a_key_that_was_recorded_before(ca: CaUnderTest) -> None:
     leaked = DeviceKeyPair(address, alice.suite, alice.private_key, alice.public_key_der)
     signed = sign_possession(ca.request(leaked, begun), leaked)
     await refused(enroll(ca, pb.EnrollRequest(key_request=signed, sign_in=code)), "KEY_ALREADY_KNOWN")
+
+
+@pytest.mark.parametrize("weakness", sorted(KINDS))
+async def test_a_key_that_anybody_can_break(ca: CaUnderTest, weakness: str) -> None:
+    """Mallory has the private key: he factored what a broken generator made for Alice."""
+    await refused(enroll_key(ca, bad_key(weakness, WEAK)), "KEY_WEAK", weakness=weakness)
+
+
+async def test_a_key_on_the_block_list(tmp_path: Path) -> None:
+    """Its private half was published, as those of the pool of these tests are."""
+    published = KeyPool()(WEAK)
+    blocked = tmp_path / "blocked.txt"
+    blocked.write_text(f"{fingerprint(public_key_der(published)).hex()}  # in somebody's repository\n")
+    async with open_ca(tmp_path, sign_in="code", blocked_keys=blocked) as ca:
+        await refused(enroll_key(ca, published), "KEY_WEAK", weakness="BLOCKED")
+
+
+async def enroll_key(ca: CaUnderTest, private_key: RSAPrivateKey) -> None:
+    code = await ca.code("alice")
+    begun = await (await ca.devices()).BeginEnrollment(pb.BeginEnrollmentRequest(username="alice", sign_in=code))
+    pair = DeviceKeyPair(Address("alice", begun.device_id), WEAK, private_key, public_key_der(private_key))
+    await enroll(ca, pb.EnrollRequest(key_request=sign_possession(ca.request(pair, begun), pair), sign_in=code))
 
 
 async def test_a_nonce_of_another_name(ca: CaUnderTest) -> None:

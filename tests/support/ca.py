@@ -22,6 +22,7 @@ from keypost_services.ca.database import open_store
 from keypost_services.ca.decoys import Decoys
 from keypost_services.ca.enrollment import Enrollment
 from keypost_services.ca.events import EventFeed
+from keypost_services.ca.key_quality import KeyQuality
 from keypost_services.ca.nonces import Nonces
 from keypost_services.ca.policy import Policy
 from keypost_services.ca.records import Records
@@ -54,6 +55,7 @@ class CaBench:
     open_sign_in: bool = True
     steps: list[Step] = field(default_factory=list)
     bounds: dict[str, int] = field(default_factory=dict)
+    blocked: frozenset[bytes] = frozenset()
 
     def __post_init__(self) -> None:
         self.trust = self.realm.trust()
@@ -62,7 +64,8 @@ class CaBench:
         decoys = Decoys(b"n" * 32, self.clock(), KEY_LIFETIME * 2 // 3)
         self.records = Records(self.store, self.realm.record_signer, self.trust, policy, self.clock)
         self.feed = EventFeed(self.store, poll_seconds=5, heartbeat_seconds=5)
-        authority = Authority(self.store, nonces, policy, self.records, self.feed, self.clock)
+        quality = KeyQuality(self.blocked)
+        authority = Authority(self.store, nonces, policy, quality, self.records, self.feed, self.clock)
         self.binding = realm_hash(self.trust.realm, self.trust.root_keys)
         sign_in = OpenSignIn() if self.open_sign_in else CodeSignIn(self.store, self.binding, self.clock)
         self.enrollment = Enrollment(authority, sign_in, os.urandom)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keypost.keys.v1 import key_info_pb2 as pb
     from keypost.protocol.key_requests import KeyRequest
     from keypost_services.ca.events import EventFeed
+    from keypost_services.ca.key_quality import KeyQuality
     from keypost_services.ca.nonces import Nonces
     from keypost_services.ca.policy import Policy
     from keypost_services.ca.records import Records
@@ -43,6 +44,7 @@ class Authority:
     store: Store
     nonces: Nonces
     policy: Policy
+    quality: KeyQuality
     records: Records
     feed: EventFeed
     clock: Clock
@@ -56,11 +58,12 @@ class Authority:
         return await self.store.find_key(request.fingerprint) is not None
 
     async def check_new(self, request: KeyRequest) -> None:
-        """Check that the key of a request was never recorded, for whomever.
+        """Check that the key of a request is sound, and was never recorded, for whomever.
 
         Raises:
-            ServiceError: KEY_ALREADY_KNOWN.
+            ServiceError: KEY_WEAK, KEY_ALREADY_KNOWN.
         """
+        self.quality.check(request)
         if await self.is_recorded(request):
             raise errors.key_already_known()
 

@@ -18,6 +18,7 @@ from keypost_services.ca.database import open_store
 from keypost_services.ca.decoys import Decoys
 from keypost_services.ca.enrollment import Enrollment
 from keypost_services.ca.events import EventFeed
+from keypost_services.ca.key_quality import KeyQuality, load_blocked_keys
 from keypost_services.ca.nonces import SECRET_BYTES, Nonces
 from keypost_services.ca.policy import Policy
 from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, load_record_signer, load_trust
@@ -96,7 +97,8 @@ async def _build(runtime: Runtime[CaSettings], store: Store, trust: RealmTrust, 
     decoys = Decoys(secret, beginning, policy.key_lifetime * 2 // 3)
     records = Records(store, signer, trust, policy, runtime.clock)
     feed = EventFeed(store)
-    authority = Authority(store, nonces, policy, records, feed, runtime.clock)
+    quality = KeyQuality(await asyncio.to_thread(load_blocked_keys, runtime.settings.blocked_keys))
+    authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
     enrollment = Enrollment(authority, _sign_in(runtime, store, trust), os.urandom)
     renewal = Renewal(authority, _log_steps(runtime.log), decoys.next_revision)
     return Parts(

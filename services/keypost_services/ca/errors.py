@@ -88,6 +88,20 @@ def key_already_known() -> ServiceError:
     )
 
 
+def key_weak(weakness: str) -> ServiceError:
+    """Return the refusal of a public key that protects nothing.
+
+    Args:
+        weakness: What is wrong with it, a word of ``key_quality``.
+    """
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION,
+        "KEY_WEAK",
+        "others are known to be able to have the private half of this key: make a new one, with a sound generator",
+        weakness=weakness,
+    )
+
+
 def revision_taken(current: int) -> ServiceError:
     """Return the refusal of a key request that another change has overtaken."""
     return ServiceError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003  # pydantic reads it
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, FilePath
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -55,6 +55,11 @@ class CaSettings(ServiceSettings):
         default=90,
         ge=1,
         le=_DAYS_MOST,
+    )
+    blocked_keys: FilePath | None = Field(
+        description="A file with fingerprints of keys that are never recorded, since others have their private halves: "
+        "one a line, the SHA-256 of the SubjectPublicKeyInfo in 64 hexadecimal digits; # begins a comment.",
+        default=None,
     )
 
     @property

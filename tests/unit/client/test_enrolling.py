@@ -52,6 +52,18 @@ async def test_the_code_goes_to_the_ca(open_client: Any, services: Services) -> 
     assert services.requests["Enroll"][0].sign_in.one_time_code == RIGHT_CODE
 
 
+async def test_a_key_that_the_ca_finds_weak_is_not_asked_for_again(open_client: Any, services: Services) -> None:
+    weak = failing(grpc.StatusCode.FAILED_PRECONDITION, "KEY_WEAK", weakness="ROCA")
+    services.faults["Enroll"] += [weak]
+    carol = await open_client("carol")
+    with pytest.raises(RefusedError) as caught:
+        await carol.client.enroll("carol")
+    assert (caught.value.reason, caught.value.metadata["weakness"]) == ("KEY_WEAK", "ROCA")
+    await carol.client.enroll("carol")
+    asked = [pb.KeyRequest.FromString(each.key_request.key_request) for each in services.requests["Enroll"]]
+    assert asked[0].public_key_der != asked[1].public_key_der
+
+
 async def test_without_a_key_nothing_can_be_done_but_enrol(open_client: Any) -> None:
     carol = await open_client("carol")
     assert carol.client.address is None

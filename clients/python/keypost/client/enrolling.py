@@ -9,6 +9,7 @@ from keypost.ca.v1 import ca_service_pb2
 from keypost.client.context import short
 from keypost.client.key_requests import (
     BEGIN_ANEW,
+    KEY_WEAK,
     fill_request,
     generate,
     request_key,
@@ -101,7 +102,7 @@ class Enrolling:
         try:
             key_info = await self._ca.enroll(pb.SignedKeyRequest.FromString(stored.key_request), sign_in)
         except RefusedError as refused:
-            if refused.reason not in BEGIN_ANEW:
+            if refused.reason not in {*BEGIN_ANEW, KEY_WEAK}:
                 raise
             return None
         return await self._learn(pair, key_info)
@@ -120,7 +121,9 @@ class Enrolling:
             await self._identity.reload()
             return await self._ca.enroll(signed, sign_in)
 
-        key_info = await request_key(self._context, lambda: self._ca.begin_enrollment(username, sign_in), ask)
+        key_info = await request_key(
+            self._context, self._identity, lambda: self._ca.begin_enrollment(username, sign_in), ask
+        )
         return await self._learn(self._identity.pending, key_info)
 
     async def _learn(self, pair: DeviceKeyPair, key_info: pb.KeyInfo) -> Address:

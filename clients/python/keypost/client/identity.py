@@ -65,6 +65,11 @@ class Identity:
         """Read the key ring again: after opening, enrolment, renewal, and the end of an old key."""
         self.ring = await self._store.run(_read_ring)
 
+    async def drop_pending(self) -> None:
+        """Destroy the pending pair: the next attempt makes another one."""
+        await self._store.transact(_drop_pending)
+        await self.reload()
+
     def forget(self) -> None:
         """Drop the keys from memory; the address is no secret, and stays."""
         self.ring = KeyRing(address=self.ring.address)
@@ -136,6 +141,11 @@ def _read_ring(store: KeyStore) -> KeyRing:
         pending=to_device_key_pair(pending) if pending else None,
         replaced=tuple(to_device_key_pair(pair) for pair in store.key_pairs.replaced()),
     )
+
+
+def _drop_pending(store: KeyStore) -> None:
+    if (pending := store.key_pairs.pending()) is not None:
+        store.key_pairs.destroy(pending.fingerprint)
 
 
 def not_enrolled() -> NotEnrolledError:

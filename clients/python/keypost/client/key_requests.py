@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from keypost.client.context import Context
+    from keypost.client.identity import Identity
     from keypost.keystore.port import KeyStore
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_requests import DeviceKeyPair
@@ -26,6 +27,7 @@ LIFETIME = 90 * DAY
 ROUNDS = 5
 """How often a request is begun anew when another change took its revision, or its nonce expired."""
 BEGIN_ANEW = frozenset({"REVISION_TAKEN", "NONCE_EXPIRED"})
+KEY_WEAK = "KEY_WEAK"
 
 
 Begun = ca_service_pb2.BeginEnrollmentResponse | ca_service_pb2.BeginRenewalResponse
@@ -40,12 +42,16 @@ class ClockWrongError(KeypostError):
 
 
 async def request_key(
-    context: Context, begin: Callable[[], Awaitable[B]], ask: Callable[[B], Awaitable[pb.KeyInfo]]
+    context: Context,
+    identity: Identity,
+    begin: Callable[[], Awaitable[B]],
+    ask: Callable[[B], Awaitable[pb.KeyInfo]],
 ) -> pb.KeyInfo:
     """Begin and ask, anew while another change takes the revision; return the CA's answer, unverified.
 
     Args:
         context: What all parts share.
+        identity: The own device, whose pending pair goes if the CA never records such a key.
         begin: Begins at the CA.
         ask: Makes the request from what the CA gave out, writes it down and sends it.
 
@@ -59,6 +65,8 @@ async def request_key(
         try:
             return await ask(begun)
         except RefusedError as refused:
+            if refused.reason == KEY_WEAK:
+                await identity.drop_pending()
             if refused.reason not in BEGIN_ANEW or not last:
                 raise
     raise AssertionError

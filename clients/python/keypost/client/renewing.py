@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keypost.client.context import short
@@ -130,7 +131,8 @@ class Renewing:
 
         me = old.address
         try:
-            key_info = await request_key(self._context, lambda: self._ca.begin_renewal(me.username, me.device_id), ask)
+            begin = partial(self._ca.begin_renewal, me.username, me.device_id)
+            key_info = await request_key(self._context, self._identity, begin, ask)
         except RefusedError as refused:
             if refused.reason == KEY_REPLACED:
                 raise await self._records.stop(old.fingerprint) from refused
