@@ -1,4 +1,4 @@
-"""TLS certificates for one machine: a public root, a service root, and a certificate of each for every service.
+"""TLS certificates for one machine: a public root, an internal root, and a certificate of each for every service.
 
 The private keys of both roots are dropped when the certificates are written: they issue nothing more.
 """
@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keypost.clock import Clock, system_clock
 from keypost_services.runtime.channels import internal_name
-from keypost_services.runtime.identity import service_uri
+from keypost_services.runtime.identity import administrator_uri, service_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,22 +59,21 @@ class TlsRoot:
         """The root's certificate, PEM."""
         return self._certificate.public_bytes(_PEM)
 
-    def issue(self, common_name: str, names: Sequence[x509.GeneralName]) -> Issued:
-        """Issue a certificate for both ends of a TLS connection.
+    def issue(self, common_name: str, names: Sequence[x509.GeneralName], *, serves: bool = True) -> Issued:
+        """Issue a certificate for both ends of a TLS connection, or for the calling one alone.
 
         Args:
             common_name: For people only.
             names: The subject's alternative names: what peers check.
+            serves: Whether its holder may be called, too.
         """
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH] * serves + [ExtendedKeyUsageOID.CLIENT_AUTH]
         private_key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             self._builder(_name(common_name), private_key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(ca=False), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-                critical=False,
-            )
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._private_key, hashes.SHA256())
         )
@@ -104,12 +103,20 @@ class TlsRoot:
         )
 
 
-def issue(folder: Path, realm: str, services: Sequence[str], *, clock: Clock = system_clock) -> None:
-    """Write new roots and certificates for ``services`` below ``folder``.
+def issue(
+    folder: Path,
+    realm: str,
+    services: Sequence[str],
+    *,
+    administrators: Sequence[str] = (),
+    clock: Clock = system_clock,
+) -> None:
+    """Write new roots and certificates for ``services`` and ``administrators`` below ``folder``.
 
     Files: ``public-root.pem``, ``service-root.pem``, and for every service ``SERVICE/public.pem`` and ``.key`` (for
     localhost, 127.0.0.1 and ::1) and ``SERVICE/internal.pem`` and ``.key`` (URI ``keypost://REALM/service/SERVICE``,
-    DNS ``SERVICE.keypost.internal``).
+    DNS ``SERVICE.keypost.internal``); for every administrator ``administrators/NAME.pem`` and ``.key`` (URI
+    ``keypost://REALM/administrator/NAME``).
     """
     public, internal = (
         TlsRoot("Keypost public root", clock),
@@ -122,6 +129,9 @@ def issue(folder: Path, realm: str, services: Sequence[str], *, clock: Clock = s
         (folder / service).mkdir(mode=0o700, exist_ok=True)
         write(public.issue(service, LOOPBACK), folder / service / "public")
         write(internal.issue(service, service_names(realm, service)), folder / service / "internal")
+    for name in administrators:
+        (folder / "administrators").mkdir(mode=0o700, exist_ok=True)
+        write(issue_administrator(internal, realm, name), folder / "administrators" / name)
 
 
 def service_names(realm: str, service: str) -> tuple[x509.GeneralName, ...]:
@@ -129,10 +139,20 @@ def service_names(realm: str, service: str) -> tuple[x509.GeneralName, ...]:
     return x509.UniformResourceIdentifier(service_uri(realm, service)), x509.DNSName(internal_name(service))
 
 
+def issue_administrator(root: TlsRoot, realm: str, name: str) -> Issued:
+    """Issue the certificate of an administrator: it calls, and is never called."""
+    return root.issue(name, administrator_names(realm, name), serves=False)
+
+
+def administrator_names(realm: str, name: str) -> tuple[x509.GeneralName, ...]:
+    """Return the names in an administrator's certificate."""
+    return (x509.UniformResourceIdentifier(administrator_uri(realm, name)),)
+
+
 def write(issued: Issued, stem: Path) -> None:
     """Write ``STEM.pem`` and, for its owner alone, ``STEM.key``."""
-    stem.with_suffix(".pem").write_bytes(issued.certificate_pem)
-    key_file = stem.with_suffix(".key")
+    stem.with_name(f"{stem.name}.pem").write_bytes(issued.certificate_pem)
+    key_file = stem.with_name(f"{stem.name}.key")
     key_file.unlink(missing_ok=True)
     key_file.touch(mode=0o600)
     key_file.write_bytes(issued.private_key_pem)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 SERVICES = ("ca", "directory", "delivery")
+ADMINISTRATOR = "operator"
+"""The administrator of the stack."""
 
 Ports = Mapping[str, int]
 """The ports of one service: ``public`` and ``internal``."""
@@ -38,6 +40,11 @@ class Layout:
     def certificates(self) -> Path:
         """The TLS certificates."""
         return self.folder / "tls"
+
+    @property
+    def administrator(self) -> Path:
+        """Where the administrator's certificate and private key are, without ``.pem`` and ``.key``."""
+        return self.certificates / "administrators" / ADMINISTRATOR
 
     @property
     def realm_folder(self) -> Path:

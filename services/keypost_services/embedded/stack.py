@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from keypost.clock import system_clock
 from keypost_services.embedded import certificates
 from keypost_services.embedded.guard import Guard
-from keypost_services.embedded.layout import SERVICES, Layout, Ports, settings_of
+from keypost_services.embedded.layout import ADMINISTRATOR, SERVICES, Layout, Ports, settings_of
 from keypost_services.embedded.ports import choose_ports
 from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.realm import prepare_realm
@@ -106,7 +106,7 @@ class Stack:
         self._take(self._valkey.start())
         self._ports = choose_ports(layout.ports_file)
         if not layout.certificates.exists():
-            certificates.issue(layout.certificates, layout.realm, SERVICES)
+            certificates.issue(layout.certificates, layout.realm, SERVICES, administrators=[ADMINISTRATOR])
         prepare_realm(layout, self._ports, system_clock)
         self._valkey.wait()
         started = [(self._start_service(service), layout.ready_file(service)) for service in SERVICES]

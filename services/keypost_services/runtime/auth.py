@@ -18,6 +18,7 @@ class CallerKind(enum.Enum):
     ANYONE = "anyone"
     DEVICE = "device"
     SERVICE = "service"
+    ADMINISTRATOR = "administrator"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Caller:
         address: The device, if it is one.
         key: The device's key, good when the token was verified.
         service: The name of the service, if it is one.
+        administrator: The name of the administrator, if it is one.
+        public_key_der: The public key of the administrator's certificate: the holder of its private key is at the
+            other end. SubjectPublicKeyInfo in DER; empty for others.
         expire_time: Until when new calls may rely on this, Unix milliseconds; None: as long as the connection lasts.
     """
 
@@ -38,12 +42,27 @@ class Caller:
     address: Address | None = None
     key: Key | None = None
     service: str | None = None
+    administrator: str | None = None
+    public_key_der: bytes = b""
     expire_time: int | None = None
 
     @property
     def name(self) -> str:
         """How logs name the caller."""
-        return str(self.address or self.service or self.kind.value)
+        return str(self.address or self.service or self.administrator or self.kind.value)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that is being handled.
+
+    Attributes:
+        caller: Whom the method table admitted.
+        request_id: The caller's id of the request, or one that was drawn: at most 64 of ``A-Z a-z 0-9 _ -``.
+    """
+
+    caller: Caller
+    request_id: str
 
 
 class DeviceKeys(Protocol):
@@ -59,7 +78,16 @@ class DeviceKeys(Protocol):
         ...
 
 
-_CALLER: ContextVar[Caller] = ContextVar("keypost_caller")
+_CALL: ContextVar[Call] = ContextVar("keypost_call")
+
+
+def current_call() -> Call:
+    """Return the call that is being handled.
+
+    Raises:
+        LookupError: no call is being handled here.
+    """
+    return _CALL.get()
 
 
 def current_caller() -> Caller:
@@ -68,9 +96,9 @@ def current_caller() -> Caller:
     Raises:
         LookupError: no call is being handled here.
     """
-    return _CALLER.get()
+    return current_call().caller
 
 
-def set_current_caller(caller: Caller) -> None:
-    """Name the caller of this task (the interceptor's business, and tests')."""
-    _CALLER.set(caller)
+def set_current_call(call: Call) -> None:
+    """Say which call this task handles (the interceptor's business, and tests')."""
+    _CALL.set(call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from grpc import StatusCode
@@ -14,7 +14,7 @@ from keypost.protocol.tokens import peek_token, verify_token
 from keypost_services.runtime.auth import Caller, CallerKind
 from keypost_services.runtime.buckets import peer_address
 from keypost_services.runtime.errors import ServiceError, method_not_admitted, rate_limited, token_refused
-from keypost_services.runtime.identity import service_of
+from keypost_services.runtime.identity import Role, identity_of, public_key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +104,7 @@ class Authenticator:
         if callers is None:
             raise method_not_admitted()
         if peer.certificate_pem is not None:
-            return self._admit_service(callers, peer, peer.certificate_pem)
+            return self._admit_certificate(callers, peer, peer.certificate_pem)
         if callers.anyone:
             return self._admit_anyone(peer)
         _check_devices_admitted(callers)
@@ -126,16 +126,22 @@ class Authenticator:
             raise rate_limited("calls from this address", wait_ms)
         return Caller(CallerKind.ANYONE, peer.address)
 
-    def _admit_service(self, callers: Callers, peer: Peer, certificate_pem: bytes) -> Caller:
-        service = service_of(certificate_pem, self._realm)
-        _check_service_admitted(callers, service)
-        return Caller(CallerKind.SERVICE, peer.address, service=service)
+    def _admit_certificate(self, callers: Callers, peer: Peer, certificate_pem: bytes) -> Caller:
+        identity = identity_of(certificate_pem, self._realm)
+        if identity.role is Role.SERVICE:
+            _check_service_admitted(callers, identity.name)
+            return Caller(CallerKind.SERVICE, peer.address, service=identity.name)
+        _check_administrators_admitted(callers)
+        public_key_der = public_key_of(certificate_pem)
+        return Caller(
+            CallerKind.ADMINISTRATOR, peer.address, administrator=identity.name, public_key_der=public_key_der
+        )
 
     async def _admit_device(self, device_keys: DeviceKeys, peer: Peer) -> Caller:
         token = _token_of(peer)
         token_hash = hashlib.sha256(token.encode()).digest()
         if (caller := self._callers.find(token_hash)) is not None:
-            return Caller(caller.kind, peer.address, caller.address, caller.key, None, caller.expire_time)
+            return replace(caller, peer=peer.address)
         claim = _claim(token)
         address = peer_address(peer.address)
         if wait_ms := self._lookups.take(address):
@@ -195,6 +201,11 @@ def _check_good(key: Key) -> None:
 def _check_unexpired(key: Key, now: int) -> None:
     if now >= key.expire_time:
         raise token_refused("KEY_EXPIRED")
+
+
+def _check_administrators_admitted(callers: Callers) -> None:
+    if not callers.anyone and not callers.administrators:
+        raise method_not_admitted()
 
 
 def _token_of(peer: Peer) -> str:

@@ -12,7 +12,7 @@ import grpc
 import structlog
 from grpc import StatusCode
 
-from keypost_services.runtime.auth import set_current_caller
+from keypost_services.runtime.auth import Call, set_current_call
 from keypost_services.runtime.authenticator import Peer
 from keypost_services.runtime.errors import ServiceError, shutting_down
 from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
@@ -111,11 +111,13 @@ class Calls(grpc.aio.ServerInterceptor):
         task, started, outcome = asyncio.current_task(), time.perf_counter(), _Outcome()
         assert task is not None  # noqa: S101  # for the type checker: grpc.aio gives each call a task
         metadata = context.invocation_metadata()
-        structlog.contextvars.bind_contextvars(request_id=self._request_id(metadata))
+        request_id = self._request_id(metadata)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         self._under_way.add(task)
         self._metrics.under_way.labels(method).inc()
         try:
-            return await self._admit_and_invoke(method, Peer.of(context, metadata), invoke, streaming=streaming)
+            peer = Peer.of(context, metadata)
+            return await self._admit_and_invoke(method, peer, request_id, invoke, streaming=streaming)
         except asyncio.CancelledError:
             outcome.code = "CANCELLED"
             raise
@@ -127,14 +129,16 @@ class Calls(grpc.aio.ServerInterceptor):
             self._metrics.under_way.labels(method).dec()
             self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
 
-    async def _admit_and_invoke(self, method: str, peer: Peer, invoke: Invoke, *, streaming: bool) -> bytes | None:
+    async def _admit_and_invoke(
+        self, method: str, peer: Peer, request_id: str, invoke: Invoke, *, streaming: bool
+    ) -> bytes | None:
         structlog.contextvars.bind_contextvars(peer=peer.address)
         if self._draining:
             raise shutting_down()
         with self._limits.any_call():
             caller = await self._authenticator.admit(method, peer)
             structlog.contextvars.bind_contextvars(caller=caller.name, caller_kind=caller.kind.value)
-            set_current_caller(caller)
+            set_current_call(Call(caller, request_id))
             with self._limits.call_of(caller, streaming=streaming):
                 if streaming:
                     return await self._callers.run_stream(caller, invoke(), self._authenticator.check_again)

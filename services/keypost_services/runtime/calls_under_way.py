@@ -26,7 +26,7 @@ class CallsUnderWay:
 
     Args:
         most: How many there may be.
-        most_per_caller: How many one device, or one network address of callers unknown, may have.
+        most_per_caller: How many one device, one administrator, or one network address of callers unknown, may have.
     """
 
     def __init__(self, most: int, most_per_caller: int) -> None:
@@ -62,7 +62,7 @@ class CallsUnderWay:
         if caller.kind is CallerKind.SERVICE:
             yield
             return
-        name = str(caller.address or peer_address(caller.peer))
+        name = _name_of(caller)
         self._check_share(name)
         if streaming and self._streams >= self._most_streams:
             raise rate_limited("streams under way", RETRY_AFTER_MS)
@@ -79,3 +79,9 @@ class CallsUnderWay:
     def _check_share(self, name: str) -> None:
         if self._by_caller[name] >= self._most_per_caller:
             raise rate_limited("calls of this caller under way", RETRY_AFTER_MS)
+
+
+def _name_of(caller: Caller) -> str:
+    if caller.kind is CallerKind.ADMINISTRATOR:
+        return f"administrator {caller.name}"
+    return str(caller.address or peer_address(caller.peer))

@@ -1,36 +1,90 @@
-"""Who a service is: the one URI in its certificate, read as a URI."""
+"""Who shows a certificate on the internal port: the one URI in it, read as a URI."""
 
 from __future__ import annotations
 
+import enum
 import re
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from grpc import StatusCode
 
 from keypost_services.runtime.errors import ServiceError
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
+
+class Role(enum.Enum):
+    """What a certificate of the internal root makes its holder; the word stands in the URI."""
+
+    SERVICE = "service"
+    ADMINISTRATOR = "administrator"
+
+
+_NAMES = {
+    Role.SERVICE: re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII),
+    # It begins with a letter or digit: no dot segment of a URI, and no option of a command line.
+    Role.ADMINISTRATOR: re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII),
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a certificate names."""
+
+    role: Role
+    name: str
 
 
 def service_uri(realm: str, service: str) -> str:
     """Return the URI that names ``service`` in ``realm``."""
-    return f"keypost://{realm}/service/{service}"
+    return _uri(realm, Identity(Role.SERVICE, service))
 
 
-def service_of(certificate_pem: bytes, realm: str) -> str:
-    """Return the name of the service that a certificate belongs to.
+def administrator_uri(realm: str, name: str) -> str:
+    """Return the URI that names the administrator ``name`` in ``realm``."""
+    return _uri(realm, Identity(Role.ADMINISTRATOR, name))
 
-    The TLS handshake has verified the certificate against the service root; here it is only read.
+
+def identity_of(certificate_pem: bytes, realm: str) -> Identity:
+    """Return whom a certificate names.
+
+    The TLS handshake has verified the certificate against the internal root; here it is only read.
 
     Args:
         certificate_pem: The peer's certificate, PEM.
-        realm: The realm that the service must belong to.
+        realm: The realm that the peer must belong to.
 
     Raises:
         ServiceError: UNAUTHENTICATED with SERVICE_CERTIFICATE_REFUSED.
     """
     return _parse(_only_uri(certificate_pem), realm)
+
+
+def service_of(certificate_pem: bytes, realm: str) -> str:
+    """Return the name of the service that a certificate belongs to; arguments as :func:`identity_of`.
+
+    Raises:
+        ServiceError: UNAUTHENTICATED with SERVICE_CERTIFICATE_REFUSED; an administrator is no service.
+    """
+    identity = identity_of(certificate_pem, realm)
+    if identity.role is not Role.SERVICE:
+        raise _refused("its URI names no service")
+    return identity.name
+
+
+def public_key_of(certificate_pem: bytes) -> bytes:
+    """Return the public key of a certificate that was read before: SubjectPublicKeyInfo in DER.
+
+    Raises:
+        ServiceError: UNAUTHENTICATED with SERVICE_CERTIFICATE_REFUSED.
+    """
+    try:
+        public_key = x509.load_pem_x509_certificate(certificate_pem).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise _refused("it has no readable public key") from None
+    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _only_uri(certificate_pem: bytes) -> str:
@@ -49,27 +103,33 @@ def _uris(certificate_pem: bytes) -> list[str]:
     return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
-def _parse(uri: str, realm: str) -> str:
+def _parse(uri: str, realm: str) -> Identity:
     try:
         parts = urlsplit(uri)
     except ValueError:
         raise _refused("its URI is not one") from None
     folder, _, name = parts.path.removeprefix("/").partition("/")
-    if parts.scheme != "keypost" or folder != "service" or not _NAME.fullmatch(name):
-        raise _refused("its URI names no service")
-    _check_whole(uri, realm, name)
-    return name
+    role = next((role for role in Role if role.value == folder), None)
+    if parts.scheme != "keypost" or role is None or not _NAMES[role].fullmatch(name):
+        raise _refused("its URI names neither a service nor an administrator")
+    identity = Identity(role, name)
+    _check_whole(uri, realm, identity)
+    return identity
 
 
-def _check_whole(uri: str, realm: str, service: str) -> None:
+def _check_whole(uri: str, realm: str, identity: Identity) -> None:
     # Compared whole: what a parser drops or folds (port, user, query, case, controls) may not slip through.
-    if uri != service_uri(realm, service):
-        raise _refused("its URI names a service of another realm, or more than a service")
+    if uri != _uri(realm, identity):
+        raise _refused("its URI is of another realm, or says more than a name")
+
+
+def _uri(realm: str, identity: Identity) -> str:
+    return f"keypost://{realm}/{identity.role.value}/{identity.name}"
 
 
 def _refused(why: str) -> ServiceError:
     return ServiceError(
         StatusCode.UNAUTHENTICATED,
         "SERVICE_CERTIFICATE_REFUSED",
-        f"the service certificate is refused: {why}",
+        f"the certificate is refused: {why}",
     )

@@ -18,11 +18,13 @@ class Callers:
         anyone: Everybody, known or not.
         devices: Devices that show a token.
         services: The services of these names, by their certificate.
+        administrators: Administrators, by their certificate.
     """
 
     anyone: bool = False
     devices: bool = False
     services: frozenset[str] = frozenset()
+    administrators: bool = False
 
 
 def anyone() -> Callers:
@@ -38,6 +40,11 @@ def devices() -> Callers:
 def services(*names: str) -> Callers:
     """Admit the services of these names."""
     return Callers(services=frozenset(names))
+
+
+def administrators() -> Callers:
+    """Admit administrators, by their certificate, and no service."""
+    return Callers(administrators=True)
 
 
 def devices_and(*names: str) -> Callers:

@@ -11,23 +11,26 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc
 from keypost_services.embedded import certificates
-from keypost_services.embedded.certificates import TlsRoot, service_names, write
-from keypost_services.runtime.auth import current_caller
+from keypost_services.embedded.certificates import TlsRoot, administrator_names, service_names, write
+from keypost_services.runtime.auth import CallerKind, current_call, current_caller
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.errors import StartError
-from keypost_services.runtime.method_table import services
+from keypost_services.runtime.identity import public_key_of
+from keypost_services.runtime.method_table import administrators, services
 from support.service import REALM, SEND, error_info, serving, settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from cryptography.x509 import GeneralName
 
+    from keypost_services.runtime.method_table import Callers
     from support.service import ServiceUnderTest
 
 HEALTH = {"/grpc.health.v1.Health/Check": services("directory")}
 FOR_DIRECTORY = {SEND: services("directory")}
+FOR_ADMINISTRATORS = {SEND: administrators()}
 
 
 class Root:
@@ -47,9 +50,11 @@ class Root:
 
 
 @contextlib.asynccontextmanager
-async def internal_service(folder: Path, **options: Any) -> AsyncIterator[tuple[Root, ServiceUnderTest]]:
+async def internal_service(
+    folder: Path, methods: Mapping[str, Callers] = FOR_DIRECTORY
+) -> AsyncIterator[tuple[Root, ServiceUnderTest]]:
     root = Root(folder)
-    async with serving(folder, methods=FOR_DIRECTORY, **options) as service, asyncio.timeout(20):
+    async with serving(folder, methods=methods) as service, asyncio.timeout(20):
         yield root, service
 
 
@@ -64,6 +69,47 @@ async def test_a_service_is_known_by_its_certificate(tmp_path: Path) -> None:
         service.servicer.on_send = look
         await root.call(service, list(service_names(REALM, "directory")))
     assert [caller.service for caller in seen] == ["directory"]
+
+
+async def test_an_administrator_is_known_by_name_and_key(tmp_path: Path) -> None:
+    seen = []
+
+    async def look(_request: Any, _context: Any) -> pb.SendResponse:
+        seen.append(current_call())
+        return pb.SendResponse()
+
+    async with internal_service(tmp_path, FOR_ADMINISTRATORS) as (root, service):
+        service.servicer.on_send = look
+        issued = root.tls_root.issue("ada", administrator_names(REALM, "ada"), serves=False)
+        async with service.internal_channel(issued.certificate_pem, issued.private_key_pem) as channel:
+            stub = delivery_service_pb2_grpc.DeliveryServiceStub(channel)
+            await stub.Send(pb.SendRequest(), metadata=(("x-request-id", "lost-phone-7"),), timeout=10)
+        (line,) = service.events("call")
+    (call,) = seen
+    assert (call.caller.kind, call.caller.administrator) == (CallerKind.ADMINISTRATOR, "ada")
+    assert call.caller.public_key_der == public_key_of(issued.certificate_pem)
+    assert call.caller.service is None
+    assert call.request_id == "lost-phone-7"
+    assert (line["caller"], line["caller_kind"]) == ("ada", "administrator")
+
+
+async def test_who_is_no_administrator_is_refused_where_administrators_call(tmp_path: Path) -> None:
+    async with internal_service(tmp_path, FOR_ADMINISTRATORS) as (root, service):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await root.call(service, list(service_names(REALM, "directory")))
+        assert error_info(caught.value).reason == "METHOD_NOT_ADMITTED"
+        async with service.public_channel() as channel:
+            stub = delivery_service_pb2_grpc.DeliveryServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Send(pb.SendRequest(), metadata=(("authorization", "Bearer x"),), timeout=10)
+        assert error_info(caught.value).reason == "METHOD_NOT_ADMITTED"
+
+
+async def test_an_administrator_is_refused_where_services_call(tmp_path: Path) -> None:
+    async with internal_service(tmp_path) as (root, service):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await root.call(service, list(administrator_names(REALM, "directory")))
+        assert error_info(caught.value).reason == "METHOD_NOT_ADMITTED"
 
 
 async def test_a_certificate_of_another_root_does_not_get_through_the_handshake(tmp_path: Path) -> None:

@@ -86,3 +86,10 @@ def test_services_are_not_counted_one_by_one(stack: contextlib.ExitStack) -> Non
     limits = CallsUnderWay(10, 1)
     for _ in range(9):
         call(stack, limits, DELIVERY, streaming=True)
+
+
+def test_an_administrator_counts_by_name_wherever_the_call_comes_from(stack: contextlib.ExitStack) -> None:
+    limits = CallsUnderWay(10, 1)
+    call(stack, limits, Caller(CallerKind.ADMINISTRATOR, "ipv4:192.0.2.1:1", administrator="ada"))
+    refused(stack, limits, Caller(CallerKind.ADMINISTRATOR, "ipv4:192.0.2.9:1", administrator="ada"))
+    call(stack, limits, STRANGER)

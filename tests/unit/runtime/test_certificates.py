@@ -43,6 +43,18 @@ def test_private_keys_are_their_owners_and_no_root_key_is_written(tmp_path: Path
     assert {stat.S_IMODE((tmp_path / key).stat().st_mode) for key in keys} == {0o600}
 
 
+def test_an_administrator_calls_and_is_never_called(tmp_path: Path) -> None:
+    issue(tmp_path, "example.org", ["ca"], administrators=["ada.lovelace"])
+    root, leaf = load(tmp_path / "service-root.pem"), load(tmp_path / "administrators/ada.lovelace.pem")
+    builder = PolicyBuilder().store(Store([root]))
+    subjects = builder.build_client_verifier().verify(leaf, []).subjects
+    assert subjects == [x509.UniformResourceIdentifier("keypost://example.org/administrator/ada.lovelace")]
+    with pytest.raises(x509.verification.VerificationError):
+        builder.build_server_verifier(x509.DNSName("ca.keypost.internal")).verify(leaf, [])
+    key = tmp_path / "administrators/ada.lovelace.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
 def test_a_service_starts_with_its_own_certificate_only(tmp_path: Path) -> None:
     issue(tmp_path, "example.org", ["ca", "delivery"])
     check_own_certificate(tmp_path / "ca/internal.pem", "example.org", "ca")
@@ -50,3 +62,6 @@ def test_a_service_starts_with_its_own_certificate_only(tmp_path: Path) -> None:
         check_own_certificate(tmp_path / "delivery/internal.pem", "example.org", "ca")
     with pytest.raises(StartError, match="refused"):
         check_own_certificate(tmp_path / "ca/public.pem", "example.org", "ca")
+    issue(tmp_path, "example.org", ["ca"], administrators=["ca"])
+    with pytest.raises(StartError, match="no service"):
+        check_own_certificate(tmp_path / "administrators/ca.pem", "example.org", "ca")

@@ -2,11 +2,20 @@ from __future__ import annotations
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from grpc import StatusCode
 
-from keypost_services.embedded.certificates import LOOPBACK, TlsRoot, service_names
+from keypost_services.embedded.certificates import LOOPBACK, TlsRoot, administrator_names, service_names
 from keypost_services.runtime.errors import ServiceError
-from keypost_services.runtime.identity import service_of, service_uri
+from keypost_services.runtime.identity import (
+    Identity,
+    Role,
+    administrator_uri,
+    identity_of,
+    public_key_of,
+    service_of,
+    service_uri,
+)
 
 REALM = "example.org"
 ROOT = TlsRoot("root")
@@ -19,6 +28,27 @@ def certificate(*uris: str) -> bytes:
 def test_the_uri_names_the_service() -> None:
     pem = ROOT.issue("x", service_names(REALM, "directory")).certificate_pem
     assert service_of(pem, REALM) == "directory"
+
+
+@pytest.mark.parametrize("name", ["ada", "ada.lovelace", "on-call_2", "7", "a" * 64])
+def test_the_uri_names_the_administrator(name: str) -> None:
+    pem = ROOT.issue("x", administrator_names(REALM, name)).certificate_pem
+    assert identity_of(pem, REALM) == Identity(Role.ADMINISTRATOR, name)
+
+
+def test_an_administrator_is_no_service_and_a_service_no_administrator() -> None:
+    assert identity_of(certificate(service_uri(REALM, "directory")), REALM).role is Role.SERVICE
+    with pytest.raises(ServiceError, match="no service") as caught:
+        service_of(certificate(administrator_uri(REALM, "directory")), REALM)
+    assert caught.value.reason == "SERVICE_CERTIFICATE_REFUSED"
+
+
+def test_the_public_key_is_the_certificates() -> None:
+    pem = certificate(administrator_uri(REALM, "ada"))
+    key = x509.load_pem_x509_certificate(pem).public_key()
+    assert load_der_public_key(public_key_of(pem)) == key
+    with pytest.raises(ServiceError, match="no readable public key"):
+        public_key_of(b"no certificate")
 
 
 @pytest.mark.parametrize(
@@ -44,11 +74,24 @@ def test_the_uri_names_the_service() -> None:
         ("keypost://example.org/service/direc\ttory",),
         ("keypost://[example.org/service/directory",),
         ("directory",),
+        (administrator_uri(REALM, "ada"), administrator_uri(REALM, "ada")),
+        (administrator_uri(REALM, "ada"), service_uri(REALM, "directory")),
+        (administrator_uri("example.com", "ada"),),
+        ("keypost://example.org/administrator/",),
+        ("keypost://example.org/administrator/.",),
+        ("keypost://example.org/administrator/..",),
+        ("keypost://example.org/administrator/-ada",),
+        ("keypost://example.org/administrator/Ada",),
+        ("keypost://example.org/administrator/ada/service/directory",),
+        ("keypost://example.org/administrator/ada?x=1",),
+        ("keypost://example.org/administrator/a%64a",),
+        ("keypost://example.org/administrator/" + "a" * 65,),
+        ("keypost://example.org/administrators/ada",),
     ],
 )
-def test_anything_but_exactly_one_service_uri_is_refused(uris: tuple[str, ...]) -> None:
+def test_anything_but_exactly_one_uri_of_a_service_or_an_administrator_is_refused(uris: tuple[str, ...]) -> None:
     with pytest.raises(ServiceError) as caught:
-        service_of(certificate(*uris), REALM)
+        identity_of(certificate(*uris), REALM)
     assert caught.value.code is StatusCode.UNAUTHENTICATED
     assert caught.value.reason == "SERVICE_CERTIFICATE_REFUSED"
 

@@ -7,7 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, devices
+from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, administrators, devices, services
 
 PROTOS = Path(__file__).parents[3] / "protos"
 SERVICE_FILES = sorted(path.relative_to(PROTOS) for path in PROTOS.glob("keypost/**/*.proto"))
@@ -47,8 +47,14 @@ def test_who_may_call_what_is_not_for_everybody(prefix: str, services: set[str],
         assert callers.services == services
         assert callers.devices is by_devices
         assert not callers.anyone
+        assert not callers.administrators
 
 
 def test_whoever_is_not_named_is_not_admitted() -> None:
     assert not devices().anyone
     assert devices().services == frozenset()
+    assert not devices().administrators
+    assert not services("directory").administrators
+    assert administrators().services == frozenset()
+    assert not administrators().devices
+    assert not administrators().anyone
