@@ -16,6 +16,8 @@ from keypost.protocol.realm_trust import Constants
 from keypost.protocol.renewal import step_4_upload
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK, Suite
+from keypost_services.ca.acts import code_made
+from keypost_services.ca.audit import NOWHERE, OPERATOR
 from keypost_services.ca.authority import Authority, Start
 from keypost_services.ca.codes import hash_code, new_code, realm_hash
 from keypost_services.ca.database import open_store
@@ -74,7 +76,8 @@ class CaBench:
     async def add_code(self, username: str, lifetime: int = DAY) -> Proof:
         code = new_code(os.urandom)
         code_hash = hash_code(code, username, self.binding)
-        await self.store.add_code(OneTimeCode(code_hash, username, self.clock() + lifetime))
+        kept = OneTimeCode(code_hash, username, self.clock() + lifetime)
+        await self.store.add_code(kept, code_made(kept, OPERATOR, self.clock(), NOWHERE))
         return Proof(code)
 
     def new_pair(self, address: Address, suite: Suite = STRONG) -> DeviceKeyPair:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from keypost_services.ca import errors
+from keypost_services.ca.audit import NOWHERE, Origin
 from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
+from keypost_services.runtime.auth import current_call
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -90,17 +92,26 @@ class Authority:
             return await _judge_anew(judge)
 
     async def commit(self, change: Change) -> pb.KeyInfo:
-        """Apply a change, wake the watchers, and return the record that has it.
+        """Apply a change of the call that is being handled, wake the watchers, and return the record that has it.
 
         Raises:
             RevisionTakenError, KeyAlreadyKnownError, CodeUsedError: As ``Store.apply``.
         """
-        await self.store.apply(change)
+        await self.store.apply(replace(change, origin=origin_of_call()))
         self.feed.announce()
         user = await self.find_user(change.username)
         if user is None:
             raise AssertionError("a user that was just recorded is gone")
         return self.records.sign(user)
+
+
+def origin_of_call() -> Origin:
+    """Return where the call comes from that is being handled; nothing where none is."""
+    try:
+        call = current_call()
+    except LookupError:
+        return NOWHERE
+    return Origin(call.caller.peer, call.request_id)
 
 
 async def _judge_anew(judge: Callable[[], Awaitable[pb.KeyInfo]]) -> pb.KeyInfo:

@@ -15,6 +15,8 @@ from keypost.protocol.encoding import fingerprint
 from keypost.protocol.identifiers import check_realm, check_username
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import suite_named
+from keypost_services.ca.acts import code_made
+from keypost_services.ca.audit import NOWHERE, OPERATOR
 from keypost_services.ca.bundle import make_bundle
 from keypost_services.ca.codes import hash_code, new_code, realm_hash
 from keypost_services.ca.database import open_store
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keypost.protocol.realm_trust import RealmTrust
+    from keypost_services.ca.audit import Act
 
 _LONGEST_KEY_LIFETIME = 398 * DAY
 
@@ -136,7 +139,8 @@ def make_code(folder: Path, database: str, username: str, expires: str, now: int
         made = MadeCode(new_code(os.urandom), check_username(username), now + parse_duration(expires))
         code_hash = hash_code(made.code, username, realm_hash(trust.realm, trust.root_keys))
         code = OneTimeCode(code_hash, username, made.expire_time)
-        asyncio.run(_keep_code(check_database(database), code))
+        act = code_made(code, OPERATOR, now, NOWHERE)
+        asyncio.run(_keep_code(check_database(database), code, act))
     except (ValueError, KeypostError, SchemaOutdatedError) as error:
         raise CommandError(str(error)) from error
     except SQLAlchemyError as error:
@@ -164,11 +168,11 @@ def _trust_of(folder: Path, now: int) -> RealmTrust:
         raise CommandError(str(error)) from error
 
 
-async def _keep_code(database: str, code: OneTimeCode) -> None:
+async def _keep_code(database: str, code: OneTimeCode, act: Act) -> None:
     engine = open_engine(database)
     try:
         await check_schema(engine)
-        await SqlStore(engine).add_code(code)
+        await SqlStore(engine).add_code(code, act)
     finally:
         await engine.dispose()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.identifiers import Address
 from keypost_services.ca import errors
+from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.authority import Start
 from keypost_services.ca.convert import recorded_key
 from keypost_services.ca.nonces import Purpose
@@ -115,6 +116,7 @@ def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> C
         epoch=request.epoch,
         revision=request.revision,
         time=now,
+        actor=Actor(ActorKind.SIGN_IN, grant.kind),
         key=recorded_key(request, now),
         endings=tuple(Ending(key.fingerprint, pb.KEY_STATE_REVOKED, reset) for key in earlier),
         events=(

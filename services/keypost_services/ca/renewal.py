@@ -15,6 +15,7 @@ from keypost.protocol.renewal import (
 )
 from keypost.protocol.steps import renewal_step
 from keypost_services.ca import errors
+from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.authority import Start
 from keypost_services.ca.convert import recorded_key, signed_request_message
 from keypost_services.ca.nonces import Purpose
@@ -157,6 +158,7 @@ def _change(user: User, parent: RecordedKey, old: KeyRequest, request: KeyReques
         epoch=request.epoch,
         revision=request.revision,
         time=now,
+        actor=Actor(ActorKind.DEVICE, str(request.address)),
         reset_time=user.reset_time,
         key=recorded_key(entered.request, entered.state_time),
         endings=(Ending(ended.fingerprint, ended.state),),

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from keypost_services.ca.store import OneTimeCode, Store
 
 
+_SHOWN_DIGITS = 16
+
+
 @dataclass(frozen=True)
 class Proof:
     """What a caller shows.
@@ -35,6 +38,11 @@ class Grant:
 
     code_hash: bytes | None = field(default=None, repr=False)
     used_fingerprint: bytes = b""
+
+    @property
+    def kind(self) -> str:
+        """How the audit log names the sign-in: ``open``, or ``code`` and the beginning of the code's hash."""
+        return "open" if self.code_hash is None else f"code {self.code_hash.hex()[:_SHOWN_DIGITS]}"
 
 
 class SignIn(Protocol):

@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from keypost_services.ca.audit import NOWHERE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from keypost.keys.v1 import key_info_pb2 as pb
+    from keypost_services.ca.audit import Act, Actor, AuditEntry, Head, Origin
 
 
 class RevisionTakenError(Exception):
@@ -134,10 +137,12 @@ class Change:
         revision: The user's revision from then on.
         time: When, Unix milliseconds.
         events: What is told to watchers, in this order.
+        actor: Who makes it, for the audit log.
         key: The key that enters at this revision, if one does.
         endings: The keys that stop being good.
         reset_time: From when on an announced identity reset may take place, Unix milliseconds; 0: none is announced.
         code_hash: The one-time code that this uses up, or None; only with a key.
+        origin: From where it is made, for the audit log.
     """
 
     username: str
@@ -145,10 +150,12 @@ class Change:
     revision: int
     time: int
     events: tuple[EventDraft, ...]
+    actor: Actor
     key: RecordedKey | None = None
     endings: tuple[Ending, ...] = ()
     reset_time: int = 0
     code_hash: bytes | None = field(default=None, repr=False)
+    origin: Origin = NOWHERE
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,40 @@ class OneTimeCode:
     used_fingerprint: bytes = b""
 
 
+@dataclass(frozen=True)
+class AuditFilter:
+    """Which entries of the audit log are wanted.
+
+    Attributes:
+        username: Those about this user; None: about whomever.
+        from_time: Not earlier, Unix milliseconds.
+        until_time: Earlier than this, Unix milliseconds; None: to the end.
+    """
+
+    username: str | None = None
+    from_time: int = 0
+    until_time: int | None = None
+
+
+EVERYTHING = AuditFilter()
+
+
+@dataclass(frozen=True)
+class UserSummary:
+    """A user in a list.
+
+    Attributes:
+        reset_time: As in ``User``.
+        good_keys: How many keys are neither superseded nor revoked; they may be expired.
+    """
+
+    username: str
+    epoch: int
+    revision: int
+    reset_time: int
+    good_keys: int
+
+
 class Store(Protocol):
     """What the CA needs from a database. Every method is one transaction."""
 
@@ -179,7 +220,7 @@ class Store(Protocol):
         ...
 
     async def apply(self, change: Change) -> None:
-        """Apply a change whole, or not at all.
+        """Apply a change whole, with its entries in the audit log, or not at all.
 
         Raises:
             RevisionTakenError: The user is not at the revision before it.
@@ -188,8 +229,12 @@ class Store(Protocol):
         """
         ...
 
-    async def add_code(self, code: OneTimeCode) -> None:
-        """Keep a new one-time code."""
+    async def list_users(self, after_username: str, limit: int) -> Sequence[UserSummary]:
+        """Return at most `limit` users whose names come after `after_username`, ordered by name."""
+        ...
+
+    async def add_code(self, code: OneTimeCode, act: Act) -> None:
+        """Keep a new one-time code, and enter in the audit log that it was made."""
         ...
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
@@ -202,6 +247,16 @@ class Store(Protocol):
 
     async def newest_sequence(self) -> int:
         """Return the number of the newest event, 0 when there is none."""
+        ...
+
+    async def list_audit_entries(
+        self, after_sequence: int, limit: int, wanted: AuditFilter = EVERYTHING
+    ) -> Sequence[AuditEntry]:
+        """Return at most `limit` entries of the audit log with numbers above `after_sequence`, in order."""
+        ...
+
+    async def audit_head(self) -> Head:
+        """Return the newest entry of the audit log."""
         ...
 
     async def keep_secret(self, name: str, proposal: bytes) -> bytes:

@@ -7,12 +7,15 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost_services.ca.acts import acts_of
 from keypost_services.ca.engine import WRITES
 from keypost_services.ca.store import (
+    EVERYTHING,
+    AuditFilter,
     Change,
     CodeUsedError,
     Ending,
@@ -22,7 +25,9 @@ from keypost_services.ca.store import (
     RecordedKey,
     RevisionTakenError,
     User,
+    UserSummary,
 )
+from keypost_services.ca.store_audit import NEWEST, append_acts, entries_after, entry_of, head_of
 from keypost_services.ca.tables import (
     EVENT_COUNTER,
     counters,
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, RowMapping, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from keypost_services.ca.audit import Act, AuditEntry, Head
 
 
 class SqlStore:
@@ -79,11 +86,27 @@ class SqlStore:
             await _use_code(connection, change)
             # Last: the row of the counter is what every other writer waits for.
             await _append_events(connection, change)
+            await append_acts(connection, acts_of(change, await _devices_of(connection, change)))
 
-    async def add_code(self, code: OneTimeCode) -> None:
+    async def list_users(self, after_username: str, limit: int) -> Sequence[UserSummary]:
+        """Return users in the order of their names."""
+        good = func.count(case((device_keys.c.state == pb.KEY_STATE_GOOD, 1))).label("good_keys")
+        query = (
+            select(*_USER, good)
+            .join(device_keys, device_keys.c.username == users.c.username)
+            .where(users.c.username > after_username)
+            .group_by(*_USER)
+            .order_by(users.c.username)
+            .limit(limit)
+        )
+        return [UserSummary(**row) for row in await self._all(query)]
+
+    async def add_code(self, code: OneTimeCode, act: Act) -> None:
         """Keep a new one-time code."""
         async with self._writers, self._writing_engine.begin() as connection:
             await connection.execute(insert(one_time_codes).values(asdict(code)))
+            await _take_numbers(connection, 0)
+            await append_acts(connection, [act])
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
         """Return the code with this hash."""
@@ -98,13 +121,22 @@ class SqlStore:
             .order_by(key_events.c.sequence)
             .limit(limit)
         )
-        async with self._engine.connect() as connection:
-            return [Event(**row) for row in (await connection.execute(query)).mappings()]
+        return [Event(**row) for row in await self._all(query)]
 
     async def newest_sequence(self) -> int:
         """Return the number of the newest event."""
         row = await self._first(select(counters.c.value).where(counters.c.name == EVENT_COUNTER))
         return 0 if row is None else int(row["value"])
+
+    async def list_audit_entries(
+        self, after_sequence: int, limit: int, wanted: AuditFilter = EVERYTHING
+    ) -> Sequence[AuditEntry]:
+        """Return the entries of the audit log after a number, in order."""
+        return [entry_of(row) for row in await self._all(entries_after(after_sequence, limit, wanted))]
+
+    async def audit_head(self) -> Head:
+        """Return the newest entry of the audit log."""
+        return head_of(await self._first(NEWEST))
 
     async def keep_secret(self, name: str, proposal: bytes) -> bytes:
         """Return the secret of that name, keeping the proposal if there was none."""
@@ -115,6 +147,11 @@ class SqlStore:
             row = await self._first(select(secrets.c.value).where(secrets.c.name == name))
             return proposal if row is None else bytes(row["value"])
         return proposal
+
+    async def _all(self, query: Select[Any]) -> Sequence[RowMapping]:
+        async with self._engine.connect() as connection:
+            found: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+        return found
 
     async def _first(self, query: Select[Any]) -> RowMapping | None:
         async with self._engine.connect() as connection:
@@ -189,9 +226,7 @@ async def _use_code(connection: AsyncConnection, change: Change) -> None:
 async def _append_events(connection: AsyncConnection, change: Change) -> None:
     """Number the events under the lock of the counter's row: commit order is number order, without gaps."""
     count = len(change.events)
-    here = counters.c.name == EVENT_COUNTER
-    await connection.execute(update(counters).where(here).values(value=counters.c.value + count))
-    newest = (await connection.execute(select(counters.c.value).where(here))).scalar_one()
+    newest = await _take_numbers(connection, count)
     rows = [
         asdict(draft)
         | {
@@ -203,6 +238,20 @@ async def _append_events(connection: AsyncConnection, change: Change) -> None:
         for number, draft in enumerate(change.events, start=1)
     ]
     await connection.execute(insert(key_events), rows)
+
+
+async def _take_numbers(connection: AsyncConnection, count: int) -> int:
+    """Raise the event counter and return it; its row is locked until the transaction ends, also for a count of 0."""
+    here = counters.c.name == EVENT_COUNTER
+    await connection.execute(update(counters).where(here).values(value=counters.c.value + count))
+    return int((await connection.execute(select(counters.c.value).where(here))).scalar_one())
+
+
+async def _devices_of(connection: AsyncConnection, change: Change) -> Mapping[bytes, str]:
+    """Return the devices of the keys that end, by fingerprint."""
+    ended = device_keys.c.fingerprint.in_([ending.fingerprint for ending in change.endings])
+    query = select(device_keys.c.fingerprint, device_keys.c.device_id).where(ended)
+    return {row.fingerprint: row.device_id for row in await connection.execute(query)}
 
 
 _PREFIX = "key_"

@@ -80,7 +80,8 @@ identities = Table(
     UniqueConstraint("issuer", "subject"),
 )
 
-# Append-only: who did what to which key, from where. Each entry hashes the one before it.
+# Append-only: who did what to which key, from where. Each entry hashes the one before it. The migration adds triggers
+# that refuse to alter, remove or insert an entry; a database with accounts should also grant INSERT and SELECT alone.
 audit_entries = Table(
     "audit_entries",
     metadata,
@@ -96,7 +97,7 @@ audit_entries = Table(
     Column("reason", Integer, nullable=False),
     Column("peer", String(64), nullable=False),
     Column("request_id", String(64), nullable=False),
-    Column("statement", LargeBinary, nullable=False),
+    Column("evidence", LargeBinary, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
     Index(None, "username", "sequence"),
 )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,6 @@ import pytest
 from sqlalchemy import event as sql_event
 
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost_services.ca.engine import open_engine
-from keypost_services.ca.migrate import migrate
 from keypost_services.ca.store import (
     Change,
     CodeUsedError,
@@ -21,98 +18,19 @@ from keypost_services.ca.store import (
     EventDraft,
     KeyAlreadyKnownError,
     OneTimeCode,
-    RecordedKey,
     RevisionTakenError,
-    Store,
+    UserSummary,
 )
 from keypost_services.ca.store_sql import SqlStore
+from support.ca_changes import BY_CODE, BY_DEVICE, CHANGED, change, code_act, fingerprint, key, renewal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
-Opener = Callable[[], "AbstractAsyncContextManager[Store]"]
+    from keypost_services.ca.store import Store
 
-CHANGED = 1_700_000_000_000
-
-
-@asynccontextmanager
-async def _open_sqlite(folder: Path) -> AsyncIterator[Store]:
-    engine = open_engine(f"sqlite:///{folder / 'ca.db'}")
-    await migrate(engine)
-    yield SqlStore(engine)
-    await engine.dispose()
-
-
-@pytest.fixture(params=["sqlite"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    """Opens the same database each time it is called, with tables."""
-    adapters = {"sqlite": _open_sqlite}
-    return lambda: adapters[request.param](tmp_path)
-
-
-@pytest.fixture
-async def store(open_store: Opener) -> AsyncIterator[Store]:
-    async with open_store() as opened:
-        yield opened
-
-
-def fingerprint(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
-def key(number: int, username: str = "alice", revision: int = 1, **changes: Any) -> RecordedKey:
-    made = RecordedKey(
-        fingerprint=fingerprint(number),
-        username=username,
-        device_id="a" * 16,
-        suite=pb.SUITE_RSA3072_AES256,
-        kind=pb.KEY_REQUEST_KIND_ENROLL,
-        epoch=1,
-        revision=revision,
-        parent_fingerprint=b"",
-        expire_time=2 * CHANGED,
-        key_request=b"request \x00\xff",
-        possession=b"possession",
-        endorsement=b"",
-        state=pb.KEY_STATE_GOOD,
-        enter_time=CHANGED,
-        state_time=CHANGED,
-    )
-    return replace(made, **changes)
-
-
-def change(entering: RecordedKey, **changes: Any) -> Change:
-    made = Change(
-        username=entering.username,
-        epoch=entering.epoch,
-        revision=entering.revision,
-        time=CHANGED,
-        key=entering,
-        events=(EventDraft(pb.KEY_EVENT_KIND_ENROLLED, entering.fingerprint),),
-    )
-    return replace(made, **changes)
-
-
-def renewal(number: int, replaced: int, revision: int, username: str = "alice") -> Change:
-    entering = key(
-        number,
-        username,
-        revision,
-        kind=pb.KEY_REQUEST_KIND_RENEW,
-        parent_fingerprint=fingerprint(replaced),
-        enter_time=CHANGED + revision,
-        state_time=CHANGED + revision,
-    )
-    return Change(
-        username=username,
-        epoch=entering.epoch,
-        revision=revision,
-        time=CHANGED + revision,
-        key=entering,
-        endings=(Ending(fingerprint(replaced), pb.KEY_STATE_SUPERSEDED),),
-        events=(EventDraft(pb.KEY_EVENT_KIND_RENEWED, entering.fingerprint, fingerprint(replaced)),),
-    )
+    Opener = Callable[[], AbstractAsyncContextManager[Store]]
 
 
 async def test_a_change_is_found_whole(store: Store) -> None:
@@ -126,11 +44,11 @@ async def test_a_change_is_found_whole(store: Store) -> None:
 async def test_a_change_without_a_key_steps_the_user(store: Store) -> None:
     await store.apply(change(key(1)))
     announced = (EventDraft(pb.KEY_EVENT_KIND_RESET_ANNOUNCED),)
-    await store.apply(Change("alice", 1, 2, CHANGED, announced, reset_time=CHANGED + 5))
+    await store.apply(Change("alice", 1, 2, CHANGED, announced, BY_CODE, reset_time=CHANGED + 5))
     user = (await store.find_users(["alice"]))["alice"]
     assert (user.revision, user.reset_time, user.keys) == (2, CHANGED + 5, (key(1),))
     with pytest.raises(RevisionTakenError):
-        await store.apply(Change("alice", 1, 2, CHANGED, announced))
+        await store.apply(Change("alice", 1, 2, CHANGED, announced, BY_CODE))
     await store.apply(change(key(2, revision=3)))
     assert (await store.find_users(["alice"]))["alice"].reset_time == 0
     assert [event.kind for event in await store.list_events(1, 10)] == [
@@ -146,7 +64,8 @@ async def test_a_key_that_had_ended_is_revoked_since_the_earlier_time(
     await store.apply(change(key(1)))
     await store.apply(replace(renewal(2, 1, 2), time=CHANGED))
     ending = Ending(fingerprint(1), pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_COMPROMISED, since=said)
-    await store.apply(Change("alice", 1, 3, CHANGED + 9, (EventDraft(pb.KEY_EVENT_KIND_REVOKED),), endings=(ending,)))
+    revoked = (EventDraft(pb.KEY_EVENT_KIND_REVOKED),)
+    await store.apply(Change("alice", 1, 3, CHANGED + 9, revoked, BY_DEVICE, endings=(ending,)))
     found = await store.find_key(fingerprint(1))
     assert found is not None
     assert (found.state, found.state_time) == (pb.KEY_STATE_REVOKED, expected)
@@ -155,7 +74,8 @@ async def test_a_key_that_had_ended_is_revoked_since_the_earlier_time(
 async def test_a_good_key_is_revoked_since_when_it_is_said(store: Store) -> None:
     await store.apply(change(key(1)))
     ending = Ending(fingerprint(1), pb.KEY_STATE_REVOKED, pb.REVOCATION_REASON_COMPROMISED, since=CHANGED - 7)
-    await store.apply(Change("alice", 1, 2, CHANGED + 9, (EventDraft(pb.KEY_EVENT_KIND_REVOKED),), endings=(ending,)))
+    revoked = (EventDraft(pb.KEY_EVENT_KIND_REVOKED),)
+    await store.apply(Change("alice", 1, 2, CHANGED + 9, revoked, BY_DEVICE, endings=(ending,)))
     found = await store.find_key(fingerprint(1))
     assert found is not None
     assert found.state_time == CHANGED - 7
@@ -254,8 +174,19 @@ async def test_nobody_ends_the_key_of_another_user(store: Store) -> None:
     assert found.state == pb.KEY_STATE_GOOD
 
 
+async def test_users_are_listed_page_by_page(store: Store) -> None:
+    for number, name in enumerate(["carol", "alice", "bob@example.org"], start=1):
+        await store.apply(change(key(number, name)))
+    await store.apply(renewal(9, replaced=2, revision=2))
+    first = await store.list_users("", 2)
+    assert first == [UserSummary("alice", 1, 2, 0, 1), UserSummary("bob@example.org", 1, 1, 0, 1)]
+    assert [user.username for user in await store.list_users(first[-1].username, 2)] == ["carol"]
+    assert await store.list_users("carol", 2) == []
+
+
 async def assert_untouched(store: Store) -> None:
     """Nothing of a refused change has stayed."""
+    assert [entry.act.revision for entry in await store.list_audit_entries(0, 10) if entry.act.revision] == [1]
     user = (await store.find_users(["alice"]))["alice"]
     assert (user.revision, user.keys) == (1, (key(1),))
     assert [event.sequence for event in await store.list_events(0, 10)] == [1]
@@ -264,7 +195,7 @@ async def assert_untouched(store: Store) -> None:
 
 async def test_a_code_is_used_once(store: Store) -> None:
     code = OneTimeCode(b"h" * 32, "alice", CHANGED)
-    await store.add_code(code)
+    await store.add_code(code, code_act(code))
     assert await store.find_code(code.code_hash) == code
     await store.apply(change(key(1), code_hash=code.code_hash))
     assert await store.find_code(code.code_hash) == replace(code, used_fingerprint=fingerprint(1))
@@ -282,7 +213,7 @@ async def test_an_unknown_code_is_refused(store: Store) -> None:
 
 async def test_a_code_raced_for_is_used_once(store: Store) -> None:
     code = OneTimeCode(b"h" * 32, "alice", CHANGED)
-    await store.add_code(code)
+    await store.add_code(code, code_act(code))
     changes = [change(key(number, f"user{number}"), code_hash=code.code_hash) for number in range(1, 9)]
     outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["CodeUsedError"] * 7 + ["NoneType"]
@@ -367,12 +298,12 @@ async def test_a_restart_keeps_everything(open_store: Opener) -> None:
         assert await store.newest_sequence() == 1
 
 
-async def test_a_failure_at_the_last_moment_leaves_nothing(tmp_path: Path) -> None:
-    async with _open_sqlite(tmp_path) as store:
+async def test_a_failure_at_the_last_moment_leaves_nothing(open_store: Opener) -> None:
+    async with open_store() as store:
         assert isinstance(store, SqlStore)
 
         def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if "INSERT INTO key_events" in statement:
+            if "INSERT INTO audit_entries" in statement:
                 raise OSError("the disk is full")
 
         sql_event.listen(store._engine.sync_engine, "before_cursor_execute", fail)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
+ENTRY = "5, 'enrolled', 'sign_in', 'open', 'alice', 'a', x'00', 1, 0, '', '', x'', x'00'"
+"""An entry of the audit log without its number."""
+
+
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
     opened = open_engine(f"sqlite:///{tmp_path / 'ca.db'}")
@@ -58,6 +62,25 @@ async def test_who_will_write_holds_the_database_from_the_start(engine: AsyncEng
             await writing.begin()
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("BEGIN IMMEDIATE")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_entries SET actor = 'nobody'",
+        "DELETE FROM audit_entries",
+        "INSERT OR REPLACE INTO audit_entries SELECT * FROM audit_entries",
+        f"INSERT INTO audit_entries SELECT 3, {ENTRY}",
+        f"INSERT INTO audit_entries SELECT 0, {ENTRY}",
+    ],
+)
+async def test_the_database_refuses_to_touch_the_audit_log(engine: AsyncEngine, tmp_path: Path, statement: str) -> None:
+    await migrate(engine)
+    with closing(sqlite3.connect(tmp_path / "ca.db")) as database:
+        database.execute(f"INSERT INTO audit_entries SELECT 1, {ENTRY}")
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            database.execute(statement)
+        database.execute(f"INSERT INTO audit_entries SELECT 2, {ENTRY}")
 
 
 async def test_what_sqlite_promises_is_switched_on(engine: AsyncEngine) -> None:

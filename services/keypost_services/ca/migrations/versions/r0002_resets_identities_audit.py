@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("issuer", "subject", name="uq_identities_issuer_subject"),
     )
     _create_audit_entries()
+    _guard_audit_entries()
 
 
 def _create_audit_entries() -> None:
@@ -41,8 +42,29 @@ def _create_audit_entries() -> None:
         sa.Column("reason", sa.Integer, nullable=False),
         sa.Column("peer", sa.String(64), nullable=False),
         sa.Column("request_id", sa.String(64), nullable=False),
-        sa.Column("statement", sa.LargeBinary, nullable=False),
+        sa.Column("evidence", sa.LargeBinary, nullable=False),
         sa.Column("hash", sa.LargeBinary(32), nullable=False),
         sa.PrimaryKeyConstraint("sequence", name="pk_audit_entries"),
     )
     op.create_index("ix_audit_entries_username_sequence", "audit_entries", ["username", "sequence"])
+
+
+def _guard_audit_entries() -> None:
+    """Have the database itself refuse whatever is not the next entry.
+
+    On PostgreSQL: a trigger BEFORE UPDATE OR DELETE OR TRUNCATE whose function raises, and GRANT INSERT, SELECT alone
+    to the account of the CA, which must not own the table.
+    """
+    if op.get_bind().dialect.name != "sqlite":
+        return
+    for event in ("UPDATE", "DELETE"):
+        _create_trigger(event, "1")
+    # REPLACE deletes without a trigger: only the number after the newest may be inserted.
+    _create_trigger("INSERT", "NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM audit_entries)")
+
+
+def _create_trigger(event: str, when: str) -> None:
+    op.execute(
+        f"CREATE TRIGGER audit_entries_{event.lower()} BEFORE {event} ON audit_entries WHEN {when} "
+        "BEGIN SELECT RAISE(ABORT, 'audit_entries is append-only'); END"
+    )

@@ -1,0 +1,54 @@
+"""The audit log in the SQL database: entries are appended under the event counter's lock, and never touched again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select
+
+from keypost_services.ca.audit import BEGINNING, Act, AuditEntry, Head, chain
+from keypost_services.ca.tables import audit_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import RowMapping, Select
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from keypost_services.ca.store import AuditFilter
+
+_IN_PLACE = ("sequence", "hash")
+NEWEST = select(audit_entries.c.sequence, audit_entries.c.hash).order_by(audit_entries.c.sequence.desc()).limit(1)
+
+
+async def append_acts(connection: AsyncConnection, acts: Iterable[Act]) -> None:
+    """Append entries; who calls holds the lock of the event counter's row, so that no other head comes between."""
+    head = head_of((await connection.execute(NEWEST)).mappings().first())
+    await connection.execute(insert(audit_entries), [_row_of(entry) for entry in chain(head, acts)])
+
+
+def entries_after(sequence: int, limit: int, wanted: AuditFilter) -> Select[Any]:
+    """Return the query for at most ``limit`` entries after a number, in order."""
+    columns = audit_entries.c
+    query = select(audit_entries).where(columns.sequence > sequence, columns.create_time >= wanted.from_time)
+    if wanted.username is not None:
+        query = query.where(columns.username == wanted.username)
+    if wanted.until_time is not None:
+        query = query.where(columns.create_time < wanted.until_time)
+    return query.order_by(columns.sequence).limit(limit)
+
+
+def entry_of(row: RowMapping) -> AuditEntry:
+    """Return the entry in a row, as it stands there: whether it was altered, its hash says."""
+    values = {name: value for name, value in row.items() if name not in _IN_PLACE}
+    return AuditEntry(row["sequence"], Act(**values), row["hash"])
+
+
+def head_of(row: RowMapping | None) -> Head:
+    """Return the head in a row."""
+    return BEGINNING if row is None else Head(row["sequence"], row["hash"])
+
+
+def _row_of(entry: AuditEntry) -> dict[str, Any]:
+    return asdict(entry.act) | {"sequence": entry.sequence, "hash": entry.hash}
