@@ -66,7 +66,8 @@ class ServiceSettings(BaseSettings):
         description="PEM file: the private key of that certificate.", default=None
     )
     internal_tls_root: FilePath | None = Field(
-        description="PEM file: the root that issues the certificates of services and administrators, and nothing else.", default=None
+        description="PEM file: the root that issues certificates of services and administrators, and nothing else.",
+        default=None,
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         description="The least that is logged.", default="info"
