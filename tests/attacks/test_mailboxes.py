@@ -47,6 +47,13 @@ async def test_the_stream_of_another_user_is_displaced(plain_world: PlainWorld) 
     assert len((await served(stream.read())).batch.deliveries) == 1
 
 
+async def test_how_much_waits_for_another_user(plain_world: PlainWorld) -> None:
+    mallory = plain_world.mallory
+    await plain_world.alice.send("bob", "for Bob alone")
+    listed = await served(mallory.delivery.ListMailboxes(pb.ListMailboxesRequest(), metadata=mallory.metadata()))
+    assert [(one.device_id, one.messages) for one in listed.mailboxes] == [(mallory.pair.address.device_id, 0)]
+
+
 async def test_an_envelope_in_the_name_of_somebody_else(plain_world: PlainWorld) -> None:
     alice, mallory = plain_world.alice, plain_world.mallory
     in_her_name = DeviceKeyPair(

@@ -46,6 +46,9 @@ class Servicer(delivery_service_pb2_grpc.DeliveryServiceServicer):
             async for response in responses:
                 yield response
 
+    async def ListMailboxes(self, request: Any, context: Any) -> pb.ListMailboxesResponse:  # noqa: N802
+        raise NotImplementedError
+
 
 async def _store(_request: pb.SendRequest, _context: Any) -> pb.SendResponse:
     return pb.SendResponse(stored=pb.Stored(accept_time=1))

@@ -301,6 +301,22 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
         finally:
             reader.cancel()
 
+    async def ListMailboxes(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("ListMailboxes", request, context)
+        caller = await self.services.caller("delivery", context)
+        devices = self.services.good(caller.username)
+        waiting = {name: self.services.mailboxes[Address(caller.username, name)] for name in devices}
+        return delivery_pb.ListMailboxesResponse(
+            mailboxes=[
+                delivery_pb.Mailbox(
+                    device_id=device_id,
+                    messages=len(deliveries),
+                    oldest_accept_time=deliveries[0].accept_time if deliveries else 0,
+                )
+                for device_id, deliveries in waiting.items()
+            ]
+        )
+
     def _pending(self, mailbox: Address, handed_out: set[str]) -> Any:
         return (d for d in self.services.mailboxes[mailbox] if d.delivery_id not in handed_out)
 

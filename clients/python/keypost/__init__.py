@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keypost import sync
-    from keypost.client import Client, Event, NotEnrolledError, Received, ReceivedFile, Sent, SentFile
+    from keypost.client import (
+        Client,
+        Event,
+        NotEnrolledError,
+        Received,
+        ReceivedFile,
+        Sent,
+        SentFile,
+        WaitingElsewhere,
+    )
     from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
     from keypost.keystore.errors import KeyStoreError, WrongPassphraseError
     from keypost.keystore.system_key_ring import SystemKeyRing
@@ -20,7 +29,9 @@ if TYPE_CHECKING:
     from keypost.protocol.suites import STRONG, WEAK
 
 _HOMES = {
-    "keypost.client": ("Client", "Event", "NotEnrolledError", "Received", "ReceivedFile", "Sent", "SentFile"),
+    "keypost.client": (
+        *("Client", "Event", "NotEnrolledError", "Received", "ReceivedFile", "Sent", "SentFile", "WaitingElsewhere"),
+    ),
     "keypost.errors": ("InvalidArgumentError", "KeypostError", "RefusedError", "UnreachableError"),
     "keypost.keystore.errors": ("KeyStoreError", "WrongPassphraseError"),
     "keypost.keystore.system_key_ring": ("SystemKeyRing",),
@@ -62,6 +73,7 @@ __all__ = [
     "SystemKeyRing",
     "Unlock",
     "UnreachableError",
+    "WaitingElsewhere",
     "WrongPassphraseError",
     "sync",
 ]

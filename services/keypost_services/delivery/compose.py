@@ -12,6 +12,7 @@ from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Retries
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
 from keypost_services.delivery.key_events import KeyEventEffects, event_source
+from keypost_services.delivery.listing import Listing
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Receiving
@@ -131,6 +132,7 @@ def _servicer(
         runtime.settings.realm,
         Sending(mailboxes, records, trust, runtime.clock),
         receiving,
+        Listing(mailboxes, records),
         metrics,
         lambda why: runtime.health.set_degraded("mailboxes", why),
         start_seconds=runtime.settings.stream_start_seconds,

@@ -31,11 +31,12 @@ from keypost_services.runtime.errors import invalid_field
 from keypost_services.runtime.parsing import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
-    from keypost_services.delivery.mailboxes import Waiting
+    from keypost.protocol.identifiers import Address
+    from keypost_services.delivery.mailboxes import Backlog, Waiting
 
 HEADER = "envelope.header"
 KEY_EXTENSION = "envelope.key_extension"
@@ -190,3 +191,17 @@ def batch(waiting: Sequence[Waiting]) -> pb.ReceiveResponse:
 def queue_empty() -> pb.ReceiveResponse:
     """Return the word that the backlog is handed out."""
     return pb.ReceiveResponse(queue_empty=pb.QueueEmpty())
+
+
+def mailboxes(backlogs: Mapping[Address, Backlog]) -> pb.ListMailboxesResponse:
+    """Return how much waits for each device, in the order given."""
+    return pb.ListMailboxesResponse(
+        mailboxes=[
+            pb.Mailbox(
+                device_id=address.device_id,
+                messages=backlog.messages,
+                oldest_accept_time=backlog.oldest_accept_time,
+            )
+            for address, backlog in backlogs.items()
+        ]
+    )

@@ -224,9 +224,16 @@ local function read(keys, args)
   return found
 end
 
+-- KEYS waiting. How many entries there are, and the accept time of the first.
+local function backlog(keys)
+  local first = redis.call('XRANGE', keys[1], '-', '+', 'COUNT', 1)[1]
+  return { redis.call('XLEN', keys[1]), first and first[2][2] or '0' }
+end
+
 redis.register_function('@PREFIX@append', append)
 redis.register_function('@PREFIX@foresee', foresee)
 redis.register_function('@PREFIX@acknowledge', acknowledge)
 redis.register_function('@PREFIX@claim', claim)
 redis.register_function('@PREFIX@release', release)
 redis.register_function('@PREFIX@read', read)
+redis.register_function('@PREFIX@backlog', backlog)

@@ -114,6 +114,19 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Backlog:
+    """What waits in a mailbox, without what it is.
+
+    Attributes:
+        messages: How many envelopes.
+        oldest_accept_time: When the first of them was accepted, Unix milliseconds; 0 if there is none.
+    """
+
+    messages: int
+    oldest_accept_time: int
+
+
+@dataclass(frozen=True)
 class MailboxLimits:
     """How much a mailbox holds: so many envelopes, and so many bytes of them.
 
@@ -209,6 +222,9 @@ class Mailboxes(Protocol):
 
     async def waiting(self, address: Address) -> Load:
         """Return what a mailbox holds."""
+
+    async def backlogs(self, addresses: Collection[Address]) -> Mapping[Address, Backlog]:
+        """Return what waits in each of these mailboxes; nothing changes, and nobody's claim matters."""
 
     def watch(self, address: Address) -> AbstractAsyncContextManager[WakeUps]:
         """Return a context in which wake-ups of a mailbox arrive, one at least once the subscription stands."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from keypost.protocol.key_info import Key
+    from keypost_services.delivery.listing import Listing
     from keypost_services.delivery.mailboxes import Waiting
     from keypost_services.delivery.metrics import Metrics
 
@@ -31,6 +32,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         realm: The realm.
         sending: Takes envelopes in.
         receiving: Hands them out.
+        listing: Says how many wait.
         metrics: Counts.
         health: Told why the mailboxes fail.
         start_seconds: How long a stream may take to begin.
@@ -41,6 +43,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         realm: str,
         sending: Sending,
         receiving: Receiving,
+        listing: Listing,
         metrics: Metrics,
         health: Callable[[str | None], None],
         *,
@@ -49,6 +52,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         self._realm = realm
         self._sending = sending
         self._receiving = receiving
+        self._listing = listing
         self._metrics = metrics
         self._health = health
         self._start_seconds = start_seconds
@@ -88,6 +92,13 @@ class DeliveryServicer(DeliveryServiceServicer):
         )
         with self._mailboxes_may_fail():
             await self._receiving.receive(device)
+
+    async def ListMailboxes(  # noqa: N802  # the proto's name
+        self, _request: pb.ListMailboxesRequest, _context: Any
+    ) -> pb.ListMailboxesResponse:
+        """Say how much waits for each device of the caller's own user."""
+        with self._mailboxes_may_fail():
+            return convert.mailboxes(await self._listing.of_user(_device_key()))
 
     async def _first(self, requests: AsyncIterator[pb.ReceiveRequest]) -> pb.ReceiveRequest:
         # Until it has begun nothing displaces a stream: a silent one must not last.

@@ -14,6 +14,7 @@ from keypost_services.delivery.functions import FunctionLibrary, is_missing
 from keypost_services.delivery.mailboxes import (
     DELIVERY_ID,
     Acceptance,
+    Backlog,
     Claim,
     Load,
     MailboxesUnavailableError,
@@ -153,6 +154,15 @@ class ValkeyMailboxes:
         """Return what a mailbox holds."""
         messages, size = await self._run([("XLEN", _waiting(address)), ("HGET", _load(address), "bytes")])
         return Load(messages, int(size or 0))
+
+    async def backlogs(self, addresses: Collection[Address]) -> Mapping[Address, Backlog]:
+        """Return what waits in each of these mailboxes."""
+        commands = [self._functions.command("backlog", (_waiting(address),)) for address in addresses]
+        replies = await self._run(commands) if commands else []
+        return {
+            address: Backlog(messages, _accept_time(oldest))
+            for address, (messages, oldest) in zip(addresses, replies, strict=True)
+        }
 
     def watch(self, address: Address) -> AbstractAsyncContextManager[WakeUps]:
         """Return a context in which wake-ups of a mailbox arrive."""

@@ -74,6 +74,7 @@ METHODS: Mapping[str, Callers] = MappingProxyType(
         "/keypost.directory.v1.KeyEventService/WatchKeyEvents": services("delivery"),
         "/keypost.delivery.v1.DeliveryService/Send": devices(),
         "/keypost.delivery.v1.DeliveryService/Receive": devices(),
+        "/keypost.delivery.v1.DeliveryService/ListMailboxes": devices(),
         "/grpc.health.v1.Health/Check": anyone(),
         "/grpc.health.v1.Health/List": anyone(),
         "/grpc.health.v1.Health/Watch": anyone(),

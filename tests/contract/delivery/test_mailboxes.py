@@ -13,6 +13,7 @@ from keypost.clock import DAY
 from keypost.protocol.identifiers import Address
 from keypost_services.delivery.mailboxes import (
     BEGINNING,
+    Backlog,
     Claim,
     Load,
     Mailboxes,
@@ -427,3 +428,17 @@ async def test_two_watchers_of_one_mailbox_are_both_woken(mailboxes: Mailboxes) 
             await second.wait()
         await mailboxes.append(posting(b"x"))
         await first.wait()
+
+
+async def test_backlogs_say_how_much_waits_and_since_when(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"1", accept_time=NOW))
+    await mailboxes.append(posting(b"2", accept_time=NOW + 5))
+    assert await mailboxes.backlogs([BOB_TABLET, BOB]) == {BOB_TABLET: Backlog(0, 0), BOB: Backlog(2, NOW)}
+    assert await mailboxes.backlogs([]) == {}
+
+
+async def test_asking_for_backlogs_displaces_nobody(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"1"))
+    await mailboxes.claim(CLAIM)
+    await mailboxes.backlogs([BOB])
+    assert len(await everything(mailboxes)) == 1

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-SEND, RECEIVE = ("/keypost.delivery.v1.DeliveryService/" + name for name in ("Send", "Receive"))
+SEND, RECEIVE, LIST = ("/keypost.delivery.v1.DeliveryService/" + name for name in ("Send", "Receive", "ListMailboxes"))
 BEGIN, GO_ON = f"{RECEIVE} first", f"{RECEIVE} later"
-NAMES = (SEND, BEGIN, GO_ON)
+NAMES = (SEND, BEGIN, GO_ON, LIST)
 HEADER, EXTENSION = "envelope.header", "envelope.key_extension.extension"
 SEALED_KEYS = "envelope.key_extension.sealed_keys"
 SOON = START + 5 * 60_000
@@ -160,6 +160,7 @@ def exchanges_of(device: SimulatedDevice, channel: grpc.aio.Channel) -> dict[str
         SEND: Exchange(unary(channel, SEND, device.metadata), send, SEND_RULES, bounds=BOUNDS),
         BEGIN: Exchange(first, made(start), FIRST_RULES),
         GO_ON: Exchange(later, made(acknowledge), LATER_RULES),
+        LIST: Exchange(unary(channel, LIST, device.metadata), made(pb.ListMailboxesRequest()), {}),
     }
 
 

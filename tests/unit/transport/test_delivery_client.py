@@ -52,6 +52,10 @@ class ScriptedDelivery(delivery_service_pb2_grpc.DeliveryServiceServicer):
             self.requests.append(request)
         self.half_closed.set()
 
+    async def ListMailboxes(self, request: Any, context: Any) -> pb.ListMailboxesResponse:  # noqa: N802
+        self.requests.append(request)
+        return pb.ListMailboxesResponse(mailboxes=[pb.Mailbox(device_id="a" * 16, messages=2, oldest_accept_time=7)])
+
     def add_to(self, server: grpc.aio.Server) -> None:
         delivery_service_pb2_grpc.add_DeliveryServiceServicer_to_server(self, server)
 
@@ -70,6 +74,13 @@ async def test_send_hands_over_the_envelope_with_the_token_for_delivery(
     assert (await client.send(envelope)).stored.accept_time == 9
     assert service.requests == [pb.SendRequest(envelope=envelope)]
     assert service.token == "Bearer for-example.org/delivery"
+
+
+async def test_the_mailboxes_of_the_own_user_are_listed(connect: Any, retries: Retries, tokens: TokenSource) -> None:
+    service = ScriptedDelivery()
+    client = DeliveryClient(await connect(service.add_to), retries, tokens)
+    assert [(one.device_id, one.messages) for one in await client.list_mailboxes()] == [("a" * 16, 2)]
+    assert service.requests == [pb.ListMailboxesRequest()]
 
 
 async def test_acknowledgements_arrive_before_the_stream_ends(

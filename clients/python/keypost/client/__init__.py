@@ -3,7 +3,7 @@
 from keypost.client.client import Client
 from keypost.client.identity import NotEnrolledError
 from keypost.client.key_requests import ClockWrongError
-from keypost.client.results import Event, Received, ReceivedFile, Sent, SentFile
+from keypost.client.results import Event, Received, ReceivedFile, Sent, SentFile, WaitingElsewhere
 
 __all__ = [
     "Client",
@@ -14,4 +14,5 @@ __all__ = [
     "ReceivedFile",
     "Sent",
     "SentFile",
+    "WaitingElsewhere",
 ]

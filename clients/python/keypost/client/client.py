@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     from keypost.client.pump import Pump
-    from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile
+    from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile, WaitingElsewhere
     from keypost.clock import Clock
     from keypost.keys.v1 import realm_trust_pb2
     from keypost.keystore.unlock import Unlock
@@ -183,7 +183,11 @@ class Client(ClientBase):
             check_username(username)
             check_code(code)
             check_suite(suite)
-            return await self._parts.enrolling.enroll(username, code, suite)
+            is_new = self._parts.identity.ring.current is None
+            address = await self._parts.enrolling.enroll(username, code, suite)
+            if is_new:
+                await self._parts.elsewhere.tell()
+            return address
 
     async def send(self, username: str, body: str | bytes, *, media_type: str | None = None) -> Sent:
         """Send a message to all devices of a user (steps 2 to 7), after all earlier ones to that user.
@@ -330,6 +334,21 @@ class Client(ClientBase):
         """Return the verified record of the own user's keys; raises as ``keys``, and NotEnrolledError."""
         self._check_open()
         return await self.keys(self._parts.identity.address.username)
+
+    async def waiting_elsewhere(self) -> tuple[WaitingElsewhere, ...]:
+        """Return for which other devices of this user messages wait, and how many: this device cannot read them.
+
+        A message is sealed to the devices that its recipient has when it is sent. A device that came later learns here
+        what waits for the others; an event MESSAGES_FOR_OTHER_DEVICES tells a new one by itself.
+
+        Raises:
+            NotEnrolledError: this profile has no key yet.
+            ProtocolError: the own record breaks a rule.
+            RefusedError: a service refused.
+            UnreachableError: no answer.
+        """
+        async with self._working():
+            return await self._parts.elsewhere.waiting()
 
     async def accept_identity(self, username: str, root: bytes) -> KeyRecord:
         """Accept a changed identity of a user, after people compared it in another way.

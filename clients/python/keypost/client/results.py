@@ -131,6 +131,21 @@ class Received:
 
 
 @dataclass(frozen=True)
+class WaitingElsewhere:
+    """What waits for another device of this user, by the word of delivery.
+
+    Attributes:
+        device: The other device.
+        messages: How many messages wait for it.
+        oldest_accept_time: When delivery accepted the first of them, Unix milliseconds.
+    """
+
+    device: Address
+    messages: int
+    oldest_accept_time: int
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that the application may want to know and that no call returns.
 

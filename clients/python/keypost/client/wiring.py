@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from keypost.client.elsewhere import Elsewhere
 from keypost.client.enrolling import Enrolling
 from keypost.client.handing_out import HandingOut
 from keypost.client.identity import Identity, PairSigner
@@ -46,6 +47,7 @@ class Parts:
     waiting: Waiting
     retiring: Retiring
     handing_out: HandingOut
+    elsewhere: Elsewhere
     delivery: DeliveryClient
     retries: Retries
     tokens: tuple[TokenSource, ...]
@@ -103,6 +105,7 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, retries: Retries) -> 
         waiting=Waiting(context, receiving),
         retiring=Retiring(context, identity, trust, records),
         handing_out=HandingOut(context.store),
+        elsewhere=Elsewhere(context, identity, records, delivery),
         delivery=delivery,
         retries=retries,
         tokens=(tokens, pending_tokens),

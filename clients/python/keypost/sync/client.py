@@ -82,6 +82,7 @@ class Client:
     renew = _waiting(asyncio_client.Client.renew)
     keys = _waiting(asyncio_client.Client.keys)
     devices = _waiting(asyncio_client.Client.devices)
+    waiting_elsewhere = _waiting(asyncio_client.Client.waiting_elsewhere)
     accept_identity = _waiting(asyncio_client.Client.accept_identity)
     evidence = _waiting(asyncio_client.Client.evidence)
 

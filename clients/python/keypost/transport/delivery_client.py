@@ -106,3 +106,12 @@ class DeliveryClient:
         """Return a stream for the calling device's mailbox; nothing is sent before it is iterated."""
         call = self._stub.Receive(metadata=self._remote.metadata())
         return ReceiveStream(call, max_unacknowledged, self._remote.endpoint)
+
+    async def list_mailboxes(self) -> Sequence[pb.Mailbox]:
+        """Return how much waits for each device of the own user.
+
+        Raises:
+            RefusedError: DIRECTORY_UNAVAILABLE, MAILBOXES_UNAVAILABLE, TOKEN_REFUSED.
+            UnreachableError: No answer.
+        """
+        return (await self._remote.call(self._stub.ListMailboxes, pb.ListMailboxesRequest())).mailboxes
