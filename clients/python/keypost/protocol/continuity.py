@@ -79,8 +79,9 @@ def _check_parent_was_good(key: Key, previous: KeyRecord) -> None:
 
 def _check_same(one: KeyRecord, other: KeyRecord, constants: Constants) -> None:
     older, newer = (one, other) if one.this_update <= other.this_update else (other, one)
-    same = (older.epoch, _entries(newer)) == (
+    same = (older.epoch, older.reset_time, _entries(newer)) == (
         newer.epoch,
+        newer.reset_time,
         # Ended keys leave the record by time alone, without a revision of their own.
         [entry for key, entry in zip(older.keys, _entries(older), strict=True) if _stays(key, newer, constants)],
     )

@@ -115,6 +115,7 @@ class KeyRecord:
         keys: All keys that the record names, in the order in which they entered.
         history: Verified requests of older keys, oldest first.
         key_info: Everything as received.
+        reset_time: From when on an announced identity reset may take place, Unix milliseconds; 0: none is announced.
     """
 
     realm: str
@@ -126,6 +127,7 @@ class KeyRecord:
     keys: tuple[Key, ...]
     history: tuple[KeyRequest, ...]
     key_info: pb.KeyInfo = field(repr=False, compare=False)
+    reset_time: int = 0
 
     def find(self, key_fingerprint: bytes) -> Key | None:
         """Return the key of this fingerprint, if the record names it."""
@@ -266,6 +268,8 @@ def restore_key_info(key_info: pb.KeyInfo) -> KeyRecord:
 def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
     if not statement.entries or len(statement.entries) + len(key_info.history) > MOST_ENTRIES:
         raise MalformedStatementError(f"a record has 1 to {MOST_ENTRIES} entries")
+    if statement.reset_time < 0:
+        raise MalformedStatementError("a record announces an identity reset for a time, or none")
     record = KeyRecord(
         realm=statement.realm,
         username=statement.username,
@@ -276,6 +280,7 @@ def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
         keys=tuple(_key(entry, statement.this_update) for entry in statement.entries),
         history=tuple(read_key_request(request) for request in key_info.history),
         key_info=key_info,
+        reset_time=statement.reset_time,
     )
     _check_owner(record)
     _check_order(record)
