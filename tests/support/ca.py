@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keypost.clock import DAY
@@ -14,9 +15,19 @@ from keypost.protocol.key_info import KeyRecord, read_key_info
 from keypost.protocol.key_requests import DeviceKeyPair, read_key_request, sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.renewal import step_4_upload
+from keypost.protocol.revocations import (
+    read_reset_cancellation,
+    read_revocation,
+    sign_reset_cancellation,
+    sign_revocation,
+    verify_reset_cancellation,
+    verify_revocation,
+)
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK, Suite
+from keypost_services.ca import errors
 from keypost_services.ca.acts import code_made
+from keypost_services.ca.approval import Approval
 from keypost_services.ca.audit import NOWHERE, OPERATOR
 from keypost_services.ca.authority import Authority, Start
 from keypost_services.ca.codes import hash_code, new_code, realm_hash
@@ -26,10 +37,13 @@ from keypost_services.ca.enrollment import Enrollment
 from keypost_services.ca.events import EventFeed
 from keypost_services.ca.key_quality import KeyQuality
 from keypost_services.ca.nonces import Nonces
-from keypost_services.ca.policy import Policy
+from keypost_services.ca.policy import Policy, next_revision
 from keypost_services.ca.records import Records
 from keypost_services.ca.renewal import Renewal
+from keypost_services.ca.reset import Resets
+from keypost_services.ca.revocation import Revocations
 from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn, Proof
+from keypost_services.ca.signatories import DeviceSignatory
 from keypost_services.ca.store import OneTimeCode
 from support.clock import ManualClock
 from support.keys import KeyPool
@@ -43,6 +57,7 @@ if TYPE_CHECKING:
     from keypost_services.ca.store import Store
 
 KEY_LIFETIME = 90 * DAY
+RESET_DELAY = DAY
 OPEN = Proof(None)
 
 
@@ -72,6 +87,9 @@ class CaBench:
         sign_in = OpenSignIn() if self.open_sign_in else CodeSignIn(self.store, self.binding, self.clock)
         self.enrollment = Enrollment(authority, sign_in, os.urandom)
         self.renewal = Renewal(authority, self.steps.append, decoys.next_revision)
+        self.approval = Approval(authority, decoys.next_revision, os.urandom)
+        self.revocations = Revocations(authority)
+        self.resets = Resets(authority, sign_in, RESET_DELAY)
 
     async def add_code(self, username: str, lifetime: int = DAY) -> Proof:
         code = new_code(os.urandom)
@@ -117,6 +135,44 @@ class CaBench:
         fields = {"kind": pb.KEY_REQUEST_KIND_RENEW, "parent_fingerprint": old.fingerprint} | changes
         return pair, step_4_upload(self.request(pair, start, **fields), pair, old)
 
+    async def approve_request(
+        self, parent: DeviceKeyPair, suite: Suite = STRONG, **changes: Any
+    ) -> tuple[DeviceKeyPair, pb.SignedKeyRequest]:
+        start = await self.approval.begin(parent.address.username)
+        pair = self.new_pair(Address(parent.address.username, start.device_id), suite)
+        fields = {"kind": pb.KEY_REQUEST_KIND_APPROVE, "parent_fingerprint": parent.fingerprint} | changes
+        return pair, step_4_upload(self.request(pair, start, **fields), pair, parent)
+
+    async def revocation(
+        self, key: DeviceKeyPair, signer: DeviceKeyPair | None = None, /, **changes: Any
+    ) -> pb.SignedRevocation:
+        """Return the withdrawal of a key as lost, signed by itself or another, with `changes` to its fields."""
+        fields = {"reason": pb.REVOCATION_REASON_LOST} | changes
+        statement = pb.Revocation(
+            realm=self.trust.realm,
+            username=key.address.username,
+            device_id=key.address.device_id,
+            fingerprint=key.fingerprint,
+            revision=await self.next_revision(key.address.username),
+        )
+        for name, value in fields.items():
+            setattr(statement, name, value)
+        return sign_revocation(statement, signer or key)
+
+    async def cancellation(self, signer: DeviceKeyPair, **changes: Any) -> pb.SignedResetCancellation:
+        statement = pb.ResetCancellation(
+            realm=self.trust.realm,
+            username=signer.address.username,
+            device_id=signer.address.device_id,
+            revision=await self.next_revision(signer.address.username),
+        )
+        for name, value in changes.items():
+            setattr(statement, name, value)
+        return sign_reset_cancellation(statement, signer)
+
+    async def next_revision(self, username: str) -> int:
+        return next_revision((await self.store.find_users([username])).get(username))
+
     async def enroll(self, username: str, proof: Proof = OPEN, suite: Suite = STRONG) -> DeviceKeyPair:
         pair, signed = await self.enroll_request(username, proof, suite)
         await self.submit_enroll(signed, proof)
@@ -127,6 +183,17 @@ class CaBench:
         await self.submit_renew(signed)
         return pair
 
+    async def approve(self, parent: DeviceKeyPair, suite: Suite = STRONG) -> DeviceKeyPair:
+        pair, signed = await self.approve_request(parent, suite)
+        await self.submit_approve(signed)
+        return pair
+
+    async def revoke(self, key: DeviceKeyPair, signer: DeviceKeyPair | None = None, /, **changes: Any) -> KeyRecord:
+        return await self.submit_revoke(await self.revocation(key, signer, **changes))
+
+    async def cancel_reset(self, signer: DeviceKeyPair, **changes: Any) -> KeyRecord:
+        return await self.submit_cancel(await self.cancellation(signer, **changes))
+
     async def submit_enroll(self, signed: pb.SignedKeyRequest, proof: Proof = OPEN) -> KeyRecord:
         request = read_key_request(signed)
         return self.read(await self.enrollment.enroll(request, proof), request.address.username)
@@ -134,6 +201,33 @@ class CaBench:
     async def submit_renew(self, signed: pb.SignedKeyRequest) -> KeyRecord:
         request = read_key_request(signed)
         return self.read(await self.renewal.renew(request), request.address.username)
+
+    async def submit_approve(self, signed: pb.SignedKeyRequest) -> KeyRecord:
+        request = read_key_request(signed)
+        return self.read(await self.approval.approve(request), request.address.username)
+
+    async def submit_revoke(self, signed: pb.SignedRevocation) -> KeyRecord:
+        revocation = read_revocation(signed)
+        signatory = DeviceSignatory(
+            signed.signer_fingerprint,
+            signed.SerializeToString(deterministic=True),
+            partial(verify_revocation, revocation),
+            self.trust.constants.allowed_suites,
+            errors.revocation_refused,
+        )
+        return self.read(await self.revocations.revoke(revocation, signatory), revocation.address.username)
+
+    async def submit_cancel(self, signed: pb.SignedResetCancellation) -> KeyRecord:
+        cancellation = read_reset_cancellation(signed)
+        signatory = DeviceSignatory(
+            signed.signer_fingerprint,
+            signed.SerializeToString(deterministic=True),
+            partial(verify_reset_cancellation, cancellation),
+            self.trust.constants.allowed_suites,
+            errors.reset_cancellation_refused,
+            cancellation.address.device_id,
+        )
+        return self.read(await self.resets.cancel(cancellation, signatory), cancellation.address.username)
 
     async def record(self, username: str) -> KeyRecord:
         found = await self.records.find_one(username, b"")

@@ -1,10 +1,12 @@
-"""What enrolment and renewal have in common."""
+"""What all changes of a record have in common."""
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from keypost.keys.v1 import key_info_pb2 as pb
 from keypost_services.ca import errors
 from keypost_services.ca.audit import NOWHERE, Origin
 from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from keypost.clock import Clock
-    from keypost.keys.v1 import key_info_pb2 as pb
     from keypost.protocol.key_requests import KeyRequest
     from keypost_services.ca.events import EventFeed
     from keypost_services.ca.key_quality import KeyQuality
@@ -24,24 +25,31 @@ if TYPE_CHECKING:
     from keypost_services.ca.records import Records
     from keypost_services.ca.store import Change, Store, User
 
+R = TypeVar("R")
 
+_DEVICE_ID_BYTES = 10
 OVERTAKEN = (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a key request must contain, and the CA's time (Unix milliseconds)."""
+    """What a key request must contain, and the CA's time (Unix milliseconds).
+
+    Attributes:
+        kind: How the key is to enter, where that is not the method's own.
+    """
 
     device_id: str
     ca_nonce: bytes = field(repr=False)
     epoch: int
     next_revision: int
     current_time: int
+    kind: pb.KeyRequestKind.ValueType = pb.KEY_REQUEST_KIND_UNSPECIFIED
 
 
 @dataclass(frozen=True)
 class Authority:
-    """The parts by which a key enters the records."""
+    """The parts by which records change."""
 
     store: Store
     nonces: Nonces
@@ -91,6 +99,20 @@ class Authority:
                 raise
             return await _judge_anew(judge)
 
+    async def settle(self, judge: Callable[[], Awaitable[R]]) -> R:
+        """Judge a statement by which no key enters, once more if it was overtaken while it was judged.
+
+        Args:
+            judge: Judges it from what is stored, makes the change and returns the answer.
+
+        Raises:
+            ServiceError: As ``judge``; KEYS_CHANGING if it was overtaken again.
+        """
+        try:
+            return await judge()
+        except OVERTAKEN:
+            return await _judge_anew(judge)
+
     async def commit(self, change: Change) -> pb.KeyInfo:
         """Apply a change of the call that is being handled, wake the watchers, and return the record that has it.
 
@@ -114,7 +136,16 @@ def origin_of_call() -> Origin:
     return Origin(call.caller.peer, call.request_id)
 
 
-async def _judge_anew(judge: Callable[[], Awaitable[pb.KeyInfo]]) -> pb.KeyInfo:
+def draw_device_id(random: Callable[[int], bytes]) -> str:
+    """Return a device id that was never drawn before: 80 random bits.
+
+    Args:
+        random: Returns that many random bytes.
+    """
+    return base64.b32encode(random(_DEVICE_ID_BYTES)).decode().lower()
+
+
+async def _judge_anew(judge: Callable[[], Awaitable[R]]) -> R:
     try:
         return await judge()
     except OVERTAKEN as error:

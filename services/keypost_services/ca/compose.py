@@ -12,6 +12,7 @@ from keypost.ca.v1.key_info_service_pb2_grpc import add_KeyInfoServiceServicer_t
 from keypost.clock import DAY
 from keypost.protocol.encoding import int_bytes
 from keypost.protocol.suites import WEAK
+from keypost_services.ca.approval import Approval
 from keypost_services.ca.authority import Authority
 from keypost_services.ca.codes import realm_hash
 from keypost_services.ca.database import open_store
@@ -24,6 +25,8 @@ from keypost_services.ca.policy import Policy
 from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, load_record_signer, load_trust
 from keypost_services.ca.records import Records
 from keypost_services.ca.renewal import Renewal
+from keypost_services.ca.reset import Resets
+from keypost_services.ca.revocation import Revocations
 from keypost_services.ca.servicer import CertificateAuthorityServicer, KeyInfoServicer
 from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn
 from keypost_services.runtime.errors import StartError
@@ -99,15 +102,18 @@ async def _build(runtime: Runtime[CaSettings], store: Store, trust: RealmTrust, 
     feed = EventFeed(store)
     quality = KeyQuality(await asyncio.to_thread(load_blocked_keys, runtime.settings.blocked_keys))
     authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
-    enrollment = Enrollment(authority, _sign_in(runtime, store, trust), os.urandom)
-    renewal = Renewal(authority, _log_steps(runtime.log), decoys.next_revision)
+    sign_in = _sign_in(runtime, store, trust)
+    servicer = CertificateAuthorityServicer(
+        trust,
+        Enrollment(authority, sign_in, os.urandom),
+        Renewal(authority, _log_steps(runtime.log), decoys.next_revision),
+        Approval(authority, decoys.next_revision, os.urandom),
+        Revocations(authority),
+        Resets(authority, sign_in, runtime.settings.reset_delay),
+    )
     return Parts(
         services=[
-            (
-                CA_SERVICE,
-                add_CertificateAuthorityServiceServicer_to_server,
-                CertificateAuthorityServicer(trust, enrollment, renewal),
-            ),
+            (CA_SERVICE, add_CertificateAuthorityServiceServicer_to_server, servicer),
             (KEY_INFO_SERVICE, add_KeyInfoServiceServicer_to_server, KeyInfoServicer(records, feed)),
         ],
         device_keys=None,

@@ -14,7 +14,13 @@ from keypost.protocol.errors import (
     SuiteUnknownError,
 )
 from keypost.protocol.identifiers import check_device_id
-from keypost.protocol.key_requests import FINGERPRINT_BYTES, MOST_NONCE_BYTES, KeyRequest, read_key_request
+from keypost.protocol.key_requests import (
+    FINGERPRINT_BYTES,
+    MOST_NONCE_BYTES,
+    ROOT_KINDS,
+    KeyRequest,
+    read_key_request,
+)
 from keypost.protocol.suites import SUITES, suite_for
 from keypost_services.ca import errors
 from keypost_services.ca.codes import CodeMalformedError, read_code
@@ -25,6 +31,8 @@ from keypost_services.runtime.parsing import parse
 from keypost_services.runtime.requests import read_username
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from keypost.ca.v1 import ca_service_pb2 as ca_pb
     from keypost_services.ca.store import Event
 
@@ -55,8 +63,13 @@ def read_proof(sign_in: ca_pb.SignIn) -> Proof:
             raise invalid_field("sign_in", "exactly one kind must be set")
 
 
-def read_request(signed: pb.SignedKeyRequest, realm: str, kind: pb.KeyRequestKind.ValueType) -> KeyRequest:
+def read_request(signed: pb.SignedKeyRequest, realm: str, *kinds: pb.KeyRequestKind.ValueType) -> KeyRequest:
     """Return a key request whose fields are well-formed and whose possession is verified.
+
+    Args:
+        signed: As received.
+        realm: The realm of this CA.
+        kinds: The ways to enter that the method takes.
 
     Raises:
         ServiceError: INVALID_FIELD or POSSESSION_UNPROVEN.
@@ -64,7 +77,7 @@ def read_request(signed: pb.SignedKeyRequest, realm: str, kind: pb.KeyRequestKin
     if not 1 <= len(signed.key_request) <= MOST_REQUEST_BYTES:
         raise invalid_field(STATEMENT, f"it has 1 to {MOST_REQUEST_BYTES} bytes")
     message = parse(pb.KeyRequest, signed.key_request, STATEMENT)
-    _check_fields(message, realm, kind)
+    _check_fields(message, realm, kinds)
     _check_signatures(signed, message)
     try:
         return read_key_request(signed)
@@ -126,11 +139,11 @@ def event_message(event: Event) -> pb.KeyEvent:
     )
 
 
-def _check_fields(message: pb.KeyRequest, realm: str, kind: pb.KeyRequestKind.ValueType) -> None:
+def _check_fields(message: pb.KeyRequest, realm: str, kinds: Sequence[pb.KeyRequestKind.ValueType]) -> None:
     _check_realm(message, realm)
     read_username(message.username, _name("username"))
     read_device_id(message.device_id, _name("device_id"))
-    _check_kind(message, kind)
+    _check_kind(message, kinds)
     if message.expire_time < 1:
         raise _request_field("expire_time", "it must be set")
     if message.epoch < 1:
@@ -146,11 +159,11 @@ def _check_realm(message: pb.KeyRequest, realm: str) -> None:
         raise _request_field("realm", "it is not the realm of this CA")
 
 
-def _check_kind(message: pb.KeyRequest, kind: pb.KeyRequestKind.ValueType) -> None:
+def _check_kind(message: pb.KeyRequest, kinds: Sequence[pb.KeyRequestKind.ValueType]) -> None:
     """Refuse another way to enter than the method's own, which alone is checked there."""
-    if message.kind != kind:
-        raise _request_field("kind", f"it must be {pb.KeyRequestKind.Name(kind)} here")
-    parent_bytes = 0 if kind == pb.KEY_REQUEST_KIND_ENROLL else FINGERPRINT_BYTES
+    if message.kind not in kinds:
+        raise _request_field("kind", f"it must be {' or '.join(map(pb.KeyRequestKind.Name, kinds))} here")
+    parent_bytes = 0 if message.kind in ROOT_KINDS else FINGERPRINT_BYTES
     if len(message.parent_fingerprint) != parent_bytes:
         raise _request_field("parent_fingerprint", f"it has {parent_bytes} bytes here")
 
@@ -162,10 +175,10 @@ def _check_signatures(signed: pb.SignedKeyRequest, message: pb.KeyRequest) -> No
         raise _request_field("suite", str(error)) from error
     if len(signed.possession) != suite.signature_bytes:
         raise invalid_field("key_request.possession", f"in this suite it has {suite.signature_bytes} bytes")
-    if message.kind == pb.KEY_REQUEST_KIND_ENROLL and signed.endorsement:
+    if message.kind in ROOT_KINDS and signed.endorsement:
         raise invalid_field("key_request.endorsement", "a root has none")
     # Of which suite the parent is, its record says.
-    if message.kind == pb.KEY_REQUEST_KIND_RENEW and len(signed.endorsement) not in SIGNATURE_SIZES:
+    if message.kind not in ROOT_KINDS and len(signed.endorsement) not in SIGNATURE_SIZES:
         raise invalid_field("key_request.endorsement", f"it has {' or '.join(map(str, SIGNATURE_SIZES))} bytes")
 
 

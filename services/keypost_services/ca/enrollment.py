@@ -1,21 +1,22 @@
-"""Enrolment: the first key of a device enters without a parent."""
+"""Enrolment: the first key of a device enters without a parent, after an announced reset too."""
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.identifiers import Address
+from keypost.protocol.key_requests import ROOT_KINDS
 from keypost_services.ca import errors
 from keypost_services.ca.audit import Actor, ActorKind
-from keypost_services.ca.authority import Start
+from keypost_services.ca.authority import Start, draw_device_id
 from keypost_services.ca.convert import recorded_key
 from keypost_services.ca.nonces import Purpose
 from keypost_services.ca.policy import (
     check_needs_no_approval,
     check_revision,
     enrollment_epoch,
+    enrollment_kind,
     is_good,
     next_revision,
 )
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from keypost_services.ca.authority import Authority
     from keypost_services.ca.sign_in import Grant, Proof, SignIn
     from keypost_services.ca.store import User
-
-_DEVICE_ID_BYTES = 10
 
 
 class Enrollment:
@@ -60,9 +59,10 @@ class Enrollment:
         await self._sign_in.admit(username, proof)
         now = self._authority.clock()
         user = await self._authority.find_user(username)
-        device_id = base64.b32encode(self._random(_DEVICE_ID_BYTES)).decode().lower()
-        nonce = self._authority.nonces.issue(Purpose.ENROLLMENT, Address(username, device_id), now)
-        return Start(device_id, nonce, enrollment_epoch(user, now), next_revision(user), now)
+        address = Address(username, draw_device_id(self._random))
+        nonce = self._authority.nonces.issue(Purpose.ENROLLMENT, address, now)
+        epoch, kind = enrollment_epoch(user, now), enrollment_kind(user, now)
+        return Start(address.device_id, nonce, epoch, next_revision(user), now, kind)
 
     async def enroll(self, request: KeyRequest, proof: Proof) -> pb.KeyInfo:
         """Record the key of a request whose possession is verified.
@@ -77,10 +77,10 @@ class Enrollment:
         user = await self._authority.find_user(request.address.username)
         if user is not None and _is_repeated(request, grant, user):
             return self._authority.records.sign(user)
-        _check_unused(grant)
+        check_unused(grant)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.ENROLLMENT, request.address, now)
-        check_needs_no_approval(user, now)
+        check_needs_no_approval(request, user, now)
         self._authority.policy.check_suite(request)
         self._authority.policy.check_lifetime(request, now)
         await self._authority.check_new(request)
@@ -93,14 +93,19 @@ class Enrollment:
 def _is_repeated(request: KeyRequest, grant: Grant, user: User) -> bool:
     """Whether this very enrolment succeeded before: its answer was lost."""
     known = user.find(request.fingerprint)
-    if known is None or known.kind != pb.KEY_REQUEST_KIND_ENROLL:
+    if known is None or known.kind not in ROOT_KINDS:
         return False
     if grant.code_hash is not None:
         return grant.used_fingerprint == request.fingerprint
     return known.device_id == request.address.device_id
 
 
-def _check_unused(grant: Grant) -> None:
+def check_unused(grant: Grant) -> None:
+    """Check that a sign-in was not used up before.
+
+    Raises:
+        ServiceError: SIGN_IN_REFUSED.
+    """
     if grant.used_fingerprint:
         raise errors.sign_in_refused()
 

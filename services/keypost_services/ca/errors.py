@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grpc import StatusCode
 
-from keypost_services.runtime.errors import ServiceError, rate_limited
+from keypost_services.runtime.errors import ServiceError, invalid_field, rate_limited
 
 
 def sign_in_refused() -> ServiceError:
@@ -22,11 +22,27 @@ def possession_unproven() -> ServiceError:
 
 
 def endorsement_refused() -> ServiceError:
-    """Return the refusal of a renewal; the same whether the parent is unknown or did not sign."""
+    """Return the refusal of a renewal or an approval; the same whether the parent is unknown or did not sign."""
     return ServiceError(
         StatusCode.PERMISSION_DENIED,
         "ENDORSEMENT_REFUSED",
-        "the key request is not signed by a key of this device",
+        "the key request is not signed by a key that may vouch for it",
+    )
+
+
+def revocation_refused() -> ServiceError:
+    """Return the one answer to a revocation that no key of the user signed that may act."""
+    return ServiceError(
+        StatusCode.PERMISSION_DENIED, "REVOCATION_REFUSED", "the revocation is not signed by a good key of the user"
+    )
+
+
+def reset_cancellation_refused() -> ServiceError:
+    """Return the one answer to a cancellation that no key of the user signed that may act."""
+    return ServiceError(
+        StatusCode.PERMISSION_DENIED,
+        "RESET_CANCELLATION_REFUSED",
+        "the cancellation is not signed by a good key of the user",
     )
 
 
@@ -66,7 +82,7 @@ def key_lifetime_refused(latest: int) -> ServiceError:
 
 
 def key_replaced() -> ServiceError:
-    """Return the refusal of a renewal by a key that is no longer the device's."""
+    """Return the refusal of a renewal or an approval by a key that is no longer the device's."""
     return ServiceError(
         StatusCode.FAILED_PRECONDITION, "KEY_REPLACED", "the parent is no longer the key of this device"
     )
@@ -78,6 +94,53 @@ def renewal_window_over() -> ServiceError:
         StatusCode.FAILED_PRECONDITION,
         "RENEWAL_WINDOW_OVER",
         "the key expired too long ago to be renewed: enrol anew",
+    )
+
+
+def parent_revoked() -> ServiceError:
+    """Return the refusal of an approval by a key that was withdrawn."""
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "KEY_REVOKED", "the key that vouches was revoked")
+
+
+def parent_expired() -> ServiceError:
+    """Return the refusal of an approval by a key that has expired."""
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION, "KEY_EXPIRED", "the key that vouches has expired: renew it first"
+    )
+
+
+def too_many_devices(most: int) -> ServiceError:
+    """Return the refusal of one more device.
+
+    Args:
+        most: How many a user may have.
+    """
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION,
+        "TOO_MANY_DEVICES",
+        f"a user has {most} devices at most: revoke one first",
+        most=str(most),
+    )
+
+
+def key_ended() -> ServiceError:
+    """Return the refusal to revoke a key that is not there to be revoked."""
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION,
+        "KEY_ENDED",
+        "this is no key of that device that can be revoked for this: it was revoked otherwise, or left the record",
+    )
+
+
+def since_time_ahead(field: str) -> ServiceError:
+    """Return the refusal of a compromise that is still to come."""
+    return invalid_field(field, "it is not later than now")
+
+
+def reset_not_needed() -> ServiceError:
+    """Return the refusal to announce an identity reset where an enrolment does."""
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION, "RESET_NOT_NEEDED", "the user has no device with a good key: enrol"
     )
 
 

@@ -28,6 +28,7 @@ class Purpose(Enum):
 
     ENROLLMENT = b"keypost/ca/nonce/enrollment"
     RENEWAL = b"keypost/ca/nonce/renewal"
+    APPROVAL = b"keypost/ca/nonce/approval"
 
 
 class Nonces:

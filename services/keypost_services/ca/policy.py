@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keypost.clock import MINUTE
+from keypost.clock import DAY, MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.key_info import MOST_ENTRIES
 from keypost_services.ca import errors
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 MOST_RECENT_KEYS = 100
 """How many keys of one user may enter within the retention: each stands in every answer about the user."""
+MOST_DEVICES = 32
+"""How many devices of one user may have a good key: whoever writes to the user seals to each."""
+RESET_STAYS_OPEN = 7 * DAY
+"""How long an announced identity reset may take place: one that was forgotten is no open door for ever."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Policy:
         key_lifetime: The longest lifetime that this CA grants, milliseconds; not above the realm's.
         most_recent_keys: How many keys a record has at most.
         most_entries: How many keys a record and its history have at most: with more nobody could read it.
+        most_devices: How many devices of a user have a good key at most.
     """
 
     constants: Constants
     key_lifetime: int
     most_recent_keys: int = MOST_RECENT_KEYS
     most_entries: int = MOST_ENTRIES
+    most_devices: int = MOST_DEVICES
 
     def __post_init__(self) -> None:
         if not MINUTE <= self.key_lifetime <= self.constants.longest_key_lifetime:
@@ -68,6 +74,15 @@ class Policy:
         if now >= parent.expire_time + self.constants.renewal_window:
             raise errors.renewal_window_over()
 
+    def check_devices(self, user: User) -> None:
+        """Check that the user may have one more device.
+
+        Raises:
+            ServiceError: TOO_MANY_DEVICES.
+        """
+        if sum(map(is_good, user.keys)) >= self.most_devices:
+            raise errors.too_many_devices(self.most_devices)
+
     def check_room(self, user: User, epoch: int, now: int) -> None:
         """Check that one more key, of `epoch`, does not make the record grow without bound.
 
@@ -76,8 +91,9 @@ class Policy:
                 as long as the epoch.
         """
         entries = self.entries_of(user, now)
-        if len(entries) >= self.most_recent_keys:
-            first_end = min((key.state_time for key in entries if not is_good(key)), default=now)
+        recent = [key for key in entries if is_good(key) or now < _last_time(key) + self.constants.retention]
+        if len(recent) >= self.most_recent_keys:
+            first_end = min((_last_time(key) for key in recent if not is_good(key)), default=now)
             raise errors.record_full(first_end + self.constants.retention - now)
         history = history_of(user, entries) if epoch == user.epoch else []
         if len(entries) + len(history) >= self.most_entries:
@@ -97,6 +113,11 @@ class Policy:
             or now < key.state_time + self.constants.retention
             or compromised & {key.fingerprint, key.parent_fingerprint}
         ]
+
+
+def _last_time(key: RecordedKey) -> int:
+    """Return when a key entered or ended, whichever is later: a compromised one may have ended before it entered."""
+    return max(key.enter_time, key.state_time)
 
 
 def history_of(user: User, entries: Sequence[RecordedKey], history_from: bytes = b"") -> Sequence[RecordedKey]:
@@ -132,25 +153,46 @@ def next_revision(user: User | None) -> int:
     return 1 if user is None else user.revision + 1
 
 
+def reset_is_announced(user: User, now: int) -> bool:
+    """Whether an identity reset was announced and may still take place, now or later."""
+    return user.reset_time != 0 and now < user.reset_time + RESET_STAYS_OPEN
+
+
+def reset_is_due(user: User | None, now: int) -> bool:
+    """Whether an announced identity reset may take place now."""
+    return user is not None and reset_is_announced(user, now) and user.reset_time <= now
+
+
+def enrollment_kind(user: User | None, now: int) -> pb.KeyRequestKind.ValueType:
+    """Return as what the next first key enters: RESET where it ends good devices that could have vouched for it."""
+    if has_usable_device(user, now) and reset_is_due(user, now):
+        return pb.KEY_REQUEST_KIND_RESET
+    return pb.KEY_REQUEST_KIND_ENROLL
+
+
 def enrollment_epoch(user: User | None, now: int) -> int:
     """Return the epoch that the next enrolment belongs to.
 
     A first key without a parent begins a tree of its own, so it begins an epoch; where a usable device could vouch
-    for it, the epoch stays.
+    for it and no reset is due, the epoch stays.
     """
     if user is None:
         return 1
-    return user.epoch if has_usable_device(user, now) else user.epoch + 1
+    stays = has_usable_device(user, now) and not reset_is_due(user, now)
+    return user.epoch if stays else user.epoch + 1
 
 
-def check_needs_no_approval(user: User | None, now: int) -> None:
-    """Check that the user has no device that could vouch for a further one.
+def check_needs_no_approval(request: KeyRequest, user: User | None, now: int) -> None:
+    """Check that no device of the user could vouch for a first key, or that an announced reset makes it begin anew.
 
     Raises:
-        ServiceError: APPROVAL_REQUIRED.
+        ServiceError: APPROVAL_REQUIRED; REVISION_TAKEN: the user's devices have ended since a reset was begun.
     """
-    if has_usable_device(user, now):
+    kind = enrollment_kind(user, now)
+    if has_usable_device(user, now) and (kind, request.kind) != (pb.KEY_REQUEST_KIND_RESET,) * 2:
         raise errors.approval_required()
+    if request.kind != kind:
+        raise errors.revision_taken(next_revision(user) - 1)
 
 
 def check_revision(request: KeyRequest, user: User | None, epoch: int) -> None:
@@ -159,6 +201,20 @@ def check_revision(request: KeyRequest, user: User | None, epoch: int) -> None:
     Raises:
         ServiceError: REVISION_TAKEN.
     """
-    revision = next_revision(user)
-    if (request.epoch, request.revision) != (epoch, revision):
-        raise errors.revision_taken(revision - 1)
+    if request.epoch != epoch:
+        raise errors.revision_taken(next_revision(user) - 1)
+    check_next(request.revision, user)
+
+
+def check_next(revision: int, user: User | None) -> None:
+    """Check that a statement was made for the record as it stands.
+
+    Args:
+        revision: At which it is to take effect.
+        user: The user as recorded.
+
+    Raises:
+        ServiceError: REVISION_TAKEN.
+    """
+    if revision != next_revision(user):
+        raise errors.revision_taken(next_revision(user) - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.errors import EndorsementError, SignatureInvalidError
+from keypost.protocol.errors import EndorsementError
 from keypost.protocol.key_info import Key
 from keypost.protocol.key_requests import KeyRequest, read_key_request
 from keypost.protocol.renewal import (
@@ -18,6 +18,7 @@ from keypost_services.ca import errors
 from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.authority import Start
 from keypost_services.ca.convert import recorded_key, signed_request_message
+from keypost_services.ca.endorsements import find_parent, verify_signature
 from keypost_services.ca.nonces import Purpose
 from keypost_services.ca.policy import check_revision, is_good, next_revision
 from keypost_services.ca.store import Change, Ending, EventDraft
@@ -70,7 +71,7 @@ class Renewal:
             return self._authority.records.sign(user)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.RENEWAL, request.address, now)
-        user, parent = _find_parent(user, request)
+        user, parent = find_parent(user, request)
         old = read_key_request(signed_request_message(parent))
         _check_epoch(user, parent, old, request)
         self._verify(old, request, now)
@@ -103,17 +104,9 @@ class Renewal:
         self._observer(renewal_step(step, ACTOR, now, **facts))
 
 
-def _find_parent(user: User | None, request: KeyRequest) -> tuple[User, RecordedKey]:
-    """Return the user and the key to be replaced; who lacks either learns no more than one with a wrong signature."""
-    parent = None if user is None else user.find(request.parent_fingerprint)
-    if user is None or parent is None:
-        raise errors.endorsement_refused()
-    return user, parent
-
-
 def _check_epoch(user: User, parent: RecordedKey, old: KeyRequest, request: KeyRequest) -> None:
     if parent.epoch != user.epoch:
-        _verify_signature(old, request)
+        verify_signature(old, request)
         raise errors.key_replaced()
 
 
@@ -125,15 +118,6 @@ def _check_suite_not_lowered(old: KeyRequest, request: KeyRequest) -> None:
 def _check_good(parent: RecordedKey) -> None:
     if not is_good(parent):
         raise errors.key_replaced()
-
-
-def _verify_signature(old: KeyRequest, request: KeyRequest) -> None:
-    """Verify that a key of an ended epoch signed, so that nobody but its holder learns that it has ended."""
-    endorsement_hash = step_5_hash_uploaded_public_key(old, request)
-    try:
-        old.suite.verify_endorsement(old.public_key, endorsement_hash, request.signed.endorsement)
-    except SignatureInvalidError as error:
-        raise errors.endorsement_refused() from error
 
 
 def _is_repeated(request: KeyRequest, user: User) -> bool:

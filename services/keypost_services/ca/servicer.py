@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keypost.ca.v1 import ca_service_pb2 as pb
@@ -10,7 +11,10 @@ from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceService
 from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceServicer
 from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.identifiers import Address
-from keypost_services.ca import convert
+from keypost.protocol.revocations import verify_reset_cancellation, verify_revocation
+from keypost_services.ca import convert, errors
+from keypost_services.ca.convert_statements import read_signed_cancellation, read_signed_revocation
+from keypost_services.ca.signatories import DeviceSignatory
 from keypost_services.runtime.requests import (
     read_history_from,
     read_number,
@@ -25,10 +29,13 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from keypost.protocol.realm_trust import RealmTrust
+    from keypost_services.ca.approval import Approval
     from keypost_services.ca.enrollment import Enrollment
     from keypost_services.ca.events import EventFeed
     from keypost_services.ca.records import Records
     from keypost_services.ca.renewal import Renewal
+    from keypost_services.ca.reset import Resets
+    from keypost_services.ca.revocation import Revocations
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,10 +43,21 @@ if TYPE_CHECKING:
 class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
     """What devices call."""
 
-    def __init__(self, trust: RealmTrust, enrollment: Enrollment, renewal: Renewal) -> None:
+    def __init__(
+        self,
+        trust: RealmTrust,
+        enrollment: Enrollment,
+        renewal: Renewal,
+        approval: Approval,
+        revocations: Revocations,
+        resets: Resets,
+    ) -> None:
         self._trust = trust
         self._enrollment = enrollment
         self._renewal = renewal
+        self._approval = approval
+        self._revocations = revocations
+        self._resets = resets
 
     async def GetRealmTrust(  # noqa: N802, D102  # named by the proto
         self, request: pb.GetRealmTrustRequest, context: Context
@@ -59,6 +77,7 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
             epoch=start.epoch,
             next_revision=start.next_revision,
             current_time=start.current_time,
+            kind=start.kind,
         )
 
     async def Enroll(  # noqa: N802, D102
@@ -66,8 +85,8 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
     ) -> pb.EnrollResponse:
         del context
         proof = convert.read_proof(request.sign_in)
-        kind = keys_pb.KEY_REQUEST_KIND_ENROLL
-        key_request = convert.read_request(request.key_request, self._trust.realm, kind)
+        kinds = keys_pb.KEY_REQUEST_KIND_ENROLL, keys_pb.KEY_REQUEST_KIND_RESET
+        key_request = convert.read_request(request.key_request, self._trust.realm, *kinds)
         return pb.EnrollResponse(key_info=await self._enrollment.enroll(key_request, proof))
 
     async def BeginRenewal(  # noqa: N802, D102
@@ -91,6 +110,64 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
         kind = keys_pb.KEY_REQUEST_KIND_RENEW
         key_request = convert.read_request(request.key_request, self._trust.realm, kind)
         return pb.RenewResponse(key_info=await self._renewal.renew(key_request))
+
+    async def BeginApproval(  # noqa: N802, D102
+        self, request: pb.BeginApprovalRequest, context: Context
+    ) -> pb.BeginApprovalResponse:
+        del context
+        start = await self._approval.begin(read_username(request.username))
+        return pb.BeginApprovalResponse(
+            device_id=start.device_id,
+            ca_nonce=start.ca_nonce,
+            epoch=start.epoch,
+            next_revision=start.next_revision,
+            current_time=start.current_time,
+        )
+
+    async def Approve(  # noqa: N802, D102
+        self, request: pb.ApproveRequest, context: Context
+    ) -> pb.ApproveResponse:
+        del context
+        kind = keys_pb.KEY_REQUEST_KIND_APPROVE
+        key_request = convert.read_request(request.key_request, self._trust.realm, kind)
+        return pb.ApproveResponse(key_info=await self._approval.approve(key_request))
+
+    async def Revoke(  # noqa: N802, D102
+        self, request: pb.RevokeRequest, context: Context
+    ) -> pb.RevokeResponse:
+        del context
+        revocation = read_signed_revocation(request.revocation, self._trust.realm)
+        signatory = DeviceSignatory(
+            request.revocation.signer_fingerprint,
+            request.revocation.SerializeToString(deterministic=True),
+            partial(verify_revocation, revocation),
+            self._trust.constants.allowed_suites,
+            errors.revocation_refused,
+        )
+        return pb.RevokeResponse(key_info=await self._revocations.revoke(revocation, signatory))
+
+    async def RequestReset(  # noqa: N802, D102
+        self, request: pb.RequestResetRequest, context: Context
+    ) -> pb.RequestResetResponse:
+        del context
+        username = read_username(request.username)
+        announced = await self._resets.request(username, convert.read_proof(request.sign_in))
+        return pb.RequestResetResponse(reset_time=announced.reset_time, current_time=announced.current_time)
+
+    async def CancelReset(  # noqa: N802, D102
+        self, request: pb.CancelResetRequest, context: Context
+    ) -> pb.CancelResetResponse:
+        del context
+        cancellation = read_signed_cancellation(request.cancellation, self._trust.realm)
+        signatory = DeviceSignatory(
+            request.cancellation.signer_fingerprint,
+            request.cancellation.SerializeToString(deterministic=True),
+            partial(verify_reset_cancellation, cancellation),
+            self._trust.constants.allowed_suites,
+            errors.reset_cancellation_refused,
+            cancellation.address.device_id,
+        )
+        return pb.CancelResetResponse(key_info=await self._resets.cancel(cancellation, signatory))
 
 
 class KeyInfoServicer(KeyInfoServiceServicer):

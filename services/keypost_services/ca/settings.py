@@ -10,10 +10,11 @@ from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from keypost.clock import DAY
+from keypost.clock import DAY, HOUR
 from keypost_services.runtime.config import ServiceSettings
 
 _DAYS_MOST = 398
+_RESET_HOURS_MOST = 30 * 24
 
 
 def check_database(url: str) -> str:
@@ -61,6 +62,18 @@ class CaSettings(ServiceSettings):
         "one a line, the SHA-256 of the SubjectPublicKeyInfo in 64 hexadecimal digits; # begins a comment.",
         default=None,
     )
+
+    reset_delay_hours: int = Field(
+        description="How long after an identity reset was announced to the devices of its user it may take place.",
+        default=24,
+        ge=1,
+        le=_RESET_HOURS_MOST,
+    )
+
+    @property
+    def reset_delay(self) -> int:
+        """How long after its announcement an identity reset may take place, milliseconds."""
+        return self.reset_delay_hours * HOUR
 
     @property
     def key_lifetime(self) -> int:

@@ -251,6 +251,23 @@ class EchoingCa(ca_service_pb2_grpc.CertificateAuthorityServiceServicer):
     async def Renew(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         return ca_service_pb2.RenewResponse(key_info=key_info_pb2.KeyInfo(history=[request.key_request]))
 
+    async def BeginApproval(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        return ca_service_pb2.BeginApprovalResponse(device_id=request.username)
+
+    async def Approve(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        return ca_service_pb2.ApproveResponse(key_info=key_info_pb2.KeyInfo(history=[request.key_request]))
+
+    async def Revoke(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        record = key_info_pb2.SignedUserKeys(user_keys=request.revocation.revocation)
+        return ca_service_pb2.RevokeResponse(key_info=key_info_pb2.KeyInfo(record=record))
+
+    async def RequestReset(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        return ca_service_pb2.RequestResetResponse(reset_time=len(request.username + request.sign_in.one_time_code))
+
+    async def CancelReset(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        record = key_info_pb2.SignedUserKeys(user_keys=request.cancellation.reset_cancellation)
+        return ca_service_pb2.CancelResetResponse(key_info=key_info_pb2.KeyInfo(record=record))
+
     def add_to(self, server: grpc.aio.Server) -> None:
         ca_service_pb2_grpc.add_CertificateAuthorityServiceServicer_to_server(self, server)
 
@@ -265,6 +282,17 @@ async def test_the_ca_client_passes_on_what_it_is_given(connect: Any, retries: R
     assert (await client.enroll(signed, sign_in)).history[0] == signed
     assert (await client.begin_renewal("alice", "device")).ca_nonce == b"alice/device"
     assert (await client.renew(signed)).history[0] == signed
+    assert (await client.begin_approval("alice")).device_id == "alice"
+    assert (await client.approve(signed)).history[0] == signed
+    assert (await client.request_reset("alice", sign_in)).reset_time == len("aliceCODE")
+
+
+async def test_the_ca_client_passes_on_what_withdraws(connect: Any, retries: Retries) -> None:
+    client = CaClient(await connect(EchoingCa().add_to), retries)
+    revocation = key_info_pb2.SignedRevocation(revocation=b"revocation")
+    cancellation = key_info_pb2.SignedResetCancellation(reset_cancellation=b"cancellation")
+    assert (await client.revoke(revocation)).record.user_keys == b"revocation"
+    assert (await client.cancel_reset(cancellation)).record.user_keys == b"cancellation"
 
 
 class TestTokenSource:
