@@ -18,6 +18,7 @@ SECRET = re.compile(
     r"|plaintext|url|redis_url)(_der|_pem)?$|^key$"
 )
 REVIEWED = {
+    "keypost.client.results.SafetyNumber.code": "the text of a QR code that is shown to people",
     "keypost_services.ca.store.Change.key": "a public key on record",
     "keypost_services.runtime.auth.Caller.key": "a public key on record",
     "keypost_services.runtime.calls._Outcome.code": "a status of gRPC",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         NotEnrolledError,
         Received,
         ReceivedFile,
+        SafetyNumber,
         Sent,
         SentFile,
         WaitingElsewhere,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from keypost.keystore.system_key_ring import SystemKeyRing
     from keypost.keystore.unlock import KeyFile, KeyVariable, Passphrase, Unlock
     from keypost.keystore.values import Evidence
-    from keypost.protocol.errors import IdentityChangedError, ProtocolError
+    from keypost.protocol.errors import IdentityChangedError, ProtocolError, SafetyNumberDiffersError
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.steps import Observer, Step
@@ -30,14 +31,22 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "keypost.client": (
-        *("Client", "Event", "NotEnrolledError", "Received", "ReceivedFile", "Sent", "SentFile", "WaitingElsewhere"),
+        "Client",
+        "Event",
+        "NotEnrolledError",
+        "Received",
+        "ReceivedFile",
+        "SafetyNumber",
+        "Sent",
+        "SentFile",
+        "WaitingElsewhere",
     ),
     "keypost.errors": ("InvalidArgumentError", "KeypostError", "RefusedError", "UnreachableError"),
     "keypost.keystore.errors": ("KeyStoreError", "WrongPassphraseError"),
     "keypost.keystore.system_key_ring": ("SystemKeyRing",),
     "keypost.keystore.unlock": ("KeyFile", "KeyVariable", "Passphrase", "Unlock"),
     "keypost.keystore.values": ("Evidence",),
-    "keypost.protocol.errors": ("IdentityChangedError", "ProtocolError"),
+    "keypost.protocol.errors": ("IdentityChangedError", "ProtocolError", "SafetyNumberDiffersError"),
     "keypost.protocol.identifiers": ("Address",),
     "keypost.protocol.key_info": ("Key", "KeyRecord"),
     "keypost.protocol.steps": ("Observer", "Step"),
@@ -67,6 +76,8 @@ __all__ = [
     "Received",
     "ReceivedFile",
     "RefusedError",
+    "SafetyNumber",
+    "SafetyNumberDiffersError",
     "Sent",
     "SentFile",
     "Step",

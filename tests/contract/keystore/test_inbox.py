@@ -50,6 +50,12 @@ def test_a_message_is_found_without_being_handed_out(key_store: Reopening) -> No
     assert key_store.store.inbox.next_unhandled() == expected
 
 
+def test_whether_the_sender_was_verified_is_kept(key_store: Reopening) -> None:
+    for number in (1, 2):
+        key_store.store.inbox.add(replace(message(number), verified=number == 1))
+    assert [one.verified for one in unhandled(key_store.again())] == [True, False]
+
+
 def test_handled_messages_are_forgotten_and_others_are_not(key_store: Reopening) -> None:
     first, second = (key_store.store.inbox.add(message(number)) for number in (1, 2))
     key_store.store.inbox.set_handled(first)

@@ -94,7 +94,7 @@ BOUND = {
     "evidence": ["reason", "time"],
     "sessions": ["suite", "creator", "create_time"],
     "statements": [],
-    "inbox": ["sender", "counter", "send_time", "accept_time", "missed"],
+    "inbox": ["sender", "counter", "send_time", "accept_time", "missed", "verified"],
     "envelopes": ["accept_time", "receive_time", "reason", "username"],
     "outbox": ["recipient", "counter", "create_time"],
     "files": ["count", "size"],

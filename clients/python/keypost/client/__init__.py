@@ -3,7 +3,7 @@
 from keypost.client.client import Client
 from keypost.client.identity import NotEnrolledError
 from keypost.client.key_requests import ClockWrongError
-from keypost.client.results import Event, Received, ReceivedFile, Sent, SentFile, WaitingElsewhere
+from keypost.client.results import Event, Received, ReceivedFile, SafetyNumber, Sent, SentFile, WaitingElsewhere
 
 __all__ = [
     "Client",
@@ -12,6 +12,7 @@ __all__ = [
     "NotEnrolledError",
     "Received",
     "ReceivedFile",
+    "SafetyNumber",
     "Sent",
     "SentFile",
     "WaitingElsewhere",

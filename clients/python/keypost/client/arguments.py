@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from keypost.client.context import IdentityChange
 from keypost.client.results import OCTETS, TEXT, Received
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError
 from keypost.protocol.extension import FINGERPRINT_BYTES
+from keypost.protocol.safety_numbers import MOST_CODE_CHARACTERS
 from keypost.protocol.suites import Suite
 
 LARGEST_BODY = 224 * 1024
@@ -69,11 +71,25 @@ def check_suite(suite: Any, field: str = "suite") -> None:
         raise InvalidArgumentError("a suite is keypost.STRONG or keypost.WEAK", field=field)
 
 
+def check_identity_change(mode: Any) -> None:
+    """Accept one of the ways to meet a changed identity."""
+    if mode not in get_args(IdentityChange):
+        raise InvalidArgumentError("a changed identity is met by 'block' or 'warn'", field="on_identity_change")
+
+
 def check_root(root: Any) -> bytes:
     """Return a fingerprint."""
     if len(data := _bytes(root, "root")) != FINGERPRINT_BYTES:
         raise InvalidArgumentError(f"a fingerprint has {FINGERPRINT_BYTES} bytes", field="root")
     return data
+
+
+def read_compared(compared: Any) -> str:
+    """Return digits or a code of a safety number: text that is not longer than any code."""
+    if not isinstance(compared, str) or len(compared) > MOST_CODE_CHARACTERS:
+        raise InvalidArgumentError("what was compared is 60 digits, or the text of a code", field="compared")
+    # Neither digits nor a code have white space that means anything: both are read from screens and pasted.
+    return "".join(compared.split())
 
 
 def check_received(message: Any) -> None:

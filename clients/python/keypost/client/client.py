@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Self
 
 from keypost.client.arguments import (
     check_code,
+    check_identity_change,
     check_received,
-    check_root,
     check_suite,
     check_unlock,
     read_media_type,
     read_message,
     read_path,
 )
-from keypost.client.base import ClientBase
 from keypost.client.context import Context
 from keypost.client.files import send_file
+from keypost.client.identity_calls import IdentityCalls
 from keypost.client.key_requests import warn_if_weak
 from keypost.client.profiles import open_profile, read_bundle
 from keypost.client.results import OCTETS
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+    from keypost.client.context import IdentityChange
     from keypost.client.pump import Pump
     from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile, WaitingElsewhere
     from keypost.clock import Clock
     from keypost.keys.v1 import realm_trust_pb2
     from keypost.keystore.unlock import Unlock
-    from keypost.keystore.values import Evidence
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.steps import Observer
@@ -59,7 +59,7 @@ def _generate(suite: Suite) -> RSAPrivateKey:
     return suite.generate_private_key()
 
 
-class Client(ClientBase):
+class Client(IdentityCalls):
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
     Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
@@ -77,6 +77,7 @@ class Client(ClientBase):
         on_event: OnEvent | None = None,
         clock: Clock = system_clock,
         minimum_suite: Suite = STRONG,
+        on_identity_change: IdentityChange = "block",
         automatic_renewal: bool = True,
         retries: Retries | None = None,
         generate: Callable[[Suite], RSAPrivateKey] = _generate,
@@ -91,6 +92,9 @@ class Client(ClientBase):
             on_event: Hears what no call returns: messages that wait or were set aside, suspicions, warnings.
             clock: The time.
             minimum_suite: Every key that takes part must reach it.
+            on_identity_change: What to do when a peer who was not verified has another identity: ``block`` until the
+                application accepts it, or ``warn``, which takes it over and tells it as an event of kind ``error``.
+                ``warn`` stops nobody who can make the CA sign another identity.
             automatic_renewal: Renew the key by itself at two thirds of its lifetime.
             retries: Deadlines and retries.
             generate: Makes private keys.
@@ -108,6 +112,7 @@ class Client(ClientBase):
         check_not_forked()
         check_unlock(unlock)
         check_suite(minimum_suite, "minimum_suite")
+        check_identity_change(on_identity_change)
         folder = read_path(profile, "profile")
         given = None if bundle is None else await asyncio.to_thread(read_bundle, bundle)
         worker, kept = await open_worker(lambda: open_profile(folder, unlock, given))
@@ -121,6 +126,7 @@ class Client(ClientBase):
                 on_event=on_event,
                 generate=generate,
                 random=os.urandom,
+                on_identity_change=on_identity_change,
             )
             client = cls(wire(context, kept, retries or Retries()), automatic_renewal=automatic_renewal)
         except BaseException:
@@ -349,36 +355,6 @@ class Client(ClientBase):
         """
         async with self._working():
             return await self._parts.elsewhere.waiting()
-
-    async def accept_identity(self, username: str, root: bytes) -> KeyRecord:
-        """Accept a changed identity of a user, after people compared it in another way.
-
-        Args:
-            username: The user.
-            root: The fingerprint that IdentityChangedError names in ``metadata["root"]``, as 32 bytes.
-
-        Returns:
-            The record that is relied upon from now on.
-
-        Raises:
-            IdentityChangedError: the directory shows yet another root.
-        """
-        async with self._working():
-            check_username(username)
-            root = check_root(root)
-            return await self._parts.records.accept_identity(username, root)
-
-    async def evidence(self, username: str) -> tuple[Evidence, ...]:
-        """Return what this profile keeps as evidence about a user, oldest first: for the realm's operator.
-
-        Asks nobody, and is available on a device that has stopped.
-
-        Args:
-            username: The user.
-        """
-        async with self._working():
-            check_username(username)
-            return await self._parts.records.evidence(username)
 
     async def close(self) -> None:
         """End what runs, let calls under way finish, close the profile and drop the keys; again is no error.

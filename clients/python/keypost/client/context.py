@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from keypost.client.results import Event
 from keypost.errors import KeypostError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("keypost")
 LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "set_aside": logging.WARNING}
 
+IdentityChange = Literal["block", "warn"]
+"""``block``: nothing is sent until the application accepts it. ``warn``: it is taken over, and told."""
 KeyGenerator = Callable[["Suite"], "RSAPrivateKey"]
 
 
@@ -39,6 +41,7 @@ class Context:
         on_event: Hears what no call returns; called on the event loop.
         generate: Makes private keys (slow; called in a thread).
         random: Returns random bytes.
+        on_identity_change: What becomes of a peer's changed identity that was not verified.
     """
 
     realm: str
@@ -49,6 +52,7 @@ class Context:
     on_event: OnEvent | None
     generate: KeyGenerator
     random: Callable[[int], bytes] = field(repr=False)
+    on_identity_change: IdentityChange = "block"
 
     def show(self, step: Step) -> None:
         """Show a step to the observer."""

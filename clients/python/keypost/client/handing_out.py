@@ -69,6 +69,7 @@ class HandingOut:
             missed=row.missed,
             file=None if part is None else self._file(row, part),
             sequence=row.sequence,
+            verified=row.verified,
         )
 
     def _file(self, row: InboxMessage, part: pb.FilePart) -> ReceivedFile:

@@ -200,22 +200,26 @@ def _open_and_keep(store: KeyStore, opening: Opening, log: StepLog, outcome: Out
     sealed, record = opening.sealed, opening.sender_record
     if sealed is None or record is None:
         raise AssertionError
-    _check_sender(store, opening, sealed, record, log)
+    pins = _pins(store, record)
+    _check_sender(store, opening, sealed, record, pins, log)
     session = _session(store, opening, sealed, record, log)
     content = steps.step_14_decrypt_message(sealed, session)
     kind = content.WhichOneof("kind") or ""
     log.add(14, content=kind, ciphertext_bytes=len(sealed.ciphertext), counter=sealed.header.counter)
     _keep_session(store, sealed, session)
-    _keep_content(store, opening, sealed, content, outcome)
+    verified = pins.is_verified(sealed.signed_extension.extension.signer.fingerprint)
+    _keep_content(store, opening, sealed, content, outcome, verified=verified)
     _compare_devices(store, opening, sealed, outcome)
 
 
-def _check_sender(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, log: StepLog) -> None:
+def _check_sender(
+    store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: KeyRecord, pins: Pins, log: StepLog
+) -> None:
     extension = sealed.signed_extension.extension
     log.add(8, username=record.username, revision=record.revision, keys=len(record.keys))
     key = steps.step_9_check_sender_key(
         record,
-        _pins(store, record),
+        pins,
         extension,
         accept_time=opening.accept_time,
         now=opening.now,
@@ -278,7 +282,13 @@ def _keep_session(store: KeyStore, sealed: SealedEnvelope, session: Session) -> 
 
 
 def _keep_content(
-    store: KeyStore, opening: Opening, sealed: SealedEnvelope, content: pb.Content, outcome: Outcome
+    store: KeyStore,
+    opening: Opening,
+    sealed: SealedEnvelope,
+    content: pb.Content,
+    outcome: Outcome,
+    *,
+    verified: bool,
 ) -> None:
     _check_taken(content)
     header = sealed.header
@@ -312,6 +322,7 @@ def _keep_content(
             accept_time=opening.accept_time,
             missed=missed,
             content=content.SerializeToString(),
+            verified=verified,
         )
     )
 

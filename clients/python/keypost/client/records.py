@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from keypost.client.locks import Locks
@@ -63,6 +64,26 @@ class RecordUnusableError(NotYetError):
     """The directory's answer breaks a rule; a later one may be right."""
 
     reason = "RECORD_UNUSABLE"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the directory shows of a user, verified, beside what is remembered.
+
+    Attributes:
+        record: The user's record.
+        pins: What would be remembered, if its identity were accepted.
+        previous: What is remembered; nothing before the first contact.
+    """
+
+    record: KeyRecord
+    pins: Pins
+    previous: Pins | None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the identity is another than the accepted one."""
+        return self.previous is not None and not self.previous.is_of_same_identity(self.pins)
 
 
 class KeyInfoStep(Protocol):
@@ -161,28 +182,39 @@ class Records:
         async with self._locks.of(username):
             return await self._learn(username, key_info, await self._held(username))
 
-    async def accept_identity(self, username: str, root: bytes) -> KeyRecord:
-        """Accept that a user's keys now descend from another root, because people compared it.
+    async def shown(self, username: str) -> Shown:
+        """Return what the directory shows of a user now; another identity than the accepted one is not kept."""
+        async with self._locks.of(username):
+            shown = await self._shown(username)
+            if not shown.is_changed:
+                await self._keep(shown.record, shown.pins)
+            return shown
 
-        Raises:
-            IdentityChangedError: the directory shows yet another root.
+    async def accept(self, username: str, check: Callable[[Pins], None], *, verified: bool = False) -> Shown:
+        """Accept the identity that the directory shows of a user, whichever was known before.
+
+        Args:
+            username: The user.
+            check: Raises unless this identity is the one that people compared; called in a thread.
+            verified: They compared all of it, so that it is verified from now on.
         """
         async with self._locks.of(username):
-            held = await self._held(username)
-            key_info = await self._ask(self._directory, username, held)
-            try:
-                record = await self._verify(username, key_info, held, step_2_obtain_recipient_key_info)
-            except ProtocolError as error:
-                await self._keep_evidence(username, error, held, key_info)
-                raise
-            stored = await self._context.store.run(lambda store: store.records.pins(username))
-            previous = None if stored is None else Pins.from_bytes(stored)
-            pins = pin(record, self._context.minimum_suite, previous)
-            _check_accepted(pins, root)
-            await self._keep(record, pins)
+            shown = await self._shown(username)
+            await asyncio.to_thread(check, shown.pins)
+            await self._keep(shown.record, replace(shown.pins, verified=True) if verified else shown.pins)
             # What waits because of the identity opens from now on, even if the record is the one that is held.
             self._on_newer()
-            return record
+            return shown
+
+    async def pins(self, username: str) -> Pins | None:
+        """Return what is remembered of a user's keys."""
+        stored = await self._context.store.run(lambda store: store.records.pins(username))
+        return None if stored is None else Pins.from_bytes(stored)
+
+    async def set_unverified(self, username: str) -> None:
+        """Forget that a user's identity was verified."""
+        async with self._locks.of(username):
+            await self._context.store.transact(_set_unverified, username)
 
     async def check_not_stolen(self) -> None:
         """Raise DeviceKeyStolenError if this device has stopped for good."""
@@ -192,13 +224,23 @@ class Records:
         if self._stolen:
             raise _stolen_error()
 
-    async def evidence(self, username: str) -> tuple[Evidence, ...]:
-        """Return what was kept about a user, oldest first; see Client.evidence."""
-        return await self._context.store.run(lambda store: store.records.evidence(username))
-
     def known(self) -> tuple[KeyRecord, ...]:
         """Return the records in memory."""
         return tuple(self._records.values())
+
+    async def _shown(self, username: str) -> Shown:
+        await self.check_not_stolen()
+        held = await self._held(username)
+        key_info = await self._ask(self._directory, username, held)
+        try:
+            record = await self._verify(username, key_info, held, step_2_obtain_recipient_key_info)
+            previous = await self.pins(username)
+            pins = await asyncio.to_thread(pin, record, self._context.minimum_suite, previous)
+            await self._check_own(record)
+        except ProtocolError as error:
+            await self._keep_evidence(username, error, held, key_info)
+            raise
+        return Shown(record, pins, previous)
 
     async def _held(self, username: str) -> KeyRecord | None:
         if username in self._records:
@@ -221,7 +263,7 @@ class Records:
         # ``held`` comes from the caller: meanwhile other look-ups may have pushed it out of memory.
         try:
             record = await self._verify(username, key_info, held, step)
-            pins = await self._check_pins(record)
+            pins = await self._check_pins(record, held)
             await self._check_own(record)
         except ProtocolError as error:
             await self._keep_evidence(username, error, held, key_info)
@@ -244,10 +286,30 @@ class Records:
                 await self._trust.refresh()
         raise AssertionError
 
-    async def _check_pins(self, record: KeyRecord) -> Pins:
-        stored = await self._context.store.run(lambda store: store.records.pins(record.username))
-        pins = None if stored is None else Pins.from_bytes(stored)
-        return await asyncio.to_thread(check_pins, pins, record, self._context.minimum_suite)
+    async def _check_pins(self, record: KeyRecord, held: KeyRecord | None) -> Pins:
+        pins, minimum = await self.pins(record.username), self._context.minimum_suite
+        try:
+            return await asyncio.to_thread(check_pins, pins, record, minimum)
+        except IdentityChangedError as error:
+            if not self._takes_over(pins, record.username):
+                raise
+            taken = await asyncio.to_thread(pin, record, minimum, pins)
+            await self._add_evidence(record.username, error, held, record.key_info)
+        sentence = (
+            f"the identity of {record.username} changed to {taken.root.hex()[:8]}, and this client is told to go on: "
+            "compare safety numbers, it may be an attack"
+        )
+        self._context.tell(
+            "error", IdentityChangedError.reason, sentence, username=record.username, root=taken.root.hex()
+        )
+        return taken
+
+    def _takes_over(self, pins: Pins | None, username: str) -> bool:
+        """Return whether a changed identity is relied upon before anybody has compared it."""
+        address = self._identity.ring.address
+        is_own = address is not None and address.username == username
+        is_verified = pins is not None and pins.verified
+        return self._context.on_identity_change == "warn" and not is_own and not is_verified
 
     async def _check_own(self, record: KeyRecord) -> None:
         ring = self._identity.ring
@@ -308,13 +370,17 @@ class Records:
     async def _keep_evidence(
         self, username: str, error: ProtocolError, held: KeyRecord | None, key_info: pb.KeyInfo | None = None
     ) -> None:
-        if not isinstance(error, EVIDENCE):
-            return
+        if isinstance(error, EVIDENCE):
+            await self._add_evidence(username, error, held, key_info)
+            self._context.tell("error", error.reason, str(error), username=username)
+
+    async def _add_evidence(
+        self, username: str, error: ProtocolError, held: KeyRecord | None, key_info: pb.KeyInfo | None
+    ) -> None:
         previous = b"" if held is None else held.key_info.SerializeToString()
         current = b"" if key_info is None else key_info.SerializeToString()
         evidence = Evidence(username, error.reason, previous, current, self._context.clock())
         await self._context.store.run(lambda store: store.records.add_evidence(evidence))
-        self._context.tell("error", error.reason, str(error), username=username)
 
 
 def _check_never_seen(username: str, held: KeyRecord | None) -> None:
@@ -322,15 +388,6 @@ def _check_never_seen(username: str, held: KeyRecord | None) -> None:
         raise RecordRegressedError(
             f"the directory says that there is no {username}, whose record is held here: users are never removed",
             username=username,
-        )
-
-
-def _check_accepted(pins: Pins, root: bytes) -> None:
-    if pins.root != root:
-        raise IdentityChangedError(
-            f"the root of {pins.username} is {pins.root.hex()[:8]}, not the accepted one",
-            username=pins.username,
-            root=pins.root.hex(),
         )
 
 
@@ -358,6 +415,12 @@ def _revision(held: KeyRecord | None) -> int:
 def _restore(stored: StoredRecord) -> KeyRecord:
     """Return a record from the store: it was verified when it came in, and the store is sealed."""
     return restore_key_info(parse(pb.KeyInfo, stored.key_info, "KeyInfo"))
+
+
+def _set_unverified(store: KeyStore, username: str) -> None:
+    stored = store.records.pins(username)
+    if stored is not None:
+        store.records.set_pins(username, replace(Pins.from_bytes(stored), verified=False).to_bytes())
 
 
 def _note_stolen(store: KeyStore, fingerprint: bytes) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keypost.errors import InvalidArgumentError
+from keypost.protocol.safety_numbers import grouped
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -102,6 +103,7 @@ class Received:
         missed: How many earlier messages of that device had not come when this one did.
         file: The file, if it is one.
         sequence: Its place in the local inbox.
+        verified: Whether the identity of the sender was verified when the message was opened.
     """
 
     sender: Address
@@ -116,6 +118,7 @@ class Received:
     missed: int
     file: ReceivedFile | None
     sequence: int = field(repr=False)
+    verified: bool = False
 
     @property
     def text(self) -> str:
@@ -143,6 +146,30 @@ class WaitingElsewhere:
     device: Address
     messages: int
     oldest_accept_time: int
+
+
+@dataclass(frozen=True)
+class SafetyNumber:
+    """What two people compare to know that they see the same keys.
+
+    Attributes:
+        username: The other user.
+        digits: 60 digits, the same on both sides; for the own user the 30 that another own device shows.
+        code: The text of the QR code, the same on both sides.
+        verified: They were compared, and the identity is still that one.
+        changed: The identity is another one than the one that was accepted: nothing is sent until this number is.
+    """
+
+    username: str
+    digits: str
+    code: str
+    verified: bool
+    changed: bool
+
+    @property
+    def grouped(self) -> str:
+        """The digits in groups of five, to be read aloud."""
+        return grouped(self.digits)
 
 
 @dataclass(frozen=True)

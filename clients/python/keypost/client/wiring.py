@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from keypost.client.elsewhere import Elsewhere
 from keypost.client.enrolling import Enrolling
 from keypost.client.handing_out import HandingOut
+from keypost.client.identities import Identities
 from keypost.client.identity import Identity, PairSigner
 from keypost.client.pump import Pump
 from keypost.client.receiving import Receiving
@@ -40,6 +41,7 @@ class Parts:
     identity: Identity
     trust: Trust
     records: Records
+    identities: Identities
     enrolling: Enrolling
     renewing: Renewing
     sending: Sending
@@ -98,6 +100,7 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, retries: Retries) -> 
         identity=identity,
         trust=trust,
         records=records,
+        identities=Identities(context, identity, records),
         enrolling=Enrolling(context, identity, ca, records, trust),
         renewing=Renewing(context, identity, ca, records, trust),
         sending=Sending(context, identity, trust, records, delivery, retries.backoff),

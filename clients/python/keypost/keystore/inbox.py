@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keypost.keystore.database import conversation_from, conversation_text
 from keypost.keystore.errors import KeyStoreConflictError
@@ -12,9 +12,12 @@ from keypost.keystore.values import InboxMessage, InboxState
 from keypost.protocol.identifiers import Address
 
 if TYPE_CHECKING:
-    from keypost.keystore.database import Database, Row
+    from collections.abc import Sequence
 
-BOUND = "sender, message_id, conversation, key_id, counter, send_time, accept_time, missed"
+    from keypost.keystore.database import Database, Row
+    from keypost.keystore.sealing import Place
+
+BOUND = "sender, message_id, conversation, key_id, counter, send_time, accept_time, missed, verified"
 COLUMNS = f"sequence, state, content, {BOUND}"
 
 
@@ -35,10 +38,11 @@ class SqliteInbox:
             message.send_time,
             message.accept_time,
             message.missed,
+            int(message.verified),
         )
-        sealed = self._database.seal(("inbox", "content", *bound), message.content)
+        sealed = self._database.seal(_place(bound), message.content)
         cursor = self._database.run(
-            f"INSERT INTO inbox ({BOUND}, state, size, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            f"INSERT INTO inbox ({BOUND}, state, size, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT DO NOTHING",
             *bound,
             InboxState.NEW.value,
@@ -79,8 +83,8 @@ class SqliteInbox:
 
     def _read(self, row: Row) -> InboxMessage:
         sequence, state, content, *bound = row
-        opened = self._database.open(("inbox", "content", *bound), content)
-        sender, message_id, conversation, key_id, counter, send_time, accept_time, missed = bound
+        opened = self._database.open(_place(bound), content)
+        sender, message_id, conversation, key_id, counter, send_time, accept_time, missed, verified = bound
         return InboxMessage(
             message_id=message_id,
             sender=Address.parse(sender),
@@ -93,4 +97,11 @@ class SqliteInbox:
             content=opened,
             sequence=sequence,
             redelivered=state != InboxState.NEW,
+            verified=bool(verified),
         )
+
+
+def _place(bound: Sequence[Any]) -> Place:
+    """Return what a message is sealed to; rows of before there was a mark are not verified, and not bound to it."""
+    *earlier, verified = bound
+    return ("inbox", "content", *earlier, *([verified] if verified else []))

@@ -101,5 +101,8 @@ _FIRST = (
 # 0: the row's own sequence. Sealed rows are bound to it unless it is 0, as they were before.
 _WHEN_ENVELOPES_CAME = ("ALTER TABLE envelopes ADD COLUMN came INTEGER NOT NULL DEFAULT 0",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME)
+# Sealed rows are bound to it if it is 1.
+_WHO_WAS_VERIFIED = ("ALTER TABLE inbox ADD COLUMN verified INTEGER NOT NULL DEFAULT 0",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME, _WHO_WAS_VERIFIED)
 """The statements of each migration, the oldest first."""

@@ -151,6 +151,7 @@ class Pins:
         members: Parent fingerprint by fingerprint, of all keys ever seen in that tree.
         successors: The key that replaced a key, by the fingerprint of the replaced one.
         requests: SHA-256 of the key request by fingerprint.
+        verified: People compared the safety number of this very epoch and root. It stays as long as they do.
 
     Keys of earlier epochs that were accepted in their time stay remembered: what they signed may still be on its way.
     """
@@ -161,6 +162,7 @@ class Pins:
     members: Mapping[bytes, bytes]
     successors: Mapping[bytes, bytes]
     requests: Mapping[bytes, bytes]
+    verified: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the pins for the local key store."""
@@ -171,6 +173,7 @@ class Pins:
             "members": _to_hex(self.members),
             "successors": _to_hex(self.successors),
             "requests": _to_hex(self.requests),
+            "verified": self.verified,
         }
         return json.dumps(value, sort_keys=True).encode()
 
@@ -179,7 +182,23 @@ class Pins:
         """Return the pins that :meth:`to_bytes` wrote."""
         value = json.loads(data)
         members, successors, requests = (_from_hex(value[name]) for name in ("members", "successors", "requests"))
-        return cls(value["username"], value["epoch"], bytes.fromhex(value["root"]), members, successors, requests)
+        # Pins of the first versions say nothing of it: nobody had compared anything.
+        verified = value.get("verified", False)
+        root = bytes.fromhex(value["root"])
+        return cls(value["username"], value["epoch"], root, members, successors, requests, verified)
+
+    def is_verified(self, key: bytes) -> bool:
+        """Return whether people compared the identity that the key with this fingerprint belongs to."""
+        if not self.verified or key not in self.members:
+            return False
+        while parent := self.members[key]:
+            key = parent
+        # Keys of an identity that was accepted before descend from another root.
+        return key == self.root
+
+    def is_of_same_identity(self, other: Pins) -> bool:
+        """Return whether both are of one epoch and one root."""
+        return (self.epoch, self.root) == (other.epoch, other.root)
 
     def check_known(self, key: Key) -> None:
         """Verify that a key is of the identity that was accepted.
@@ -233,8 +252,9 @@ def check_pins(pins: Pins | None, record: KeyRecord, minimum: Suite = STRONG) ->
 def _check_same_identity(pins: Pins, record: KeyRecord, minimum: Suite) -> None:
     root = record.tree(minimum).root
     if (pins.epoch, pins.root) != (record.epoch, root):
+        known = "the identity of {} that was verified" if pins.verified else "the identity of {}"
         raise IdentityChangedError(
-            f"the identity of {record.username} changed: compare safety numbers, then accept {root.hex()[:8]}",
+            f"{known.format(record.username)} changed: compare safety numbers, then accept {root.hex()[:8]}",
             username=record.username,
             root=root.hex(),
         )
@@ -250,6 +270,7 @@ def _merge(pins: Pins, fresh: Pins) -> Pins:
         {**pins.members, **fresh.members},
         {**pins.successors, **fresh.successors},
         {**pins.requests, **fresh.requests},
+        verified=pins.verified and pins.is_of_same_identity(fresh),
     )
 
 

@@ -86,6 +86,18 @@ def code_of(realm: str, one: Identity, other: Identity) -> str:
     return ":".join(fields)
 
 
+def compare(realm: str, own: tuple[Identity, Identity], compared: str) -> None:
+    """Verify that digits or a code of the other side are what this side sees.
+
+    Raises:
+        MalformedStatementError, SafetyNumberDiffersError: as :func:`compare_code` and :func:`check_same_digits`.
+    """
+    if ":" in compared:
+        compare_code(realm, own, compared)
+    else:
+        check_same_digits(safety_number(realm, *own), compared)
+
+
 def compare_code(realm: str, own: tuple[Identity, Identity], scanned: str) -> None:
     """Verify that a code that was scanned from the other side's screen says what this side sees.
 

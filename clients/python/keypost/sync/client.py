@@ -84,6 +84,10 @@ class Client:
     devices = _waiting(asyncio_client.Client.devices)
     waiting_elsewhere = _waiting(asyncio_client.Client.waiting_elsewhere)
     accept_identity = _waiting(asyncio_client.Client.accept_identity)
+    safety_number = _waiting(asyncio_client.Client.safety_number)
+    set_verified = _waiting(asyncio_client.Client.set_verified)
+    set_unverified = _waiting(asyncio_client.Client.set_unverified)
+    is_verified = _waiting(asyncio_client.Client.is_verified)
     evidence = _waiting(asyncio_client.Client.evidence)
 
     def receive(self, *, follow: bool = True) -> Generator[Received]:
