@@ -47,6 +47,7 @@ CALLS: dict[str, Callable[[Client, Any], Any]] = {
     "keys": lambda client, _: client.keys("bob"),
     "devices": lambda client, _: client.devices(),
     "accept_identity": lambda client, _: client.accept_identity("bob", bytes(32)),
+    "waiting_elsewhere": lambda client, _: client.waiting_elsewhere(),
     "safety_number": lambda client, _: client.safety_number("bob"),
     "set_verified": lambda client, _: client.set_verified("bob", "1" * 60),
     "set_unverified": lambda client, _: client.set_unverified("bob"),
