@@ -38,12 +38,14 @@ from keypost_services.ca.events import EventFeed
 from keypost_services.ca.key_quality import KeyQuality
 from keypost_services.ca.nonces import Nonces
 from keypost_services.ca.policy import Policy, next_revision
+from keypost_services.ca.realm import Realm, ServedRealm
 from keypost_services.ca.records import Records
 from keypost_services.ca.renewal import Renewal
 from keypost_services.ca.reset import Resets
 from keypost_services.ca.revocation import Revocations
 from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn, Proof
 from keypost_services.ca.signatories import DeviceSignatory
+from keypost_services.ca.signing import LocalSigner
 from keypost_services.ca.store import OneTimeCode
 from support.clock import ManualClock
 from support.keys import KeyPool
@@ -53,12 +55,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.signing import Ed25519Signer
     from keypost.protocol.steps import Step
     from keypost_services.ca.store import Store
 
 KEY_LIFETIME = 90 * DAY
 RESET_DELAY = DAY
 OPEN = Proof(None)
+
+
+def served_realm(trust: RealmTrust, *signers: Ed25519Signer) -> ServedRealm:
+    """Return a realm as the CA serves it, with these record keys at hand."""
+    return ServedRealm(Realm(trust, signers=tuple(LocalSigner(signer) for signer in signers)))
 
 
 @dataclass
@@ -79,7 +88,7 @@ class CaBench:
         policy = Policy(self.realm.constants, KEY_LIFETIME, **self.bounds)
         nonces = Nonces(b"n" * 32, os.urandom)
         decoys = Decoys(b"n" * 32, self.clock(), KEY_LIFETIME * 2 // 3)
-        self.records = Records(self.store, self.realm.record_signer, self.trust, policy, self.clock)
+        self.records = Records(self.store, served_realm(self.trust, self.realm.record_signer), policy, self.clock)
         self.feed = EventFeed(self.store, poll_seconds=5, heartbeat_seconds=5)
         quality = KeyQuality(self.blocked)
         authority = Authority(self.store, nonces, policy, quality, self.records, self.feed, self.clock)

@@ -59,7 +59,7 @@ class Approval:
     async def _approve(self, request: KeyRequest) -> pb.KeyInfo:
         user = await self._authority.find_user(request.address.username)
         if user is not None and _is_repeated(request, user):
-            return self._authority.records.sign(user)
+            return await self._authority.records.sign(user)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.APPROVAL, request.address, now)
         user, parent = find_parent(user, request)

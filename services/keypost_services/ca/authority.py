@@ -124,7 +124,7 @@ class Authority:
         user = await self.find_user(change.username)
         if user is None:
             raise AssertionError("a user that was just recorded is gone")
-        return self.records.sign(user)
+        return await self.records.sign(user)
 
 
 def origin_of_call() -> Origin:

@@ -23,7 +23,7 @@ from keypost_services.ca.database import open_store
 from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.engine import open_engine
 from keypost_services.ca.migrate import SchemaOutdatedError, check_schema, expected_revision
-from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_trust
+from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_realm, load_trust
 from keypost_services.ca.settings import check_database
 from keypost_services.ca.store import OneTimeCode
 from keypost_services.ca.store_sql import SqlStore
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from keypost.protocol.realm_trust import RealmTrust
     from keypost_services.ca.audit import Act
+    from keypost_services.ca.realm import Realm
 
 _LONGEST_KEY_LIFETIME = 398 * DAY
 
@@ -134,10 +134,10 @@ def make_code(folder: Path, database: str, username: str, expires: str, now: int
     Raises:
         CommandError: A value is wrong, or the database is not ready.
     """
-    trust = _trust_of(folder, now)
+    realm = _realm_of(folder, now)
     try:
         made = MadeCode(new_code(os.urandom), check_username(username), now + parse_duration(expires))
-        code_hash = hash_code(made.code, username, realm_hash(trust.realm, trust.root_keys))
+        code_hash = hash_code(made.code, username, realm_hash(realm.trust.realm, realm.first_root_keys))
         code = OneTimeCode(code_hash, username, made.expire_time)
         act = code_made(code, OPERATOR, now, NOWHERE)
         asyncio.run(_keep_code(check_database(database), code, act))
@@ -161,9 +161,9 @@ def migrate_database(database: str) -> str:
     return expected_revision()
 
 
-def _trust_of(folder: Path, now: int) -> RealmTrust:
+def _realm_of(folder: Path, now: int) -> Realm:
     try:
-        return load_trust(RealmFolder(folder), now)
+        return load_realm(RealmFolder(folder), now)
     except RealmFilesError as error:
         raise CommandError(str(error)) from error
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from keypost.ca.v1.ca_service_pb2_grpc import add_CertificateAuthorityServiceServicer_to_server
 from keypost.ca.v1.key_info_service_pb2_grpc import add_KeyInfoServiceServicer_to_server
-from keypost.clock import DAY
+from keypost.errors import KeypostError
 from keypost.protocol.encoding import int_bytes
 from keypost.protocol.suites import WEAK
 from keypost_services.ca.approval import Approval
@@ -22,24 +22,29 @@ from keypost_services.ca.events import EventFeed
 from keypost_services.ca.key_quality import KeyQuality, load_blocked_keys
 from keypost_services.ca.nonces import SECRET_BYTES, Nonces
 from keypost_services.ca.policy import Policy
-from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, load_record_signer, load_trust
+from keypost_services.ca.realm import ServedRealm
+from keypost_services.ca.realm_files import RealmFilesError
+from keypost_services.ca.realm_source import RealmSource
+from keypost_services.ca.realm_watch import PART, RealmWatch
+from keypost_services.ca.realm_watch import Metrics as RealmMetrics
 from keypost_services.ca.records import Records
 from keypost_services.ca.renewal import Renewal
 from keypost_services.ca.reset import Resets
 from keypost_services.ca.revocation import Revocations
 from keypost_services.ca.servicer import CertificateAuthorityServicer, KeyInfoServicer
 from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn
+from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
     from keypost.protocol.realm_trust import RealmTrust
-    from keypost.protocol.signing import Signer
     from keypost.protocol.steps import Observer, Step
+    from keypost_services.ca.realm import Realm
     from keypost_services.ca.settings import CaSettings
     from keypost_services.ca.sign_in import SignIn
     from keypost_services.ca.store import Store
@@ -48,7 +53,6 @@ CA_SERVICE = "keypost.ca.v1.CertificateAuthorityService"
 KEY_INFO_SERVICE = "keypost.ca.v1.KeyInfoService"
 NONCE_SECRET = "nonces"  # noqa: S105  # the name of the secret
 BEGINNING = "beginning"
-_WARN_BEFORE_END = 30 * DAY
 
 
 @asynccontextmanager
@@ -59,22 +63,42 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
         StartError: A file is missing or wrong, or another CA process uses the database.
     """
     settings = runtime.settings
-    trust, signer = await asyncio.to_thread(_load_realm, settings, runtime.clock())
-    _warn(settings, trust, runtime)
-    async with open_store(settings.database) as store:
-        yield await _build(runtime, store, trust, signer)
+    files = RealmSource(settings, runtime.clock)
+    realm = await asyncio.to_thread(_load_realm, files, settings.realm, runtime.clock())
+    _warn(settings, realm.trust, runtime)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings.database))
+        served, policy = ServedRealm(realm), _policy(settings, realm.trust)
+        watch = RealmWatch(
+            files.load,
+            files.state,
+            served,
+            policy,
+            runtime.clock,
+            runtime.log,
+            runtime.health,
+            RealmMetrics(runtime.metrics),
+        )
+        keep_running(stack, runtime, PART, lambda: watch.run(settings.realm_poll_seconds))
+        yield await _build(runtime, store, served, policy, realm.first_root_keys)
 
 
-def _load_realm(settings: CaSettings, now: int) -> tuple[RealmTrust, Signer]:
-    folder = RealmFolder(settings.realm_folder)
+def _load_realm(files: RealmSource, name: str, now: int) -> Realm:
     try:
-        trust = load_trust(folder, now)
-        signer = load_record_signer(settings.record_key or folder.record_key, trust, now)
-    except RealmFilesError as error:
+        realm = files.load()
+        realm.active(now)
+    except (RealmFilesError, KeypostError) as error:
         raise StartError(str(error)) from error
-    if trust.realm != settings.realm:
-        raise StartError(f"KEYPOST_CA_REALM: {folder.realm_trust} is of {trust.realm}, not of {settings.realm}")
-    return trust, signer
+    if realm.trust.realm != name:
+        raise StartError(f"KEYPOST_CA_REALM: {files.folder.realm_trust} is of {realm.trust.realm}, not of {name}")
+    return realm
+
+
+def _policy(settings: CaSettings, trust: RealmTrust) -> Policy:
+    try:
+        return Policy(trust.constants, settings.key_lifetime)
+    except ValueError as error:
+        raise StartError(f"KEYPOST_CA_KEY_LIFETIME_DAYS: {error}") from error
 
 
 def _warn(settings: CaSettings, trust: RealmTrust, runtime: Runtime[CaSettings]) -> None:
@@ -82,29 +106,24 @@ def _warn(settings: CaSettings, trust: RealmTrust, runtime: Runtime[CaSettings])
         runtime.log.warning(
             "open_sign_in", why="anybody can enrol as anybody: for development alone, never where it matters"
         )
-    until = min(trust.until_time, *(key.until_time for key in trust.record_keys))
-    if until < runtime.clock() + _WARN_BEFORE_END:
-        runtime.log.warning("realm_trust_ends_soon", until_time=until)
     if WEAK.id in trust.constants.allowed_suites:
         runtime.log.warning("weak_suite_allowed", suite=WEAK.name, why="broken in practice: for conformance alone")
 
 
-async def _build(runtime: Runtime[CaSettings], store: Store, trust: RealmTrust, signer: Signer) -> Parts:
-    try:
-        policy = Policy(trust.constants, runtime.settings.key_lifetime)
-    except ValueError as error:
-        raise StartError(f"KEYPOST_CA_KEY_LIFETIME_DAYS: {error}") from error
+async def _build(
+    runtime: Runtime[CaSettings], store: Store, realm: ServedRealm, policy: Policy, root_keys: Sequence[bytes]
+) -> Parts:
     secret = await store.keep_secret(NONCE_SECRET, os.urandom(SECRET_BYTES))
     nonces = Nonces(secret, os.urandom)
     beginning = int.from_bytes(await store.keep_secret(BEGINNING, int_bytes(runtime.clock())), "big")
     decoys = Decoys(secret, beginning, policy.key_lifetime * 2 // 3)
-    records = Records(store, signer, trust, policy, runtime.clock)
+    records = Records(store, realm, policy, runtime.clock)
     feed = EventFeed(store)
     quality = KeyQuality(await asyncio.to_thread(load_blocked_keys, runtime.settings.blocked_keys))
     authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
-    sign_in = _sign_in(runtime, store, trust)
+    sign_in = _sign_in(runtime, store, realm.name, root_keys)
     servicer = CertificateAuthorityServicer(
-        trust,
+        realm,
         Enrollment(authority, sign_in, os.urandom),
         Renewal(authority, _log_steps(runtime.log), decoys.next_revision),
         Approval(authority, decoys.next_revision, os.urandom),
@@ -120,10 +139,11 @@ async def _build(runtime: Runtime[CaSettings], store: Store, trust: RealmTrust, 
     )
 
 
-def _sign_in(runtime: Runtime[CaSettings], store: Store, trust: RealmTrust) -> SignIn:
+def _sign_in(runtime: Runtime[CaSettings], store: Store, realm: str, root_keys: Sequence[bytes]) -> SignIn:
+    """Return who admits; codes are bound to the root keys that the realm began with, which no roll-over changes."""
     if runtime.settings.sign_in == "open":
         return OpenSignIn()
-    return CodeSignIn(store, realm_hash(trust.realm, trust.root_keys), runtime.clock)
+    return CodeSignIn(store, realm_hash(realm, root_keys), runtime.clock)
 
 
 def _log_steps(log: FilteringBoundLogger) -> Observer:

@@ -76,7 +76,7 @@ class Enrollment:
         grant = await self._sign_in.admit(request.address.username, proof)
         user = await self._authority.find_user(request.address.username)
         if user is not None and _is_repeated(request, grant, user):
-            return self._authority.records.sign(user)
+            return await self._authority.records.sign(user)
         check_unused(grant)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.ENROLLMENT, request.address, now)

@@ -6,6 +6,8 @@ from grpc import StatusCode
 
 from keypost_services.runtime.errors import ServiceError, invalid_field, rate_limited
 
+_RETRY_SIGNING_MS = 5_000
+
 
 def sign_in_refused() -> ServiceError:
     """Return the one answer to every sign-in that fails: it does not tell why, nor whether the user exists."""
@@ -195,3 +197,13 @@ def sequence_ahead(newest: int) -> ServiceError:
 def record_full(retry_after_ms: int) -> ServiceError:
     """Return the refusal of one more key where too many entered lately."""
     return rate_limited("keys of this user have been replaced lately", retry_after_ms)
+
+
+def signing_unavailable() -> ServiceError:
+    """Return the answer where a record would have to be signed, and no key can or may sign now."""
+    return ServiceError(
+        StatusCode.UNAVAILABLE,
+        "SIGNING_UNAVAILABLE",
+        "the CA cannot sign records now: its operator has to look after its record keys",
+        retry_after_ms=_RETRY_SIGNING_MS,
+    )

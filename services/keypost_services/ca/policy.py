@@ -25,12 +25,12 @@ RESET_STAYS_OPEN = 7 * DAY
 """How long an announced identity reset may take place: one that was forgotten is no open door for ever."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Policy:
     """The realm's rules for new keys.
 
     Attributes:
-        constants: The realm's constants.
+        constants: The realm's constants; ``follow`` takes those of the next trust statement.
         key_lifetime: The longest lifetime that this CA grants, milliseconds; not above the realm's.
         most_recent_keys: How many keys a record has at most.
         most_entries: How many keys a record and its history have at most: with more nobody could read it.
@@ -44,8 +44,17 @@ class Policy:
     most_devices: int = MOST_DEVICES
 
     def __post_init__(self) -> None:
-        if not MINUTE <= self.key_lifetime <= self.constants.longest_key_lifetime:
+        self.check_follows(self.constants)
+
+    def check_follows(self, constants: Constants) -> None:
+        """Raise ValueError if this CA could not go by these constants."""
+        if not MINUTE <= self.key_lifetime <= constants.longest_key_lifetime:
             raise ValueError("the lifetime of keys is above the realm's longest_key_lifetime")
+
+    def follow(self, constants: Constants) -> None:
+        """Go by the constants of another trust statement from now on; raises as ``check_follows``."""
+        self.check_follows(constants)
+        self.constants = constants
 
     def check_suite(self, request: KeyRequest) -> None:
         """Check that the realm allows the suite of a key.

@@ -1,32 +1,45 @@
-"""The realm's files: root key, record key and the signed RealmTrust, in one folder.
+"""The realm's files, in one folder: root and record keys, the signed RealmTrust, and those before it.
 
 The root key is needed again only to sign the next RealmTrust: it belongs offline. The CA serves without it.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from keypost.errors import KeypostError
 from keypost.keys.v1 import realm_trust_pb2 as pb
-from keypost.protocol.encoding import fingerprint
-from keypost.protocol.realm_trust import Constants, RealmTrust, read_realm_trust, sign_realm_trust
+from keypost.protocol.realm_trust import (
+    Constants,
+    RealmTrust,
+    ServedTrust,
+    follow_realm_trust,
+    sequence_of,
+    sign_realm_trust,
+)
 from keypost.protocol.signing import Ed25519Signer
+from keypost_services.ca.key_files import (
+    KeyFileError,
+    load_public_keys,
+    load_signer,
+    public_pem,
+    write_key,
+    write_private,
+)
+from keypost_services.ca.realm import Realm
+from keypost_services.ca.signing import LocalSigner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PEM = serialization.Encoding.PEM
-_DER = serialization.Encoding.DER
-_SPKI = serialization.PublicFormat.SubjectPublicKeyInfo
+    from keypost_services.ca.key_files import AskPassphrase
+
+_LARGEST_STATEMENT = 1024 * 1024
 
 
 class RealmFilesError(Exception):
@@ -41,18 +54,23 @@ class RealmFolder:
 
     @property
     def root_key(self) -> Path:
-        """The private root key (PEM): take it offline."""
+        """The private root key that the realm began with: take it offline."""
         return self.path / "root.key"
 
     @property
     def root_public(self) -> Path:
-        """The public root keys (PEM, one after the other)."""
+        """The public root keys that the realm began with (PEM, one after the other)."""
         return self.path / "root.pem"
 
     @property
     def record_key(self) -> Path:
-        """The private record key (PEM)."""
+        """The first private record key."""
         return self.path / "record.key"
+
+    @property
+    def record_keys(self) -> tuple[Path, ...]:
+        """The private record keys that are there."""
+        return tuple(sorted(self.path.glob("record*.key")))
 
     @property
     def realm_trust(self) -> Path:
@@ -60,12 +78,30 @@ class RealmFolder:
         return self.path / "realm-trust.json"
 
     @property
+    def earlier(self) -> Path:
+        """The folder of the statements before it by which root keys handed over, by sequence."""
+        return self.path / "earlier"
+
+    @property
+    def earlier_statements(self) -> tuple[Path, ...]:
+        """The files in it, oldest first."""
+        return tuple(sorted(self.earlier.glob("*.json"), key=lambda file: (len(file.name), file.name)))
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """All of them."""
+        """What a realm begins with."""
         return (self.root_key, self.root_public, self.record_key, self.realm_trust)
 
 
-def create_realm(folder: RealmFolder, realm: str, constants: Constants, validity: int, now: int) -> RealmTrust:
+def create_realm(
+    folder: RealmFolder,
+    realm: str,
+    constants: Constants,
+    validity: int,
+    now: int,
+    *,
+    passphrase: str | None = None,
+) -> RealmTrust:
     """Make a realm: root key, first record key, RealmTrust number 1. Overwrites nothing.
 
     Args:
@@ -74,6 +110,7 @@ def create_realm(folder: RealmFolder, realm: str, constants: Constants, validity
         constants: The realm's constants.
         validity: How long statement and record key are valid, milliseconds.
         now: Unix milliseconds.
+        passphrase: Seals the root key; None: nothing does.
 
     Raises:
         RealmFilesError: One of the files is there already, or cannot be written.
@@ -82,14 +119,15 @@ def create_realm(folder: RealmFolder, realm: str, constants: Constants, validity
         if file.exists():
             raise RealmFilesError(f"{file} is there already: nothing is overwritten")
     root, record = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    statement = _first_statement(realm, root, record, constants, now, now + validity)
-    signed = sign_realm_trust(statement, Ed25519Signer(root))
+    root_signer, record_signer = Ed25519Signer(root), Ed25519Signer(record)
+    statement = _first_statement(realm, root_signer, record_signer, constants, now, now + validity)
+    signed = sign_realm_trust(statement, root_signer)
     try:
         folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(folder.root_key, _private_pem(root))
-        write_private(folder.record_key, _private_pem(record))
-        write_private(folder.root_public, root.public_key().public_bytes(_PEM, _SPKI))
-        write_private(folder.realm_trust, json_format.MessageToJson(signed).encode())
+        write_key(folder.root_key, root, passphrase)
+        write_key(folder.record_key, record, None)
+        write_private(folder.root_public, public_pem(root_signer.public_key_der))
+        write_private(folder.realm_trust, statement_json(signed))
     except OSError as error:
         raise RealmFilesError(f"cannot write the realm's files: {error}") from error
     return load_trust(folder, now)
@@ -99,92 +137,112 @@ def load_trust(folder: RealmFolder, now: int) -> RealmTrust:
     """Return the verified RealmTrust of a folder.
 
     Raises:
-        RealmFilesError: A file is missing, or the statement is not signed by a root key, or expired.
+        RealmFilesError: as ``load_realm``.
     """
-    roots = _load_root_keys(folder.root_public)
-    signed = _load_statement(folder.realm_trust)
-    try:
-        realm = pb.RealmTrust.FromString(signed.realm_trust).realm
-        return read_realm_trust(signed, realm=realm, root_keys=roots, now=now)
-    except (KeypostError, DecodeError) as error:
-        raise RealmFilesError(f"{folder.realm_trust}: {error}") from error
+    return load_realm(folder, now).trust
 
 
-def load_record_signer(file: Path, trust: RealmTrust, now: int) -> Ed25519Signer:
-    """Return the signer of records.
+def load_realm(folder: RealmFolder, now: int) -> Realm:
+    """Return what a folder says of its realm, verified from the root keys that the realm began with; without signers.
+
+    Args:
+        folder: The realm's.
+        now: Unix milliseconds.
 
     Raises:
-        RealmFilesError: The file holds no Ed25519 key, or one that the realm does not list now.
+        RealmFilesError: A file is missing, or a statement is not signed by a root key of the one before, or expired.
     """
     try:
-        key = serialization.load_pem_private_key(_read(file), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise RealmFilesError(f"{file} holds no private key in PEM") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise RealmFilesError(f"{file} holds a key that is not Ed25519")
-    signer = Ed25519Signer(key)
+        first = load_public_keys(folder.root_public)
+    except KeyFileError as error:
+        raise RealmFilesError(str(error)) from error
+    served = load_statements(folder)
     try:
-        trust.record_key(fingerprint(signer.public_key_der), now)
+        realm = pb.RealmTrust.FromString(served.signed.realm_trust).realm
+        trust = follow_realm_trust(served, realm=realm, root_keys=first, now=now)
+    except (KeypostError, DecodeError) as error:
+        raise RealmFilesError(f"{folder.realm_trust}: {error}") from error
+    return Realm(trust, served.earlier, first)
+
+
+def load_statements(folder: RealmFolder) -> ServedTrust:
+    """Return the statements of a folder, unverified.
+
+    Raises:
+        RealmFilesError: one cannot be read.
+    """
+    signed = load_statement(folder.realm_trust)
+    earlier = [load_statement(file) for file in folder.earlier_statements]
+    try:
+        # The installation keeps a statement before another takes its place: after a crash it may be there twice.
+        before = [one for one in earlier if sequence_of(one) < sequence_of(signed)]
     except KeypostError as error:
-        raise RealmFilesError(f"{file}: {error}") from error
-    return signer
+        raise RealmFilesError(f"{folder.realm_trust}: {error}") from error
+    return ServedTrust(signed, tuple(before))
 
 
-def write_private(file: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read; raises FileExistsError if it is there."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
+def load_signers(files: tuple[Path, ...], ask: AskPassphrase) -> tuple[LocalSigner, ...]:
+    """Return who signs records, one a key. Where a key is kept elsewhere than in a file, this is the place to say so.
 
+    Args:
+        files: Private keys.
+        ask: Called for the passphrase, if one is sealed.
 
-def _first_statement(
-    realm: str,
-    root: Ed25519PrivateKey,
-    record: Ed25519PrivateKey,
-    constants: Constants,
-    from_time: int,
-    until_time: int,
-) -> pb.RealmTrust:
-    record_der = record.public_key().public_bytes(_DER, _SPKI)
-    return pb.RealmTrust(
-        realm=realm,
-        sequence=1,
-        root_keys=[pb.RootKey(public_key_der=root.public_key().public_bytes(_DER, _SPKI))],
-        record_keys=[pb.RecordKey(public_key_der=record_der, from_time=from_time, until_time=until_time)],
-        constants=constants.to_message(),
-        until_time=until_time,
-    )
-
-
-def _private_pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-
-
-def _load_root_keys(file: Path) -> list[bytes]:
-    end = b"-----END PUBLIC KEY-----"
-    roots = []
-    for block in _read(file).split(end)[:-1]:
-        try:
-            key = serialization.load_pem_public_key(block.strip() + b"\n" + end)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise RealmFilesError(f"{file} holds no public key in PEM") from error
-        if not isinstance(key, Ed25519PublicKey):
-            raise RealmFilesError(f"{file} holds a key that is not Ed25519")
-        roots.append(key.public_bytes(_DER, _SPKI))
-    if not roots:
-        raise RealmFilesError(f"{file} holds no public key in PEM")
-    return roots
-
-
-def _load_statement(file: Path) -> pb.SignedRealmTrust:
+    Raises:
+        RealmFilesError: A file holds no Ed25519 private key, or is not opened by the passphrase.
+    """
     try:
-        return json_format.Parse(_read(file), pb.SignedRealmTrust())
+        return tuple(LocalSigner(load_signer(file, ask)) for file in files)
+    except KeyFileError as error:
+        raise RealmFilesError(str(error)) from error
+
+
+def load_statement(file: Path) -> pb.SignedRealmTrust:
+    """Return the SignedRealmTrust in a file, unverified.
+
+    Raises:
+        RealmFilesError: it holds none.
+    """
+    try:
+        return json_format.Parse(read_file(file), pb.SignedRealmTrust())
     except (json_format.ParseError, ValueError) as error:
         raise RealmFilesError(f"{file} holds no SignedRealmTrust as protobuf JSON") from error
 
 
-def _read(file: Path) -> bytes:
+def statement_json(signed: pb.SignedRealmTrust) -> bytes:
+    """Return a SignedRealmTrust as the content of a file."""
+    return json_format.MessageToJson(signed).encode() + b"\n"
+
+
+def read_file(file: Path) -> bytes:
+    """Return the content of a small file.
+
+    Raises:
+        RealmFilesError: it cannot be read, or is not small.
+    """
     try:
-        return file.read_bytes()
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST_STATEMENT + 1)
     except OSError as error:
         raise RealmFilesError(f"cannot read {file}: {error.strerror}") from error
+    if len(content) > _LARGEST_STATEMENT:
+        raise RealmFilesError(f"{file} is too large")
+    return content
+
+
+def _first_statement(
+    realm: str,
+    root: Ed25519Signer,
+    record: Ed25519Signer,
+    constants: Constants,
+    from_time: int,
+    until_time: int,
+) -> pb.RealmTrust:
+    return pb.RealmTrust(
+        realm=realm,
+        sequence=1,
+        root_keys=[pb.RootKey(public_key_der=root.public_key_der)],
+        record_keys=[pb.RecordKey(public_key_der=record.public_key_der, from_time=from_time, until_time=until_time)],
+        constants=constants.to_message(),
+        until_time=until_time,
+    )

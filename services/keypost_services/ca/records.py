@@ -2,78 +2,86 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from keypost.errors import KeypostError
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.encoding import fingerprint
-from keypost.protocol.key_info import sign_user_keys
+from keypost.protocol.encoding import USER_KEYS, pae
+from keypost_services.ca import errors
 from keypost_services.ca.convert import entry_message, signed_request_message
 from keypost_services.ca.policy import history_of
+from keypost_services.ca.signing import SignerAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from keypost.clock import Clock
-    from keypost.protocol.realm_trust import RealmTrust
-    from keypost.protocol.signing import Signer
+    from keypost.protocol.realm_trust import RecordKey
     from keypost_services.ca.policy import Policy
+    from keypost_services.ca.realm import ServedRealm
+    from keypost_services.ca.signing import RecordSigner
     from keypost_services.ca.store import Store, User
 
 
 class Records:
     """Signs records of users as they are now."""
 
-    def __init__(self, store: Store, signer: Signer, trust: RealmTrust, policy: Policy, clock: Clock) -> None:
+    def __init__(self, store: Store, realm: ServedRealm, policy: Policy, clock: Clock) -> None:
         self._store = store
-        self._signer = signer
-        self._signer_fingerprint = fingerprint(signer.public_key_der)
-        self._trust = trust
+        self._realm = realm
         self._policy = policy
         self._clock = clock
 
     async def find(self, usernames: Sequence[str]) -> Mapping[str, pb.KeyInfo]:
-        """Return the key info of those of the users that exist."""
+        """Return the key info of those of the users that exist; raises as ``sign``."""
         users = await self._store.find_users(usernames)
-        return {name: self.sign(user) for name, user in users.items()}
+        signed = await asyncio.gather(*(self.sign(user) for user in users.values()))
+        return dict(zip(users, signed, strict=True))
 
     async def find_one(self, username: str, history_from: bytes) -> pb.KeyInfo | None:
-        """Return the key info of one user, if they exist.
+        """Return the key info of one user, if they exist; raises as ``sign``.
 
         Args:
             username: The user.
             history_from: From this key on history is wanted (32 bytes); empty: from the root.
         """
         user = (await self._store.find_users([username])).get(username)
-        return None if user is None else self.sign(user, history_from)
+        return None if user is None else await self.sign(user, history_from)
 
-    def sign(self, user: User, history_from: bytes = b"") -> pb.KeyInfo:
+    async def sign(self, user: User, history_from: bytes = b"") -> pb.KeyInfo:
         """Return the key info of a user, signed now.
 
         Raises:
-            UnknownRecordKeyError: The realm no longer lists this CA's record key.
-            TrustRefusedError: The realm's trust statement has expired.
+            ServiceError: SIGNING_UNAVAILABLE: no key may sign now, or the one that may cannot.
         """
         now = user.no_earlier(self._clock())
-        entries = self._policy.entries_of(user, now)
+        try:
+            record_key, signer = self._realm.active(now)
+            return await self._sign(user, record_key, signer, now, history_from)
+        except (KeypostError, SignerAwayError) as error:
+            raise errors.signing_unavailable() from error
+
+    async def _sign(
+        self, user: User, record_key: RecordKey, signer: RecordSigner, now: int, history_from: bytes
+    ) -> pb.KeyInfo:
+        trust, entries = self._realm.trust, self._policy.entries_of(user, now)
         statement = pb.UserKeys(
-            realm=self._trust.realm,
+            realm=trust.realm,
             username=user.username,
             epoch=user.epoch,
             revision=user.revision,
             this_update=now,
-            next_update=self._next_update(now),
+            # No longer than what vouches for the record.
+            next_update=min(now + trust.constants.record_lifetime, record_key.until_time, trust.until_time),
             entries=[entry_message(key) for key in entries],
             reset_time=user.reset_time,
         )
-        history = history_of(user, entries, history_from)
-        return pb.KeyInfo(
-            record=sign_user_keys(statement, self._signer),
-            history=[signed_request_message(key) for key in history],
+        serialised = statement.SerializeToString(deterministic=True)
+        record = pb.SignedUserKeys(
+            user_keys=serialised,
+            signature=await signer.sign(pae(USER_KEYS, serialised)),
+            record_key_fingerprint=record_key.fingerprint,
         )
-
-    def _next_update(self, now: int) -> int:
-        """Return until when a record of now is good: no longer than what vouches for it."""
-        self._trust.check_current(now)
-        record_key = self._trust.record_key(self._signer_fingerprint, now)
-        lifetime = self._trust.constants.record_lifetime
-        return min(now + lifetime, record_key.until_time, self._trust.until_time)
+        history = history_of(user, entries, history_from)
+        return pb.KeyInfo(record=record, history=[signed_request_message(key) for key in history])

@@ -68,7 +68,7 @@ class Renewal:
     async def _renew(self, request: KeyRequest) -> pb.KeyInfo:
         user = await self._authority.find_user(request.address.username)
         if user is not None and _is_repeated(request, user):
-            return self._authority.records.sign(user)
+            return await self._authority.records.sign(user)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.RENEWAL, request.address, now)
         user, parent = find_parent(user, request)

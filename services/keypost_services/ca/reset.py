@@ -97,7 +97,7 @@ class Resets:
         now = self._authority.clock()
         signatory.check_may_act(user, now)
         if user.reset_time == 0:
-            return self._authority.records.sign(user)
+            return await self._authority.records.sign(user)
         check_next(cancellation.revision, user)
         return await self._authority.commit(_change(user, 0, signatory.actor(user), now))
 
@@ -106,13 +106,13 @@ class Resets:
         if not has_usable_device(user, now):
             raise errors.reset_not_needed()
         if reset_is_announced(user, now) and user.reset_time <= now:
-            return self._authority.records.sign(user)
+            return await self._authority.records.sign(user)
         return await self._authority.commit(_change(user, now, actor, now))
 
     async def _call_off(self, username: str, actor: Actor) -> pb.KeyInfo:
         user = await self._find(username)
         if user.reset_time == 0:
-            return self._authority.records.sign(user)
+            return await self._authority.records.sign(user)
         return await self._authority.commit(_change(user, 0, actor, self._authority.clock()))
 
     async def _find(self, username: str) -> User:

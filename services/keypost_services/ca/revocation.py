@@ -45,7 +45,7 @@ class Revocations:
         user = signatory.verify(await self._authority.find_user(revocation.address.username))
         # Who withdrew their own key may ask again: the answer may have been lost.
         if _is_repeated(revocation, user):
-            return self._authority.records.sign(user)
+            return await self._authority.records.sign(user)
         now = self._authority.clock()
         signatory.check_may_act(user, now)
         key = _find_revocable(revocation, user, self._authority.policy, now)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from keypost.protocol.realm_trust import RealmTrust
     from keypost_services.ca.approval import Approval
     from keypost_services.ca.enrollment import Enrollment
     from keypost_services.ca.events import EventFeed
+    from keypost_services.ca.realm import ServedRealm
     from keypost_services.ca.records import Records
     from keypost_services.ca.renewal import Renewal
     from keypost_services.ca.reset import Resets
@@ -45,14 +45,14 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
 
     def __init__(
         self,
-        trust: RealmTrust,
+        realm: ServedRealm,
         enrollment: Enrollment,
         renewal: Renewal,
         approval: Approval,
         revocations: Revocations,
         resets: Resets,
     ) -> None:
-        self._trust = trust
+        self._realm = realm
         self._enrollment = enrollment
         self._renewal = renewal
         self._approval = approval
@@ -62,8 +62,9 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
     async def GetRealmTrust(  # noqa: N802, D102  # named by the proto
         self, request: pb.GetRealmTrustRequest, context: Context
     ) -> pb.GetRealmTrustResponse:
-        del request, context
-        return pb.GetRealmTrustResponse(realm_trust=self._trust.signed)
+        del context
+        served = self._realm.served(read_number(request.after_sequence, "after_sequence"))
+        return pb.GetRealmTrustResponse(realm_trust=served.signed, earlier=served.earlier)
 
     async def BeginEnrollment(  # noqa: N802, D102
         self, request: pb.BeginEnrollmentRequest, context: Context
@@ -86,7 +87,7 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
         del context
         proof = convert.read_proof(request.sign_in)
         kinds = keys_pb.KEY_REQUEST_KIND_ENROLL, keys_pb.KEY_REQUEST_KIND_RESET
-        key_request = convert.read_request(request.key_request, self._trust.realm, *kinds)
+        key_request = convert.read_request(request.key_request, self._realm.name, *kinds)
         return pb.EnrollResponse(key_info=await self._enrollment.enroll(key_request, proof))
 
     async def BeginRenewal(  # noqa: N802, D102
@@ -108,7 +109,7 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
     ) -> pb.RenewResponse:
         del context
         kind = keys_pb.KEY_REQUEST_KIND_RENEW
-        key_request = convert.read_request(request.key_request, self._trust.realm, kind)
+        key_request = convert.read_request(request.key_request, self._realm.name, kind)
         return pb.RenewResponse(key_info=await self._renewal.renew(key_request))
 
     async def BeginApproval(  # noqa: N802, D102
@@ -129,19 +130,19 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
     ) -> pb.ApproveResponse:
         del context
         kind = keys_pb.KEY_REQUEST_KIND_APPROVE
-        key_request = convert.read_request(request.key_request, self._trust.realm, kind)
+        key_request = convert.read_request(request.key_request, self._realm.name, kind)
         return pb.ApproveResponse(key_info=await self._approval.approve(key_request))
 
     async def Revoke(  # noqa: N802, D102
         self, request: pb.RevokeRequest, context: Context
     ) -> pb.RevokeResponse:
         del context
-        revocation = read_signed_revocation(request.revocation, self._trust.realm)
+        revocation = read_signed_revocation(request.revocation, self._realm.name)
         signatory = DeviceSignatory(
             request.revocation.signer_fingerprint,
             request.revocation.SerializeToString(deterministic=True),
             partial(verify_revocation, revocation),
-            self._trust.constants.allowed_suites,
+            self._realm.trust.constants.allowed_suites,
             errors.revocation_refused,
         )
         return pb.RevokeResponse(key_info=await self._revocations.revoke(revocation, signatory))
@@ -158,12 +159,12 @@ class CertificateAuthorityServicer(CertificateAuthorityServiceServicer):
         self, request: pb.CancelResetRequest, context: Context
     ) -> pb.CancelResetResponse:
         del context
-        cancellation = read_signed_cancellation(request.cancellation, self._trust.realm)
+        cancellation = read_signed_cancellation(request.cancellation, self._realm.name)
         signatory = DeviceSignatory(
             request.cancellation.signer_fingerprint,
             request.cancellation.SerializeToString(deterministic=True),
             partial(verify_reset_cancellation, cancellation),
-            self._trust.constants.allowed_suites,
+            self._realm.trust.constants.allowed_suites,
             errors.reset_cancellation_refused,
             cancellation.address.device_id,
         )

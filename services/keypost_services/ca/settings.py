@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003  # pydantic reads it
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, FilePath
+from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -39,12 +39,24 @@ class CaSettings(ServiceSettings):
         description="URL of the database, such as sqlite:////var/lib/keypost/ca.db (one CA process at a time)."
     )
     realm_folder: Path = Field(
-        description="Folder that `keypost-ca init` made: root.pem (the public half of the root key), realm-trust.json "
-        "and record.key; without root.key, which is offline."
+        description="Folder that `keypost-ca init` made: root.pem (the public half of the root key), realm-trust.json, "
+        "earlier/ and the record keys; without root.key, which is offline. What changes in it is taken up at once."
     )
     record_key: Path | None = Field(
-        description="PEM file: private key that signs records. Without it, record.key in the realm folder.",
+        description="File of a private key that signs records, or folder of such files (*.key). Without it, "
+        "record*.key in the realm folder.",
         default=None,
+    )
+    passphrase: SecretStr | None = Field(
+        description="Opens the record keys, where they are sealed. Better in a file: KEYPOST_CA_PASSPHRASE_FILE.",
+        default=None,
+    )
+    passphrase_file: FilePath | None = Field(
+        description="File whose first line is that passphrase.",
+        default=None,
+    )
+    realm_poll_seconds: float = Field(
+        description="How often the realm folder is looked at for what has changed.", default=10.0, ge=0.01, le=3_600
     )
     sign_in: Literal["code", "open"] = Field(
         description="code: enrolment needs a one-time code of `keypost-ca code`. open: anybody enrols as anybody; for "

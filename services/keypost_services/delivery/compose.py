@@ -32,11 +32,12 @@ from keypost_services.runtime.redis import ANSWER_SECONDS, redis_client
 from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from redis.asyncio import Redis
 
     from keypost_services.delivery.settings import DeliverySettings
+    from keypost_services.runtime.callers import VerifiedCallers
 
 DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
 DIRECTORY_RETRIES = Retries(attempts=3, attempt_timeout=2.0, deadline=5.0)
@@ -60,7 +61,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         mailboxes = await _open_mailboxes(stack, client, settings, metrics)
         channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
         directory = DirectoryClient(channel, DIRECTORY_RETRIES)
-        trust = _trust(runtime, directory, root_keys)
+        trust = _trust(runtime, directory, root_keys, lambda: _forget(records, runtime.callers))
         stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)
         watch = KeyEventWatch(
@@ -90,7 +91,18 @@ def _client(settings: DeliverySettings) -> Redis:
     return redis_client(settings.mailboxes_url, answer_seconds=ANSWER_SECONDS + waits)
 
 
-def _trust(runtime: Runtime[DeliverySettings], directory: DirectoryClient, root_keys: tuple[bytes, ...]) -> TrustKeeper:
+async def _forget(records: Records, callers: VerifiedCallers) -> None:
+    """Drop what rests on records of a record key that was retired before its time."""
+    records.forget_all()
+    callers.drop_all()
+
+
+def _trust(
+    runtime: Runtime[DeliverySettings],
+    directory: DirectoryClient,
+    root_keys: tuple[bytes, ...],
+    on_retired: Callable[[], Awaitable[None]],
+) -> TrustKeeper:
     return TrustKeeper(
         directory.get_realm_trust,
         runtime.clock,
@@ -98,6 +110,7 @@ def _trust(runtime: Runtime[DeliverySettings], directory: DirectoryClient, root_
         realm=runtime.settings.realm,
         root_keys=root_keys,
         on_change=lambda why: runtime.health.set_degraded("trust", why),
+        on_retired=on_retired,
     )
 
 

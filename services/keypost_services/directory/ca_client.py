@@ -11,13 +11,14 @@ from keypost.ca.v1 import ca_service_pb2 as ca_pb
 from keypost.ca.v1 import key_info_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceStub
+from keypost.protocol.realm_trust import ServedTrust
 from keypost.transport.refusals import read_refusal
 from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
+    from keypost.keys.v1 import key_info_pb2
 
 MOST_AT_ONCE = 64
 SERVICE = "ca"
@@ -51,8 +52,8 @@ class CaClient:
         except TimeoutError as error:
             raise SourceAwayError("the CA did not answer in time") from error
 
-    async def fetch_trust(self) -> realm_trust_pb2.SignedRealmTrust:
-        """Return the realm's trust statement.
+    async def fetch_trust(self) -> ServedTrust:
+        """Return the realm's trust statement, and all by which root keys handed over: they are served on.
 
         Raises:
             SourceAwayError: the CA does not answer.
@@ -61,7 +62,7 @@ class CaClient:
             response = await self._authority.GetRealmTrust(ca_pb.GetRealmTrustRequest(), timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             raise _away(error) from error
-        return response.realm_trust
+        return ServedTrust(response.realm_trust, tuple(response.earlier))
 
     def open_watch(self, after_sequence: int | None) -> Any:
         """Open a watch of the key events."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from keypost_services.directory.settings import DirectorySettings
+    from keypost_services.runtime.callers import VerifiedCallers
 
 DIRECTORY_SERVICE = "keypost.directory.v1.DirectoryService"
 KEY_EVENT_SERVICE = "keypost.directory.v1.KeyEventService"
@@ -97,6 +98,7 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
         root_keys=root_keys,
         on_change=told("trust"),
         on_sequence=metrics.trust_sequence.set,
+        on_retired=lambda: _forget(look_up, runtime.callers),
     )
     verifier = Verifier(trust, clock, log, metrics)
     process = ProcessStore(clock, most_bytes=settings.process_cache_megabytes * _MEGABYTE)
@@ -130,6 +132,12 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
         GrpcEventSource(ca.open_watch, "the CA"), actions, log, on_change=told("watch"), jitter=random.random
     )
     return Directory(trust, look_up, hub, standing, watch, metrics)
+
+
+async def _forget(look_up: LookUp, callers: VerifiedCallers) -> None:
+    """Drop what rests on records of a record key that was retired before its time."""
+    callers.drop_all()
+    await look_up.drop_all()
 
 
 def _teller(runtime: Runtime[DirectorySettings], metrics: Metrics) -> Callable[[str], Callable[[str | None], None]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from keypost_services.directory.key_events.standing import Standing
     from keypost_services.directory.look_up.look_up import LookUp
     from keypost_services.directory.metrics import Metrics
-    from keypost_services.runtime.realm_trust import Trust
+    from keypost_services.runtime.realm_trust import TrustKeeper
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,19 +34,20 @@ MOST_WATCHES = 1_000
 class DirectoryServicer(DirectoryServiceServicer):
     """What devices and the delivery service call."""
 
-    def __init__(self, look_up: LookUp, trust: Trust) -> None:
+    def __init__(self, look_up: LookUp, trust: TrustKeeper) -> None:
         self._look_up = look_up
         self._trust = trust
 
     async def GetRealmTrust(  # noqa: N802, D102  # named by the proto
         self, request: pb.GetRealmTrustRequest, context: Context
     ) -> pb.GetRealmTrustResponse:
-        del request, context
+        del context
+        after_sequence = read_number(request.after_sequence, "after_sequence")
         try:
-            trust = self._trust.current()
+            served = self._trust.served(after_sequence)
         except SourceAwayError as error:
             raise errors.ca_unavailable() from error
-        return pb.GetRealmTrustResponse(realm_trust=trust.signed)
+        return pb.GetRealmTrustResponse(realm_trust=served.signed, earlier=served.earlier)
 
     async def GetKeyInfo(  # noqa: N802, D102
         self, request: pb.GetKeyInfoRequest, context: Context

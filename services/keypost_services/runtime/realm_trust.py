@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from keypost.clock import SECOND
 from keypost.errors import KeypostError
 from keypost.protocol.errors import TrustRefusedError
-from keypost.protocol.realm_trust import read_realm_trust
+from keypost.protocol.realm_trust import follow_realm_trust, later_than, retires
 from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from keypost.clock import Clock
-    from keypost.keys.v1 import realm_trust_pb2
-    from keypost.protocol.realm_trust import RealmTrust
+    from keypost.protocol.realm_trust import RealmTrust, ServedTrust
 
 RETRY_SECONDS = 1.0
 LEAST_INTERVAL = SECOND
@@ -43,19 +42,21 @@ class TrustKeeper:
     """Holds the newest trust statement.
 
     Args:
-        fetch: Returns the current statement, unverified; raises SourceAwayError or KeypostError.
+        fetch: Returns the current statement and all by which root keys handed over, unverified; raises SourceAwayError
+            or KeypostError.
         clock: Unix milliseconds.
         log: Where refusals are logged.
         realm: The realm that statements must be of.
         root_keys: The bundle's root keys (SubjectPublicKeyInfo, DER).
         on_change: Called with None after a success and with a sentence after a failure.
         on_sequence: Called with the sequence of each statement that was verified.
+        on_retired: Called when a statement ends a record key before its time: what that key signed counts no more.
         least_interval: Asked for more often than this, in milliseconds, nobody is asked again.
     """
 
-    def __init__(  # everything that it touches
+    def __init__(  # noqa: PLR0913  # everything that it touches
         self,
-        fetch: Callable[[], Awaitable[realm_trust_pb2.SignedRealmTrust]],
+        fetch: Callable[[], Awaitable[ServedTrust]],
         clock: Clock,
         log: FilteringBoundLogger,
         *,
@@ -63,6 +64,7 @@ class TrustKeeper:
         root_keys: Sequence[bytes],
         on_change: Callable[[str | None], None],
         on_sequence: Callable[[int], object] = lambda _sequence: None,
+        on_retired: Callable[[], Awaitable[None]] | None = None,
         least_interval: int = LEAST_INTERVAL,
     ) -> None:
         self._fetch = fetch
@@ -72,8 +74,10 @@ class TrustKeeper:
         self._root_keys = tuple(root_keys)
         self._on_change = on_change
         self._on_sequence = on_sequence
+        self._on_retired = on_retired
         self._least_interval = least_interval
         self._trust: RealmTrust | None = None
+        self._served: ServedTrust | None = None
         self._asked_time: int | None = None
         self._known = asyncio.Event()
         self._question: asyncio.Task[None] | None = None
@@ -91,6 +95,17 @@ class TrustKeeper:
         except TrustRefusedError as error:
             raise SourceAwayError(str(error)) from error
         return self._trust
+
+    def served(self, after_sequence: int) -> ServedTrust:
+        """Return what whoever holds the statement of this sequence (0: none) needs to believe the newest one.
+
+        Raises:
+            SourceAwayError: none is known, or it has expired.
+        """
+        self.current()
+        if self._served is None:
+            raise AssertionError
+        return later_than(self._served, after_sequence)
 
     async def reliable(self) -> RealmTrust:
         """Return the newest statement seen; where there is none, ask for one first.
@@ -147,24 +162,28 @@ class TrustKeeper:
 
     async def _replace(self) -> None:
         try:
-            signed = await self._fetch()
+            served = await self._fetch()
         except (SourceAwayError, KeypostError) as error:
             self._note(str(error))
             return
         try:
-            trust = read_realm_trust(
-                signed, realm=self._realm, root_keys=self._root_keys, now=self._clock(), previous=self._trust
+            trust = follow_realm_trust(
+                served, realm=self._realm, root_keys=self._root_keys, now=self._clock(), previous=self._trust
             )
         except KeypostError as error:
             self._log.error("realm trust refused", reason=error.reason, why=str(error))
             self._note(f"the realm's trust statement is refused: {error.reason}")
             return
-        self._keep(trust)
+        retired = self._trust is not None and retires(self._trust, trust, self._clock())
+        self._keep(trust, served)
+        if retired and self._on_retired is not None:
+            self._log.warning("a record key was retired before its time", sequence=trust.sequence)
+            await self._on_retired()
 
-    def _keep(self, trust: RealmTrust) -> None:
+    def _keep(self, trust: RealmTrust, served: ServedTrust) -> None:
         if self._trust is None or trust.sequence != self._trust.sequence:
             self._log.info("realm trust", sequence=trust.sequence, until_time=trust.until_time)
-        self._trust = trust
+        self._trust, self._served = trust, served
         self._on_sequence(trust.sequence)
         self._known.set()
         self._on_change(None)

@@ -240,7 +240,7 @@ async def test_bad_input_is_refused_by_the_name_of_its_field(ca: CaUnderTest, na
     ("name", "value", "why"),
     [
         ("realm", "other.example", "is of example.org, not of other.example"),
-        ("record_key", "{folder}/realm/root.key", "is not one of example.org's"),
+        ("record_key", "{folder}/realm/root.key", "lists no record key of this CA"),
         ("record_key", "{folder}/realm/nothing.key", "cannot read"),
         ("record_key", "{folder}/ca/public.key", "not Ed25519"),
         ("realm_folder", "{folder}/elsewhere", "cannot read"),

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from keypost.protocol.realm_trust import ServedTrust
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Device, Receiving
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from keypost.keys.v1.realm_trust_pb2 import SignedRealmTrust
     from keypost_services.delivery.mailboxes import Waiting
 
 
@@ -32,8 +32,8 @@ class Source:
     def __init__(self, realm: SimulatedRealm) -> None:
         self._realm = realm
 
-    async def get_realm_trust(self) -> SignedRealmTrust:
-        return self._realm.signed_trust()
+    async def get_realm_trust(self) -> ServedTrust:
+        return ServedTrust(self._realm.signed_trust())
 
 
 class Outlet:

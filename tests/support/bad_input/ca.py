@@ -195,7 +195,7 @@ def of_devices(channel: grpc.aio.Channel, ca: CaUnderTest, names: Iterator[str])
     extra: dict[str, list[Any]] = {**public_keys, **codes}
     trust, begin, enroll, begin_renewal, renew = (unary(channel, name) for name in NAMES[:5])
     exchanges = (
-        Exchange(trust, made(pb.GetRealmTrustRequest())),
+        Exchange(trust, made(pb.GetRealmTrustRequest()), {"after_sequence": Rule(number(0))}),
         Exchange(begin, made(user), {"username": Rule(username)} | SIGN_IN_RULES, extra=extra),
         Exchange(enroll, enrolling.enroll, ENROLL_RULES, enrolling.seal, extra, BOUNDS),
         Exchange(begin_renewal, asking.begin_renewal, rules),

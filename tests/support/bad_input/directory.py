@@ -52,7 +52,7 @@ def exchanges_of(
         return directory.token_metadata(pair)
 
     return {
-        trust: Exchange(unary(devices, trust), made(pb.GetRealmTrustRequest())),
+        trust: Exchange(unary(devices, trust), made(pb.GetRealmTrustRequest()), {"after_sequence": Rule(number(0))}),
         one: Exchange(unary(devices, one, token), made(key_info), KEY_INFO_RULES),
         batch: Exchange(unary(devices, batch, token), made(usernames), USERNAMES_RULES),
         watch: Exchange(watching(delivery, watch), made(start), {"after_sequence": Rule(number(0), AHEAD)}),

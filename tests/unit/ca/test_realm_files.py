@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,12 +9,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from keypost.clock import DAY
+from keypost.protocol.errors import UnknownRecordKeyError
 from keypost.protocol.realm_trust import Constants
 from keypost_services.ca.realm_files import (
     RealmFilesError,
     RealmFolder,
     create_realm,
-    load_record_signer,
+    load_realm,
+    load_signers,
     load_trust,
 )
 from support.clock import START
@@ -31,6 +34,10 @@ def folder(tmp_path: Path) -> RealmFolder:
     return RealmFolder(tmp_path / "realm")
 
 
+def no_passphrase() -> str:
+    raise AssertionError
+
+
 def create(folder: RealmFolder) -> RealmTrust:
     return create_realm(folder, REALM, Constants(), 365 * DAY, START)
 
@@ -40,8 +47,9 @@ def test_a_realm_is_made_and_read(folder: RealmFolder) -> None:
     assert (trust.realm, trust.sequence, trust.constants) == (REALM, 1, Constants())
     assert trust.until_time == START + 365 * DAY
     assert load_trust(folder, START) == trust
-    signer = load_record_signer(folder.record_key, trust, START)
+    (signer,) = load_signers(folder.record_keys, no_passphrase)
     assert signer.public_key_der == trust.record_keys[0].public_key_der
+    assert replace(load_realm(folder, START), signers=(signer,)).active(START) == (trust.record_keys[0], signer)
 
 
 def test_the_files_are_their_owners_alone(folder: RealmFolder) -> None:
@@ -124,13 +132,14 @@ def test_what_is_no_statement_is_refused(folder: RealmFolder, content: bytes) ->
 
 @pytest.mark.parametrize("content", [b"", b"no PEM", _elliptic_pems()[0]])
 def test_what_is_no_record_key_is_refused(folder: RealmFolder, content: bytes) -> None:
-    trust = create(folder)
+    create(folder)
     folder.record_key.write_bytes(content)
     with pytest.raises(RealmFilesError, match=r"record\.key"):
-        load_record_signer(folder.record_key, trust, START)
+        load_signers(folder.record_keys, no_passphrase)
 
 
-def test_a_record_key_that_the_realm_does_not_list_is_refused(folder: RealmFolder) -> None:
-    trust = create(folder)
-    with pytest.raises(RealmFilesError, match="not one of"):
-        load_record_signer(folder.root_key, trust, START)
+def test_a_key_that_the_realm_does_not_list_signs_no_record(folder: RealmFolder) -> None:
+    create(folder)
+    signers = load_signers((folder.root_key,), no_passphrase)
+    with pytest.raises(UnknownRecordKeyError, match="in force"):
+        replace(load_realm(folder, START), signers=signers).active(START)

@@ -9,15 +9,17 @@ import pytest
 
 from keypost.clock import DAY, HOUR
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.errors import TrustRefusedError, UnknownRecordKeyError
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import WEAK
 from keypost_services.ca.policy import Policy
 from keypost_services.ca.records import Records
+from keypost_services.runtime.errors import ServiceError
+from support.ca import served_realm
 from support.realm import seeded_signer
 
 if TYPE_CHECKING:
     from keypost.protocol.key_requests import DeviceKeyPair
+    from keypost.protocol.signing import Ed25519Signer
     from support.ca import CaBench
 
 RETENTION = Constants().retention
@@ -92,27 +94,26 @@ async def test_history_is_of_the_current_epoch(bench: CaBench) -> None:
     assert record.find(keys[-1].fingerprint) is not None
 
 
-def records_of(bench: CaBench, **changes: object) -> Records:
-    parts = {"signer": bench.realm.record_signer, "trust": bench.trust} | changes
-    policy = Policy(bench.realm.constants, DAY)
-    return Records(bench.store, parts["signer"], parts["trust"], policy, bench.clock)  # type: ignore[arg-type]
+def records_of(bench: CaBench, *signers: Ed25519Signer) -> Records:
+    return Records(bench.store, served_realm(bench.trust, *signers), Policy(bench.realm.constants, DAY), bench.clock)
 
 
 async def test_a_record_outlives_nothing_that_vouches_for_it(bench: CaBench) -> None:
     await bench.enroll("alice", suite=WEAK)
     bench.clock.now = bench.trust.until_time - 1
-    found = await records_of(bench).find_one("alice", b"")
+    found = await bench.records.find_one("alice", b"")
     assert found
     assert bench.read(found, "alice").next_update == bench.trust.until_time
     bench.clock.advance(1)
-    with pytest.raises(TrustRefusedError):
-        await records_of(bench).find_one("alice", b"")
+    with pytest.raises(ServiceError, match="cannot sign records now"):
+        await bench.records.find_one("alice", b"")
 
 
 async def test_a_key_that_the_realm_does_not_list_signs_nothing(bench: CaBench) -> None:
     await bench.enroll("alice", suite=WEAK)
-    with pytest.raises(UnknownRecordKeyError):
-        await records_of(bench, signer=seeded_signer(9)).find_one("alice", b"")
+    for signers in ([], [seeded_signer(9)]):
+        with pytest.raises(ServiceError, match="cannot sign records now"):
+            await records_of(bench, *signers).find_one("alice", b"")
 
 
 def test_the_lifetime_of_keys_stays_below_the_realms() -> None:

@@ -14,6 +14,7 @@ from keypost.clock import HOUR, SECOND
 from keypost.errors import RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.errors import TokenRefusedError
+from keypost.protocol.realm_trust import ServedTrust
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.records import CallersRecords, Records
@@ -25,8 +26,6 @@ from support.realm import SimulatedRealm, seeded_signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from keypost.keys.v1.realm_trust_pb2 import SignedRealmTrust
 
 
 class Directory:
@@ -40,8 +39,8 @@ class Directory:
         self.away = False
         self.sequence = 1
 
-    async def get_realm_trust(self) -> SignedRealmTrust:
-        return self.realm.signed_trust(self.sequence)
+    async def get_realm_trust(self) -> ServedTrust:
+        return ServedTrust(self.realm.signed_trust(self.sequence))
 
     async def get_key_info(self, username: str, *, min_revision: int = 0) -> key_info_pb2.KeyInfo:
         self.asked.append((username, min_revision))

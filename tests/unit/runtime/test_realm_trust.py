@@ -7,6 +7,7 @@ import pytest
 
 from keypost.clock import DAY
 from keypost.errors import UnreachableError
+from keypost.protocol.realm_trust import ServedTrust
 from keypost_services.runtime.errors import SourceAwayError
 from keypost_services.runtime.realm_trust import TrustKeeper
 from support.clock import ManualClock
@@ -22,15 +23,16 @@ class Source:
 
     def __init__(self, signed: realm_trust_pb2.SignedRealmTrust | None) -> None:
         self.signed = signed
+        self.earlier: list[realm_trust_pb2.SignedRealmTrust] = []
         self.asked = 0
         self.error: Exception = SourceAwayError("away")
 
-    async def fetch_trust(self) -> realm_trust_pb2.SignedRealmTrust:
+    async def fetch_trust(self) -> ServedTrust:
         self.asked += 1
         await asyncio.sleep(0)
         if self.signed is None:
             raise self.error
-        return self.signed
+        return ServedTrust(self.signed, tuple(self.earlier))
 
 
 class Bench:

@@ -206,7 +206,7 @@ async def test_the_token_goes_along_except_where_anybody_may_call(connect: Any, 
     tokens = TokenSource("example.org", lambda: signer, lambda: 1_000_000)
     client = DirectoryClient(await connect(service.add_to), retries, tokens)
     await client.get_key_info("bob")
-    assert (await client.get_realm_trust()).realm_trust == b"t"
+    assert (await client.get_realm_trust()).signed.realm_trust == b"t"
     results = await client.batch_get_key_info(["alice", "bob"])
     assert [result.username for result in results] == ["alice", "bob"]
     assert service.tokens == ["Bearer token-1-1", None, "Bearer token-1-1"]
@@ -276,7 +276,7 @@ async def test_the_ca_client_passes_on_what_it_is_given(connect: Any, retries: R
     client = CaClient(await connect(EchoingCa().add_to), retries)
     sign_in = ca_service_pb2.SignIn(one_time_code="CODE")
     signed = key_info_pb2.SignedKeyRequest(key_request=b"request", possession=b"signature")
-    assert (await client.get_realm_trust()).realm_trust == b"trust"
+    assert (await client.get_realm_trust()).signed.realm_trust == b"trust"
     begun = await client.begin_enrollment("alice", sign_in)
     assert (begun.device_id, begun.ca_nonce) == ("alice", b"CODE")
     assert (await client.enroll(signed, sign_in)).history[0] == signed

@@ -20,7 +20,7 @@ from keypost.client.context import Context
 from keypost.client.files import send_file
 from keypost.client.identity_calls import IdentityCalls
 from keypost.client.key_requests import warn_if_weak
-from keypost.client.profiles import open_profile, read_bundle
+from keypost.client.profiles import keep_bundle, open_profile, read_bundle
 from keypost.client.results import OCTETS
 from keypost.client.store_worker import open_worker
 from keypost.client.wiring import wire
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from keypost.keystore.unlock import Unlock
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
+    from keypost.protocol.realm_trust import RealmTrust
     from keypost.protocol.steps import Observer
 
 HOUSEKEEPING = 60.0
@@ -115,10 +116,10 @@ class Client(IdentityCalls):
         check_identity_change(on_identity_change)
         folder = read_path(profile, "profile")
         given = None if bundle is None else await asyncio.to_thread(read_bundle, bundle)
-        worker, kept = await open_worker(lambda: open_profile(folder, unlock, given))
+        worker, bundles = await open_worker(lambda: open_profile(folder, unlock, given))
         try:
             context = Context(
-                realm=kept.realm,
+                realm=bundles.current.realm,
                 store=worker,
                 clock=clock,
                 minimum_suite=minimum_suite,
@@ -128,7 +129,7 @@ class Client(IdentityCalls):
                 random=os.urandom,
                 on_identity_change=on_identity_change,
             )
-            client = cls(wire(context, kept, retries or Retries()), automatic_renewal=automatic_renewal)
+            client = cls(wire(context, bundles, retries or Retries()), automatic_renewal=automatic_renewal)
         except BaseException:
             await worker.close()
             raise
@@ -142,11 +143,17 @@ class Client(IdentityCalls):
     async def _start(self) -> None:
         parts = self._parts
         await parts.identity.reload()
-        await parts.trust.current()
+        await self._check_bundle(await parts.trust.current())
         warn_if_weak(parts.context, parts.context.minimum_suite)
         await parts.enrolling.resume()
         await parts.renewing.resume()
         await self._prune()
+
+    async def _check_bundle(self, trust: RealmTrust) -> None:
+        bundles = self._parts.bundles
+        bundles.check_explained(trust)
+        if bundles.unexplained:
+            await self._parts.context.store.run(lambda store: keep_bundle(store, bundles.current))
 
     async def _prune(self) -> None:
         """Erase what is older than the age limit: nothing that old is opened any more."""

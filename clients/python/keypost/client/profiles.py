@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from keypost.keystore.port import KeyStore
     from keypost.keystore.unlock import Unlock
+    from keypost.protocol.realm_trust import RealmTrust
 
 LARGEST_BUNDLE = 1024 * 1024
 
@@ -51,12 +53,36 @@ def _parse(path: Path) -> pb.Bundle:
         raise InvalidArgumentError(f"{path} is no bundle (`keypost-ca bundle` makes one)", field="bundle") from error
 
 
-def open_profile(folder: Path, unlock: Unlock, bundle: pb.Bundle | None) -> tuple[KeyStore, pb.Bundle]:
-    """Open the profile in ``folder``, or make one from ``bundle``; return its store and bundle. Blocks.
+@dataclass(frozen=True)
+class Bundles:
+    """What a profile goes by.
+
+    Attributes:
+        current: Where the services are.
+        root_keys: Whom to believe at first (SubjectPublicKeyInfo, DER): settled by the profile's first bundle.
+        unexplained: Whether ``current`` is new and names other root keys: then the realm's trust has to explain them.
+    """
+
+    current: pb.Bundle
+    root_keys: tuple[bytes, ...]
+    unexplained: bool = False
+
+    def check_explained(self, trust: RealmTrust) -> None:
+        """Check that the root keys of a new bundle are those that the first one's handed over to.
+
+        Raises:
+            InvalidArgumentError: they are not.
+        """
+        if self.unexplained and not set(_root_keys(self.current)) <= set(trust.root_keys):
+            raise _other_roots(self.current, trust.realm)
+
+
+def open_profile(folder: Path, unlock: Unlock, bundle: pb.Bundle | None) -> tuple[KeyStore, Bundles]:
+    """Open the profile in ``folder``, or make one from ``bundle``; return its store and what it goes by. Blocks.
 
     Raises:
         KeyStoreError: it cannot be opened or made.
-        InvalidArgumentError: the bundle is of another realm, or has other root keys, than the profile.
+        InvalidArgumentError: the bundle is of another realm than the profile.
     """
     try:
         store: KeyStore = open_store(folder, unlock)
@@ -64,27 +90,43 @@ def open_profile(folder: Path, unlock: Unlock, bundle: pb.Bundle | None) -> tupl
         if bundle is None:
             raise
         serialised = bundle.SerializeToString(deterministic=True)
-        return create_store(folder, unlock, realm=bundle.realm, bundle=serialised), bundle
+        return create_store(folder, unlock, realm=bundle.realm, bundle=serialised), Bundles(bundle, _root_keys(bundle))
     try:
-        return store, _kept_bundle(store, bundle)
+        return store, _bundles(store, bundle)
     except BaseException:
         store.close()
         raise
 
 
-def _kept_bundle(store: KeyStore, bundle: pb.Bundle | None) -> pb.Bundle:
+def keep_bundle(store: KeyStore, bundle: pb.Bundle) -> None:
+    """Have the profile start from another bundle the next time."""
+    store.profile.set_bundle(bundle.SerializeToString(deterministic=True))
+
+
+def _bundles(store: KeyStore, bundle: pb.Bundle | None) -> Bundles:
     kept = pb.Bundle.FromString(store.profile.read().bundle)
     if bundle is None:
-        return kept
-    _check_same_roots(bundle, kept)
-    store.profile.set_bundle(bundle.SerializeToString(deterministic=True))
-    return bundle
+        return Bundles(kept, _root_keys(kept))
+    _check_same_realm(bundle, kept)
+    # A bundle may bring new endpoints and TLS roots. Whom to believe was settled by the first one: other root keys are
+    # taken once the realm's trust, followed from there, names them.
+    if set(_root_keys(bundle)) != set(_root_keys(kept)):
+        return Bundles(bundle, _root_keys(kept), unexplained=True)
+    keep_bundle(store, bundle)
+    return Bundles(bundle, _root_keys(kept))
 
 
-def _check_same_roots(bundle: pb.Bundle, kept: pb.Bundle) -> None:
-    # A bundle may bring new endpoints and TLS roots. Whom to believe was settled by the first one.
-    if (bundle.realm, list(bundle.root_keys)) != (kept.realm, list(kept.root_keys)):
-        raise InvalidArgumentError(
-            f"this profile belongs to {kept.realm}; the bundle is of {bundle.realm} or has other root keys",
-            field="bundle",
-        )
+def _check_same_realm(bundle: pb.Bundle, kept: pb.Bundle) -> None:
+    if bundle.realm != kept.realm:
+        raise _other_roots(bundle, kept.realm)
+
+
+def _root_keys(bundle: pb.Bundle) -> tuple[bytes, ...]:
+    return tuple(key.public_key_der for key in bundle.root_keys)
+
+
+def _other_roots(bundle: pb.Bundle, realm: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"this profile belongs to {realm}; the bundle is of {bundle.realm} or has other root keys",
+        field="bundle",
+    )

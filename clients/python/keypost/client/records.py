@@ -152,8 +152,7 @@ class Records:
         await self.check_not_stolen()
         async with self._locks.of(username):
             held = await self._held(username)
-            now = self._context.clock()
-            if held is not None and not refresh and held.revision >= min_revision and now < held.next_update:
+            if held is not None and not refresh and held.revision >= min_revision and self._is_fresh(held):
                 return held
             key_info = await self._ask(self._directory, username, held, min_revision)
             return await self._learn(username, key_info, held, step)
@@ -175,7 +174,7 @@ class Records:
         if self._stolen:
             return None
         held = await self.held(username)
-        return held if held is not None and self._context.clock() < held.next_update else None
+        return held if held is not None and self._is_fresh(held) else None
 
     async def learn(self, username: str, key_info: pb.KeyInfo) -> KeyRecord:
         """Verify key info that came with another answer, and return the record to rely upon."""
@@ -241,6 +240,11 @@ class Records:
             await self._keep_evidence(username, error, held, key_info)
             raise
         return Shown(record, pins, previous)
+
+    def _is_fresh(self, held: KeyRecord) -> bool:
+        """Whether a record may be relied upon: nor is it, however young, once its record key has been retired."""
+        vouched = self._trust.vouches_for(held.key_info.record.record_key_fingerprint)
+        return vouched and self._context.clock() < held.next_update
 
     async def _held(self, username: str) -> KeyRecord | None:
         if username in self._records:

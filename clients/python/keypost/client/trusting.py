@@ -9,14 +9,17 @@ from keypost.clock import MINUTE
 from keypost.errors import KeypostError
 from keypost.keys.v1 import realm_trust_pb2
 from keypost.keystore.values import StoredRealmTrust
-from keypost.protocol.realm_trust import RealmTrust, read_realm_trust
+from keypost.protocol.encoding import parse
+from keypost.protocol.errors import UnknownRecordKeyError
+from keypost.protocol.realm_trust import RealmTrust, ServedTrust, follow_realm_trust, restore_realm_trust
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from keypost.client.context import Context
 
-    Fetch = Callable[[], Awaitable[realm_trust_pb2.SignedRealmTrust]]
+    Fetch = Callable[[int], Awaitable[ServedTrust]]
+    """Returns the current statement, and those later than the one of a sequence that lead to it."""
 
 REFRESH_AT_MOST_EVERY = MINUTE
 
@@ -37,6 +40,7 @@ class Trust:
         self._held: RealmTrust | None = None
         self._asked_time = 0
         self._next_time = 0
+        self._refreshed_time = 0
         self._lock = asyncio.Lock()
 
     @property
@@ -62,32 +66,33 @@ class Trust:
     async def refresh(self) -> None:
         """Fetch the statement anew: a record names a record key that is not known. At most once a minute."""
         async with self._lock:
-            if not self._asked_time <= self._context.clock() < self._asked_time + REFRESH_AT_MOST_EVERY:
+            now = self._context.clock()
+            if not self._refreshed_time <= now < self._refreshed_time + REFRESH_AT_MOST_EVERY:
+                self._refreshed_time = now
                 await self._fetch()
+
+    def vouches_for(self, record_key_fingerprint: bytes) -> bool:
+        """Whether the newest statement lists this record key (32 bytes) now; one that is retired vouches no more."""
+        try:
+            self.held.record_key(record_key_fingerprint, self._context.clock())
+        except UnknownRecordKeyError:
+            return False
+        return True
 
     async def _load(self) -> None:
         if self._held is None:
             stored = await self._context.store.run(lambda store: store.profile.realm_trust())
             if stored is not None:
-                self._held = self._read(stored.signed, trusted=True)
-
-    def _read(self, signed: bytes, *, trusted: bool) -> RealmTrust:
-        message = realm_trust_pb2.SignedRealmTrust.FromString(signed)
-        # What the store holds was verified when it came in; its age is judged at use.
-        now = 0 if trusted else self._context.clock()
-        root_keys = self._root_keys
-        if trusted:
-            statement = realm_trust_pb2.RealmTrust.FromString(message.realm_trust)
-            root_keys = [*root_keys, *(key.public_key_der for key in statement.root_keys)]
-        return read_realm_trust(message, realm=self._context.realm, root_keys=root_keys, now=now, previous=self._held)
+                # What the store holds was verified when it came in; its age is judged at use.
+                signed = parse(realm_trust_pb2.SignedRealmTrust, stored.signed, "SignedRealmTrust")
+                self._held = restore_realm_trust(signed, self._context.realm)
 
     async def _fetch(self) -> None:
         self._asked_time = self._context.clock()
         # A failure is not repeated with every message.
         self._next_time = self._asked_time + REFRESH_AT_MOST_EVERY
         try:
-            signed = await self._ask()
-            trust = self._read(signed.SerializeToString(), trusted=False)
+            trust = self._read(await self._ask(0 if self._held is None else self._held.sequence))
         except KeypostError as error:
             if self._held is None or self._context.clock() >= self._held.until_time:
                 raise
@@ -97,17 +102,26 @@ class Trust:
             await self._keep(trust)
         self._next_time = self._asked_time + trust.constants.record_lifetime
 
+    def _read(self, served: ServedTrust) -> RealmTrust:
+        return follow_realm_trust(
+            served,
+            realm=self._context.realm,
+            root_keys=self._root_keys,
+            now=self._context.clock(),
+            previous=self._held,
+        )
+
     async def _keep(self, trust: RealmTrust) -> None:
         stored = StoredRealmTrust(trust.sequence, trust.signed.SerializeToString())
         # First of all: what the store does not hold, it would not defend after a restart.
         await self._context.store.run(lambda store: store.profile.set_realm_trust(stored))
         self._held = trust
 
-    async def _ask(self) -> realm_trust_pb2.SignedRealmTrust:
+    async def _ask(self, after_sequence: int) -> ServedTrust:
         failures: list[KeypostError] = []
         for source in self._sources:
             try:
-                return await source()
+                return await source(after_sequence)
             except KeypostError as error:
                 failures.append(error)
         raise failures[0]

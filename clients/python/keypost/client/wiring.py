@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from keypost.client.context import Context
-    from keypost.keys.v1 import realm_trust_pb2
+    from keypost.client.profiles import Bundles
     from keypost.transport.retries import Retries
 
 
@@ -54,6 +54,7 @@ class Parts:
     retries: Retries
     tokens: tuple[TokenSource, ...]
     channels: tuple[grpc.aio.Channel, ...]
+    bundles: Bundles
     newer: asyncio.Event
     """Set when a newer record was kept: what waits may be opened now."""
 
@@ -80,8 +81,9 @@ class Parts:
             await self.context.store.close()
 
 
-def wire(context: Context, bundle: realm_trust_pb2.Bundle, retries: Retries) -> Parts:
+def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     """Return the parts of a client; nothing connects yet."""
+    bundle = bundles.current
     identity, newer = Identity(context.store), asyncio.Event()
     tokens = TokenSource(context.realm, lambda: PairSigner(identity.current), context.clock)
     targets = bundle.endpoints.ca, bundle.endpoints.directory, bundle.endpoints.delivery
@@ -89,8 +91,7 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, retries: Retries) -> 
     ca = CaClient(channels[0], retries, endpoint=targets[0])
     directory = DirectoryClient(channels[1], retries, tokens, endpoint=targets[1])
     delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2])
-    root_keys = [key.public_key_der for key in bundle.root_keys]
-    trust = Trust(context, root_keys, [directory.get_realm_trust, ca.get_realm_trust])
+    trust = Trust(context, bundles.root_keys, [directory.get_realm_trust, ca.get_realm_trust])
     pending_tokens = TokenSource(context.realm, lambda: PairSigner(identity.pending), context.clock)
     pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1])
     records = Records(context, identity, trust, directory, pending_directory, newer.set)
@@ -113,5 +114,6 @@ def wire(context: Context, bundle: realm_trust_pb2.Bundle, retries: Retries) -> 
         retries=retries,
         tokens=(tokens, pending_tokens),
         channels=channels,
+        bundles=bundles,
         newer=newer,
     )

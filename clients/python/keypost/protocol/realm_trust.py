@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from keypost.protocol.signing import Signer
 
 CLOCK_SKEW = 5 * MINUTE
+MOST_EARLIER = 64
+"""How many statements by which root keys handed over are followed at most."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,20 @@ class RealmTrust:
             raise TrustRefusedError(f"the trust statement of {self.realm} has expired")
 
 
+def restore_realm_trust(signed: pb.SignedRealmTrust, realm: str) -> RealmTrust:
+    """Return a statement that was verified before and kept where nobody else writes.
+
+    Its age is judged where it is used. The root key that signed it may have handed over since.
+
+    Raises:
+        MalformedStatementError: it does not parse.
+        TrustRefusedError: it is of another realm.
+    """
+    trust = _parsed(signed)
+    _check_realm(trust, realm)
+    return trust
+
+
 def sign_realm_trust(statement: pb.RealmTrust, root: Signer) -> pb.SignedRealmTrust:
     """Return ``statement`` signed by a root key."""
     serialised = statement.SerializeToString(deterministic=True)
@@ -160,14 +176,98 @@ def read_realm_trust(
         # It was verified when it came first; since then its root may have handed over to another.
         previous.check_current(now)
         return previous
-    root = _root_key(signed, previous.root_keys if previous else root_keys)
-    verify_statement(root, REALM_TRUST, signed.realm_trust, signed.signature)
-    trust = _parsed(signed)
-    _check_realm(trust, realm)
+    trust = _signed_by_root(signed, realm, root_keys, previous)
     trust.check_current(now)
     if previous:
         _check_later(trust, previous)
     return trust
+
+
+def _signed_by_root(
+    signed: pb.SignedRealmTrust, realm: str, root_keys: Sequence[bytes], previous: RealmTrust | None
+) -> RealmTrust:
+    root = _root_key(signed, previous.root_keys if previous else root_keys)
+    verify_statement(root, REALM_TRUST, signed.realm_trust, signed.signature)
+    trust = _parsed(signed)
+    _check_realm(trust, realm)
+    return trust
+
+
+@dataclass(frozen=True)
+class ServedTrust:
+    """A trust statement as a service hands it out, unverified.
+
+    Attributes:
+        signed: The current statement.
+        earlier: Statements before it by which root keys handed over, oldest first.
+    """
+
+    signed: pb.SignedRealmTrust
+    earlier: tuple[pb.SignedRealmTrust, ...] = ()
+
+
+def follow_realm_trust(
+    served: ServedTrust,
+    *,
+    realm: str,
+    root_keys: Sequence[bytes],
+    now: int,
+    previous: RealmTrust | None = None,
+) -> RealmTrust:
+    """Verify a trust statement by way of those by which root keys handed over, and return it.
+
+    Earlier statements may have expired: each only has to be signed by a root key of the one before. Those that are not
+    needed are passed over: with a ``previous``, what is not later than it; without, what comes before the first one
+    that the bundle's root keys signed.
+
+    Args:
+        served: The statement and those before it, as received.
+        realm: The realm that they must be of.
+        root_keys: The bundle's root keys (SubjectPublicKeyInfo, DER), used until there is a ``previous``.
+        now: Unix milliseconds.
+        previous: The newest statement seen before; its root keys are those that count.
+
+    Raises:
+        TrustRefusedError: too many statements; or as :func:`read_realm_trust`, for any of them.
+        TrustRegressedError, MalformedStatementError, SignatureInvalidError: as :func:`read_realm_trust`.
+    """
+    if len(served.earlier) > MOST_EARLIER:
+        raise TrustRefusedError(f"more than {MOST_EARLIER} trust statements are said to lead to the current one")
+    held = previous
+    for signed in served.earlier:
+        if _is_needed(signed, root_keys, held):
+            # Later than what is held, or it would not be needed; and however old: another one speaks for the realm now.
+            held = _signed_by_root(signed, realm, root_keys, held)
+    return read_realm_trust(served.signed, realm=realm, root_keys=root_keys, now=now, previous=held)
+
+
+def later_than(served: ServedTrust, sequence: int) -> ServedTrust:
+    """Return what whoever holds the statement of this sequence needs of ``served``, which is verified."""
+    return ServedTrust(served.signed, tuple(signed for signed in served.earlier if sequence_of(signed) > sequence))
+
+
+def retires(before: RealmTrust, after: RealmTrust, now: int) -> bool:
+    """Whether a statement ends a record key that the one before has in force: its records count no more."""
+    listed = {key.fingerprint: key.until_time for key in after.record_keys}
+    return any(
+        key.from_time <= now < key.until_time and now >= listed.get(key.fingerprint, 0) for key in before.record_keys
+    )
+
+
+def sequence_of(signed: pb.SignedRealmTrust) -> int:
+    """Return the sequence that a statement claims.
+
+    Raises:
+        MalformedStatementError: the statement does not parse.
+    """
+    return parse(pb.RealmTrust, signed.realm_trust, "RealmTrust").sequence
+
+
+def _is_needed(signed: pb.SignedRealmTrust, root_keys: Sequence[bytes], held: RealmTrust | None) -> bool:
+    """Whether a statement says more than is known. What it says is not believed for that."""
+    if held is not None:
+        return sequence_of(signed) > held.sequence
+    return signed.root_key_fingerprint in map(fingerprint, root_keys)
 
 
 def _root_key(signed: pb.SignedRealmTrust, trusted: Sequence[bytes]) -> bytes:

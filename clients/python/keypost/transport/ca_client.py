@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from keypost.ca.v1 import ca_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
+from keypost.protocol.realm_trust import ServedTrust
 from keypost.transport.remote_service import RemoteService
 
 if TYPE_CHECKING:
     import grpc.aio
 
-    from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
+    from keypost.keys.v1 import key_info_pb2
     from keypost.transport.retries import Retries
 
 SERVICE = "ca"
@@ -30,10 +31,11 @@ class CaClient:
         self._stub = CertificateAuthorityServiceStub(channel)
         self._remote = RemoteService(SERVICE, retries, endpoint=endpoint)
 
-    async def get_realm_trust(self) -> realm_trust_pb2.SignedRealmTrust:
-        """Return the realm's trust statement, unverified."""
-        response = await self._remote.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest())
-        return response.realm_trust
+    async def get_realm_trust(self, after_sequence: int = 0) -> ServedTrust:
+        """Return the realm's trust statement and those later than ``after_sequence`` that lead to it, unverified."""
+        request = pb.GetRealmTrustRequest(after_sequence=after_sequence)
+        response = await self._remote.call(self._stub.GetRealmTrust, request)
+        return ServedTrust(response.realm_trust, tuple(response.earlier))
 
     async def begin_enrollment(self, username: str, sign_in: pb.SignIn) -> pb.BeginEnrollmentResponse:
         """Start an enrolment; return what the key request must contain."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from keypost.protocol.realm_trust import ServedTrust
 from keypost.transport.remote_service import RemoteService
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
+    from keypost.keys.v1 import key_info_pb2
     from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
 
@@ -36,10 +37,11 @@ class DirectoryClient:
         self._stub = DirectoryServiceStub(channel)
         self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint)
 
-    async def get_realm_trust(self) -> realm_trust_pb2.SignedRealmTrust:
-        """Return the realm's trust statement, unverified."""
-        response = await self._remote.call(self._stub.GetRealmTrust, pb.GetRealmTrustRequest(), anonymous=True)
-        return response.realm_trust
+    async def get_realm_trust(self, after_sequence: int = 0) -> ServedTrust:
+        """Return the realm's trust statement and those later than ``after_sequence`` that lead to it, unverified."""
+        request = pb.GetRealmTrustRequest(after_sequence=after_sequence)
+        response = await self._remote.call(self._stub.GetRealmTrust, request, anonymous=True)
+        return ServedTrust(response.realm_trust, tuple(response.earlier))
 
     async def get_key_info(self, username: str, *, min_revision: int = 0) -> key_info_pb2.KeyInfo:
         """Return the key info of a user, unverified.

@@ -1,0 +1,131 @@
+"""Takes up what changes in the realm's files while the CA serves, and says what ends soon."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge
+
+from keypost.clock import DAY
+from keypost.errors import KeypostError
+from keypost_services.ca.realm_files import RealmFilesError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+    from structlog.typing import FilteringBoundLogger
+
+    from keypost.clock import Clock
+    from keypost_services.ca.policy import Policy
+    from keypost_services.ca.realm import Realm, ServedRealm
+    from keypost_services.runtime.health import Health
+
+PART = "realm"
+WARN_BEFORE_END = 30 * DAY
+WARN_EVERY = DAY
+
+
+class Metrics:
+    """What of the realm is worth an alarm.
+
+    Args:
+        registry: Where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.sequence = Gauge(
+            "keypost_ca_trust_sequence", "The sequence of the realm's trust statement", registry=registry
+        )
+        self.trust_left = Gauge(
+            "keypost_ca_trust_left_seconds", "How long the trust statement may still be relied upon", registry=registry
+        )
+        self.record_keys_left = Gauge(
+            "keypost_ca_record_keys_left_seconds",
+            "How long this CA can still sign records: to the end of the last record key that it has",
+            registry=registry,
+        )
+        self.refused = Counter(
+            "keypost_ca_realm_refused", "Changes of the realm's files that were not taken up", registry=registry
+        )
+
+
+@dataclass(frozen=True)
+class RealmWatch:
+    """Looks at the realm's files again and again.
+
+    Attributes:
+        load: Returns what the files say, verified; raises RealmFilesError. May block.
+        state: Returns something that differs whenever the files differ. May block.
+        realm: What is served.
+        policy: Follows the realm's constants.
+        clock: The time.
+        log: Where everything is said.
+        health: Where a change that is refused is said.
+        metrics: Where it is counted.
+    """
+
+    load: Callable[[], Realm]
+    state: Callable[[], object]
+    realm: ServedRealm
+    policy: Policy
+    clock: Clock
+    log: FilteringBoundLogger
+    health: Health
+    metrics: Metrics
+
+    async def run(self, seconds: float) -> None:
+        """Look for ever, every so many seconds."""
+        seen, warned_time = await asyncio.to_thread(self.state), None
+        self.measure()
+        while True:
+            now = self.clock()
+            if warned_time is None or not warned_time <= now < warned_time + WARN_EVERY:
+                warned_time = now
+                self.warn()
+            await asyncio.sleep(seconds)
+            state = await asyncio.to_thread(self.state)
+            if state != seen:
+                seen = state
+                await self.take_up()
+            self.measure()
+
+    async def take_up(self) -> None:
+        """Serve what the files say now; what cannot be served is refused, and what is served goes on."""
+        try:
+            realm = await asyncio.to_thread(self.load)
+            self._check(realm)
+            self.realm.replace(realm)
+            self.policy.follow(realm.trust.constants)
+        except (RealmFilesError, KeypostError, ValueError) as error:
+            self.metrics.refused.inc()
+            self.log.error("realm refused", why=str(error), serving=self.realm.trust.sequence)  # noqa: TRY400  # the reason is all
+            self.health.set_degraded(PART, f"a change of the realm's files is refused: {error}")
+            return
+        self.health.set_degraded(PART, None)
+        self.log.info("realm", sequence=realm.trust.sequence, until_time=realm.trust.until_time)
+        self.warn()
+
+    def warn(self) -> None:
+        """Say what ends soon, and which record keys are listed and not here."""
+        now, trust = self.clock(), self.realm.trust
+        until = min(trust.until_time, self.realm.signs_until)
+        if until < now + WARN_BEFORE_END:
+            self.log.warning("realm_trust_ends_soon", until_time=until)
+        for key in self.realm.missing(now):
+            self.log.warning("record_key_missing", fingerprint=key.fingerprint.hex(), from_time=key.from_time)
+
+    def measure(self) -> None:
+        """Set the metrics."""
+        now, trust = self.clock(), self.realm.trust
+        self.metrics.sequence.set(trust.sequence)
+        self.metrics.trust_left.set((trust.until_time - now) / 1_000)
+        self.metrics.record_keys_left.set((self.realm.signs_until - now) / 1_000)
+
+    def _check(self, realm: Realm) -> None:
+        if realm.trust.realm != self.realm.name:
+            raise RealmFilesError(f"the trust statement is of {realm.trust.realm}, not of {self.realm.name}")
+        realm.active(self.clock())
+        self.policy.check_follows(realm.trust.constants)
