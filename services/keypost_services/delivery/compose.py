@@ -11,6 +11,7 @@ from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceSer
 from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Retries
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
+from keypost_services.delivery.emptying import Emptying
 from keypost_services.delivery.key_events import KeyEventEffects, event_source
 from keypost_services.delivery.listing import Listing
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
@@ -64,15 +65,24 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         trust = _trust(runtime, directory, root_keys, lambda: _forget(records, runtime.callers))
         stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)
+        emptying = Emptying(
+            mailboxes,
+            records,
+            metrics,
+            runtime.log,
+            on_change=lambda why: runtime.health.set_degraded("emptying", why),
+        )
+        records.on_newer = emptying.saw
         watch = KeyEventWatch(
             event_source(channel),
-            KeyEventEffects(records, runtime.callers, metrics),
+            KeyEventEffects(records, runtime.callers, emptying, metrics),
             runtime.log,
             on_change=lambda why: runtime.health.set_degraded("key_events", why),
             jitter=_jitter,
         )
         keep_running(stack, runtime, "trust", lambda: trust.keep_fresh(TRUST_SECONDS))
         keep_running(stack, runtime, "key_events", watch.run)
+        keep_running(stack, runtime, "emptying", emptying.run)
         keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, client))
         yield Parts(
             services=[

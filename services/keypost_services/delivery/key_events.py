@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from keypost_services.delivery.emptying import Emptying
     from keypost_services.delivery.metrics import Metrics
     from keypost_services.delivery.records import Records
     from keypost_services.runtime.callers import VerifiedCallers
@@ -28,17 +29,19 @@ def event_source(channel: grpc.aio.Channel) -> GrpcEventSource:
 
 
 class KeyEventEffects:
-    """What a key event ends: the record that is held, and the callers and streams of the key that ended.
+    """What a key event ends: the record that is held, the callers and streams of the key that ended, and their mailbox.
 
     Args:
         records: The records.
         callers: Callers and their streams.
+        emptying: Empties the mailboxes of revoked devices.
         metrics: Counts events.
     """
 
-    def __init__(self, records: Records, callers: VerifiedCallers, metrics: Metrics) -> None:
+    def __init__(self, records: Records, callers: VerifiedCallers, emptying: Emptying, metrics: Metrics) -> None:
         self._records = records
         self._callers = callers
+        self._emptying = emptying
         self._metrics = metrics
 
     async def resume_after(self) -> int | None:
@@ -58,6 +61,7 @@ class KeyEventEffects:
             if event.kind == key_info_pb2.KEY_EVENT_KIND_REVOKED:
                 # Keys that a compromised one vouched for end with it; which they are, only the record says.
                 self._callers.drop_user(event.username)
+                self._emptying.revoked(event.username, event.revision)
             elif event.ended_fingerprint:
                 self._callers.drop_key(event.ended_fingerprint)
         self._metrics.key_events(len(events))

@@ -185,6 +185,16 @@ local function acknowledge(keys, args)
   return #found
 end
 
+-- KEYS waiting, load, shares. Returns how many entries there were; `last` stays, so that ids never go back.
+local function empty(keys)
+  local count = redis.call('XLEN', keys[1])
+  if count > 0 then
+    redis.call('UNLINK', keys[1], keys[3])
+    redis.call('HSET', keys[2], 'bytes', 0)
+  end
+  return count
+end
+
 -- KEYS waiting, receiver; ARGV channel, receiver, lifetime of the claim
 local function claim(keys, args)
   redis.call('SET', keys[2], args[2], 'PX', args[3])
@@ -233,6 +243,7 @@ end
 redis.register_function('@PREFIX@append', append)
 redis.register_function('@PREFIX@foresee', foresee)
 redis.register_function('@PREFIX@acknowledge', acknowledge)
+redis.register_function('@PREFIX@empty', empty)
 redis.register_function('@PREFIX@claim', claim)
 redis.register_function('@PREFIX@release', release)
 redis.register_function('@PREFIX@read', read)

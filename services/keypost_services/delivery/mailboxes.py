@@ -220,6 +220,9 @@ class Mailboxes(Protocol):
     async def acknowledge(self, address: Address, delivery_ids: Collection[str]) -> int:
         """Forget envelopes; returns how many there were. Ids that are unknown, or none at all, are ignored."""
 
+    async def empty(self, address: Address) -> int:
+        """Forget everything that waits in a mailbox; returns how many envelopes that were."""
+
     async def waiting(self, address: Address) -> Load:
         """Return what a mailbox holds."""
 

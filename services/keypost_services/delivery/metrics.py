@@ -20,6 +20,9 @@ class Metrics:
         self._acknowledged = Counter(
             "keypost_delivery_acknowledged", "Envelopes acknowledged by devices.", registry=registry
         )
+        self._deleted = Counter(
+            "keypost_delivery_deleted", "Envelopes deleted because their device was revoked.", registry=registry
+        )
         self._wake_ups = Counter("keypost_delivery_wake_ups", "Wake-ups received.", registry=registry)
         self._look_ups = Counter(
             "keypost_delivery_look_ups", "Questions to the directory by outcome.", ["outcome"], registry=registry
@@ -47,6 +50,10 @@ class Metrics:
     def acknowledged(self, count: int) -> None:
         """Count envelopes acknowledged."""
         self._acknowledged.inc(count)
+
+    def deleted(self, count: int) -> None:
+        """Count envelopes deleted because their device was revoked."""
+        self._deleted.inc(count)
 
     def woken(self) -> None:
         """Count a wake-up."""

@@ -23,6 +23,8 @@ from keypost_services.runtime.records import read_record
 from keypost_services.runtime.requests import user_not_found
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keypost.keys.v1 import key_info_pb2
     from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.realm_trust import Constants
@@ -71,6 +73,9 @@ class Records:
         clock: The time.
         metrics: Counts look-ups.
         most_users: How many users' records are kept.
+
+    Attributes:
+        on_newer: Is told of each newer record, with the one before it, if there was one.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Records:
         self._trust = trust
         self._clock = clock
         self._metrics = metrics
+        self.on_newer: Callable[[KeyRecord | None, KeyRecord], None] = lambda _previous, _record: None
         self._users: LRUCache[str, _Held] = LRUCache(most_users)
         # Who is asked for the first time stands apart: names that do not exist must not push others out.
         self._new: dict[str, _Held] = {}
@@ -146,13 +152,18 @@ class Records:
     async def _ask(self, username: str, held: _Held, revision: int) -> KeyRecord:
         for _ in range(ATTEMPTS):
             mine = held.questions
-            held.record = await self._look_up(username, held, max(revision, held.floor))
+            self._keep(held, await self._look_up(username, held, max(revision, held.floor)))
             held.usable = held.usable or held.questions is mine
             if (record := self._fresh(held)) is not None:
                 if record.revision < revision:
                     held.unconfirmed_until = self._clock() + UNCONFIRMED_PAUSE
                 return record
         raise directory_unavailable()
+
+    def _keep(self, held: _Held, record: KeyRecord) -> None:
+        previous, held.record = held.record, record
+        if previous is None or previous.revision < record.revision:
+            self.on_newer(previous, record)
 
     async def _look_up(self, username: str, held: _Held, revision: int) -> KeyRecord:
         before = held.record

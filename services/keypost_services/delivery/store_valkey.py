@@ -150,6 +150,11 @@ class ValkeyMailboxes:
         count: int = await self._call("acknowledge", _contents(address), *known)
         return count
 
+    async def empty(self, address: Address) -> int:
+        """Forget everything that waits in a mailbox; returns how many envelopes that were."""
+        count: int = await self._call("empty", _contents(address))
+        return count
+
     async def waiting(self, address: Address) -> Load:
         """Return what a mailbox holds."""
         messages, size = await self._run([("XLEN", _waiting(address)), ("HGET", _load(address), "bytes")])

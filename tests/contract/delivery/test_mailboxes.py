@@ -442,3 +442,33 @@ async def test_asking_for_backlogs_displaces_nobody(mailboxes: Mailboxes) -> Non
     await mailboxes.claim(CLAIM)
     await mailboxes.backlogs([BOB])
     assert len(await everything(mailboxes)) == 1
+
+
+async def test_an_emptied_mailbox_holds_nothing_and_takes_what_comes(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"1", BOB, BOB_TABLET))
+    name = new_name()
+    await mailboxes.append(posting(b"2", name=name))
+    assert [await mailboxes.empty(BOB) for _ in range(2)] == [2, 0]
+    assert (await mailboxes.waiting(BOB), await everything(mailboxes)) == (Load(0, 0), [])
+    assert (await mailboxes.waiting(BOB_TABLET)).messages == 1, "nobody else's"
+    again = await mailboxes.append(posting(b"2", name=name))
+    assert again[BOB].outcome is Outcome.DUPLICATE, "what was taken once is not taken again"
+    await mailboxes.append(posting(b"3"))
+    assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"3"]
+
+
+async def test_ids_do_not_go_back_in_an_emptied_mailbox(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"1", accept_time=NOW))
+    (before,) = await everything(mailboxes)
+    await mailboxes.empty(BOB)
+    await mailboxes.append(posting(b"2", accept_time=NOW - DAY))
+    (after,) = await everything(mailboxes)
+    assert position(after.delivery_id)[0] >= position(before.delivery_id)[0]
+
+
+async def test_what_an_emptied_mailbox_held_takes_up_no_share(shared: Mailboxes) -> None:
+    for body in (b"1", b"2", b"3", b"4"):
+        await shared.append(posting(body))
+    assert (await shared.foresee(posting(b"5")))[BOB].outcome is Outcome.SHARE_FULL
+    await shared.empty(BOB)
+    assert (await shared.append(posting(b"6")))[BOB].outcome is Outcome.APPENDED
