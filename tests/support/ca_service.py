@@ -22,6 +22,7 @@ from keypost.protocol.key_info import KeyRecord, read_key_info
 from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.realm_trust import Constants, RealmTrust, read_realm_trust
 from keypost.protocol.renewal import step_4_upload
+from keypost.protocol.revocations import sign_reset_cancellation, sign_revocation
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK, Suite
 from keypost_services.ca import commands
@@ -115,6 +116,60 @@ class CaUnderTest:
         usual = {"kind": keys_pb.KEY_REQUEST_KIND_RENEW, "parent_fingerprint": old.fingerprint}
         request = self.request(pair, begun, **(usual | changes))
         return pair, pb.RenewRequest(key_request=step_4_upload(request, pair, old))
+
+    async def approve_request(
+        self, parent: DeviceKeyPair, suite: Suite = WEAK, **changes: Any
+    ) -> tuple[DeviceKeyPair, pb.ApproveRequest]:
+        begin = pb.BeginApprovalRequest(username=parent.address.username)
+        begun = await (await self.devices()).BeginApproval(begin)
+        pair = self.new_pair(Address(parent.address.username, begun.device_id), suite)
+        usual = {"kind": keys_pb.KEY_REQUEST_KIND_APPROVE, "parent_fingerprint": parent.fingerprint}
+        request = self.request(pair, begun, **(usual | changes))
+        return pair, pb.ApproveRequest(key_request=step_4_upload(request, pair, parent))
+
+    async def revoke_request(
+        self, key: DeviceKeyPair, signer: DeviceKeyPair | None = None, /, **changes: Any
+    ) -> pb.RevokeRequest:
+        """Return the withdrawal of a key as lost, signed by itself or another, with `changes` to its fields."""
+        statement = keys_pb.Revocation(
+            realm=self.trust.realm,
+            username=key.address.username,
+            device_id=key.address.device_id,
+            fingerprint=key.fingerprint,
+            reason=keys_pb.REVOCATION_REASON_LOST,
+            revision=await self.next_revision(key.address.username),
+        )
+        for name, value in changes.items():
+            setattr(statement, name, value)
+        return pb.RevokeRequest(revocation=sign_revocation(statement, signer or key))
+
+    async def cancel_request(self, signer: DeviceKeyPair, **changes: Any) -> pb.CancelResetRequest:
+        statement = keys_pb.ResetCancellation(
+            realm=self.trust.realm,
+            username=signer.address.username,
+            device_id=signer.address.device_id,
+            revision=await self.next_revision(signer.address.username),
+        )
+        for name, value in changes.items():
+            setattr(statement, name, value)
+        return pb.CancelResetRequest(cancellation=sign_reset_cancellation(statement, signer))
+
+    async def next_revision(self, username: str) -> int:
+        """Return the revision at which the next change of a user takes effect, as anybody may ask."""
+        begun = await (await self.devices()).BeginApproval(pb.BeginApprovalRequest(username=username))
+        return begun.next_revision
+
+    async def approve(self, parent: DeviceKeyPair, suite: Suite = STRONG) -> DeviceKeyPair:
+        pair, request = await self.approve_request(parent, suite)
+        await (await self.devices()).Approve(request)
+        return pair
+
+    async def revoke(self, key: DeviceKeyPair, signer: DeviceKeyPair | None = None, /, **changes: Any) -> KeyRecord:
+        answer = await (await self.devices()).Revoke(await self.revoke_request(key, signer, **changes))
+        return self.read(answer.key_info, key.address.username)
+
+    async def request_reset(self, username: str, sign_in: pb.SignIn = OPEN) -> pb.RequestResetResponse:
+        return await (await self.devices()).RequestReset(pb.RequestResetRequest(username=username, sign_in=sign_in))
 
     async def enroll(self, username: str, sign_in: pb.SignIn = OPEN, suite: Suite = WEAK) -> DeviceKeyPair:
         pair, request = await self.enroll_request(username, sign_in, suite)

@@ -17,7 +17,7 @@ from keypost.protocol.encoding import KEY_REQUEST
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.runtime.channels import internal_channel
-from support.bad_input import health
+from support.bad_input import ca_statements, health
 from support.bad_input.rules import (
     OK,
     Rule,
@@ -48,10 +48,13 @@ if TYPE_CHECKING:
 DEVICES, DIRECTORIES = "/keypost.ca.v1.CertificateAuthorityService/", "/keypost.ca.v1.KeyInfoService/"
 NAMES = (
     *(DEVICES + name for name in ("GetRealmTrust", "BeginEnrollment", "Enroll", "BeginRenewal", "Renew")),
+    *(DEVICES + name for name in ("BeginApproval", "Approve", "RequestReset")),
+    *ca_statements.NAMES,
     *(DIRECTORIES + name for name in ("GetKeyInfo", "BatchGetKeyInfo", "WatchKeyEvents")),
     *health.NAMES,
 )
 NO_LIMIT = 1_000_000.0
+MOST_APPROVALS = 30
 STATEMENT = "key_request.key_request"
 NONCE = refused("the nonce was drawn for another address", "FAILED_PRECONDITION/NONCE_EXPIRED")
 TAKEN = refused("the record has another revision", "ABORTED/REVISION_TAKEN")
@@ -74,8 +77,8 @@ USERNAMES = {
 SEQUENCE = Rule(number(0), refused("the CA has not come that far", "OUT_OF_RANGE/SEQUENCE_AHEAD", ok=True))
 
 
-def key_request_rules(kind: keys_pb.KeyRequestKind.ValueType) -> dict[str, Rule]:
-    """Return the rules of a key request of this kind, but for what its parent concerns."""
+def key_request_rules(*kinds: keys_pb.KeyRequestKind.ValueType) -> dict[str, Rule]:
+    """Return the rules of a key request of these kinds, but for what its parent concerns."""
     fields = {
         "realm": Rule(one_of(REALM)),
         "username": Rule(username, NONCE),
@@ -83,7 +86,7 @@ def key_request_rules(kind: keys_pb.KeyRequestKind.ValueType) -> dict[str, Rule]
         "suite": Rule(one_of(1, 2), OTHER_SUITE | OK),
         "public_key_der": Rule(one_of(public_key_der(pooled_key(WEAK, 9))), UNPROVEN),
         "expire_time": Rule(number(), LIFETIME),
-        "kind": Rule(one_of(kind)),
+        "kind": Rule(one_of(*kinds), TAKEN | OK),
         "epoch": Rule(number(1, 2**32 - 1), TAKEN | OK),
         "revision": Rule(number(), TAKEN | OK),
         "ca_nonce": Rule(
@@ -98,9 +101,14 @@ def key_request_rules(kind: keys_pb.KeyRequestKind.ValueType) -> dict[str, Rule]
     }
 
 
+def key_request_kind(kind: keys_pb.KeyRequestKind.ValueType) -> dict[str, Rule]:
+    """Return the rule of how a key enters, where there is one way alone."""
+    return {f"{STATEMENT}.kind": Rule(one_of(kind))}
+
+
 ENROLL_RULES = {
     **SIGN_IN_RULES,
-    **key_request_rules(keys_pb.KEY_REQUEST_KIND_ENROLL),
+    **key_request_rules(keys_pb.KEY_REQUEST_KIND_ENROLL, keys_pb.KEY_REQUEST_KIND_RESET),
     "key_request.endorsement": Rule(size(0)),
     f"{STATEMENT}.parent_fingerprint": Rule(size(0)),
 }
@@ -111,6 +119,8 @@ RENEW_RULES = {
     f"{STATEMENT}.epoch": Rule(number(1, 2**32 - 1), UNENDORSED | OK),
     f"{STATEMENT}.revision": Rule(number(), UNENDORSED | TAKEN | OK),
 }
+APPROVE_RULES = RENEW_RULES | key_request_kind(keys_pb.KEY_REQUEST_KIND_APPROVE)
+NOT_NEEDED = refused("the user has no device", "FAILED_PRECONDITION/RESET_NOT_NEEDED", ok=True)
 BOUNDS = {STATEMENT: (8 * 1024, invalid(STATEMENT))}
 
 
@@ -155,6 +165,7 @@ class Requests:
         self._names = names
         self._pair: DeviceKeyPair
         self._old: DeviceKeyPair | None = None
+        self._approvals = itertools.count()
 
     async def enroll(self) -> pb.EnrollRequest:
         self._pair, request = await self._ca.enroll_request(next(self._names))
@@ -164,6 +175,18 @@ class Requests:
         self._old = await self._ca.enroll(next(self._names))
         self._pair, request = await self._ca.renew_request(self._old)
         return request
+
+    async def approve(self) -> pb.ApproveRequest:
+        # A weak key never vouches; strong ones are made slowly, and a user has so many devices and no more.
+        if next(self._approvals) % MOST_APPROVALS == 0:
+            self._old = await self._ca.enroll(next(self._names), suite=STRONG)
+        assert self._old is not None
+        self._pair, request = await self._ca.approve_request(self._old)
+        return request
+
+    async def request_reset(self) -> pb.RequestResetRequest:
+        pair = await self._ca.enroll(next(self._names))
+        return pb.RequestResetRequest(username=pair.address.username, sign_in=OPEN)
 
     async def begin_renewal(self) -> pb.BeginRenewalRequest:
         old = await self._ca.enroll(next(self._names))
@@ -187,21 +210,27 @@ class Requests:
 
 def of_devices(channel: grpc.aio.Channel, ca: CaUnderTest, names: Iterator[str]) -> dict[str, Exchange]:
     """Return the exchanges of the public port."""
-    asking, enrolling, renewing = (Requests(ca, names) for _ in range(3))
+    asking, enrolling, renewing, approving = (Requests(ca, names) for _ in range(4))
     user = pb.BeginEnrollmentRequest(username="alice", sign_in=OPEN)
     public_keys = {f"{STATEMENT}.public_key_der": bad_public_keys(public_key_der(pooled_key(WEAK, 8)))}
     codes = {"sign_in.one_time_code": ["0" * 26, "0000-" * 5 + "0", "8" + "0" * 25, "U" * 26, "-" * 60]}
     rules = {"username": Rule(username), "device_id": Rule(device_id)}
     extra: dict[str, list[Any]] = {**public_keys, **codes}
-    trust, begin, enroll, begin_renewal, renew = (unary(channel, name) for name in NAMES[:5])
+    named = NAMES[:8]
+    trust, begin, enroll, begin_renewal, renew, begin_approval, approve, reset = (
+        unary(channel, name) for name in named
+    )
     exchanges = (
         Exchange(trust, made(pb.GetRealmTrustRequest()), {"after_sequence": Rule(number(0))}),
         Exchange(begin, made(user), {"username": Rule(username)} | SIGN_IN_RULES, extra=extra),
         Exchange(enroll, enrolling.enroll, ENROLL_RULES, enrolling.seal, extra, BOUNDS),
         Exchange(begin_renewal, asking.begin_renewal, rules),
         Exchange(renew, renewing.renew, RENEW_RULES, renewing.seal, extra, BOUNDS),
+        Exchange(begin_approval, made(pb.BeginApprovalRequest(username="alice")), {"username": Rule(username)}),
+        Exchange(approve, approving.approve, APPROVE_RULES, approving.seal, extra, BOUNDS),
+        Exchange(reset, asking.request_reset, {"username": Rule(username, NOT_NEEDED)} | SIGN_IN_RULES, extra=extra),
     )
-    return dict(zip(NAMES[:5], exchanges, strict=True))
+    return dict(zip(named, exchanges, strict=True)) | ca_statements.of_statements(channel, ca, names)
 
 
 def of_directories(channel: grpc.aio.Channel, ca: CaUnderTest, names: Iterator[str]) -> dict[str, Exchange]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STATEMENTS: dict[str, type[Message]] = {
     "keypost.keys.v1.SignedKeyRequest.key_request": key_info_pb2.KeyRequest,
+    "keypost.keys.v1.SignedRevocation.revocation": key_info_pb2.Revocation,
+    "keypost.keys.v1.SignedResetCancellation.reset_cancellation": key_info_pb2.ResetCancellation,
     "keypost.delivery.v1.Envelope.header": envelope_pb2.Header,
     "keypost.delivery.v1.KeyExtension.extension": envelope_pb2.Extension,
 }
