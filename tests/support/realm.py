@@ -53,6 +53,7 @@ class User:
     revision: int = 0
     keys: tuple[Key, ...] = ()
     history: tuple[KeyRequest, ...] = ()
+    reset_time: int = 0
 
 
 @dataclass
@@ -172,8 +173,16 @@ class SimulatedRealm:
         self.set_state(pair, REVOKED, reason, since)
 
     def reset(self, username: str, suite: Suite = STRONG) -> DeviceKeyPair:
+        self.end_epoch(username)
+        pair = self.new_pair(self.new_address(username), suite)
+        self.record(self.signed_request(pair, pb.KEY_REQUEST_KIND_RESET))
+        return pair
+
+    def end_epoch(self, username: str) -> None:
+        """Revoke all keys of a user for an identity reset; the next one begins a new epoch."""
         user = self.user(username)
         user.epoch += 1
+        user.reset_time = 0
         reset = pb.REVOCATION_REASON_RESET
         user.keys = tuple(
             # The end of a key that had ended already is never put off.
@@ -182,9 +191,30 @@ class SimulatedRealm:
             else key
             for key in user.keys
         )
-        pair = self.new_pair(self.new_address(username), suite)
-        self.record(self.signed_request(pair, pb.KEY_REQUEST_KIND_RESET))
-        return pair
+
+    def revoke_void(self, username: str) -> None:
+        """Revoke, as an honest CA does in the same change, what a compromised key vouched for too late."""
+        record = self.key_record(username)
+        user = self.user(username)
+        user.keys = tuple(
+            replace(key, state=REVOKED, state_time=key.enter_time, reason=pb.REVOCATION_REASON_COMPROMISED)
+            if record.is_void(key)
+            else key
+            for key in user.keys
+        )
+
+    def announce_reset(self, username: str, delay: int = DAY) -> int:
+        """Announce an identity reset and return from when on it may take place."""
+        user = self.user(username)
+        if not user.reset_time:
+            user.revision += 1
+            user.reset_time = self.clock() + delay
+        return user.reset_time
+
+    def cancel_reset(self, username: str) -> None:
+        user = self.user(username)
+        user.revision += 1
+        user.reset_time = 0
 
     def set_state(
         self,
@@ -211,6 +241,7 @@ class SimulatedRealm:
             this_update=now,
             next_update=now + self.constants.record_lifetime,
             entries=[key.to_entry() for key in user.keys],
+            reset_time=user.reset_time,
         )
         for name, value in changes.items():
             setattr(statement, name, value)

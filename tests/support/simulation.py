@@ -7,7 +7,6 @@ into ``Services`` to break what a server or a peer could break.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,27 +15,24 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from keypost.ca.v1 import ca_service_pb2 as ca_pb
 from keypost.ca.v1 import ca_service_pb2_grpc as ca_grpc
 from keypost.delivery.v1 import delivery_service_pb2 as delivery_pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc as delivery_grpc
 from keypost.delivery.v1 import envelope_pb2
 from keypost.directory.v1 import directory_service_pb2 as directory_pb
 from keypost.directory.v1 import directory_service_pb2_grpc as directory_grpc
+from keypost.errors import KeypostError
 from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
-from keypost.protocol.errors import TokenRefusedError
+from keypost.protocol.errors import KeyUnknownError, TokenRefusedError
 from keypost.protocol.identifiers import Address
-from keypost.protocol.key_info import SUPERSEDED
-from keypost.protocol.key_requests import read_key_request, verify_endorsement
 from keypost.protocol.tokens import peek_token, verify_token
 from keypost.protocol.validity import check_can_act
 from support.realm import REALM, SimulatedRealm
 from support.refusing import refuse
+from support.simulated_ca import SimulatedCa
 
 if TYPE_CHECKING:
     from support.tls import TlsFiles
-
-WRONG_CODE = "0" * 26
 
 Fault = Callable[[Any], Awaitable[None]]
 
@@ -116,7 +112,7 @@ class Services:
             check_can_act(key, record, self.realm.clock())
             verify_token(token, key, f"{REALM}/{service}", self.realm.clock())
         except (TokenRefusedError, KeyError, Exception) as error:  # noqa: BLE001  # whatever it is, the caller is refused
-            await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause=type(error).__name__)
+            await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause=_cause(error))
         return claim.address
 
     def good(self, username: str) -> dict[str, bytes]:
@@ -125,77 +121,16 @@ class Services:
         return {key.address.device_id: key.fingerprint for key in keys}
 
 
+def _cause(error: Exception) -> str:
+    """Return why a token is refused, in the words of the real services."""
+    if isinstance(error, TokenRefusedError):
+        return error.metadata["cause"]
+    return error.reason if isinstance(error, KeypostError) and not isinstance(error, KeyUnknownError) else "UNKNOWN_KEY"
+
+
 def failing(code: grpc.StatusCode, reason: str, **details: Any) -> Fault:
     """Return a fault: the call is refused."""
     return lambda context: refuse(context, code, reason, **details)
-
-
-class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
-    """The CA's public port; any sign-in will do, except the code ``WRONG_CODE``."""
-
-    def __init__(self, services: Services) -> None:
-        self.services = services
-        self.realm = services.realm
-
-    async def GetRealmTrust(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self.services.serve("GetRealmTrust", request, context)
-        return ca_pb.GetRealmTrustResponse(realm_trust=self.services.trust)
-
-    async def BeginEnrollment(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self.services.serve("BeginEnrollment", request, context)
-        if request.sign_in.one_time_code == WRONG_CODE:
-            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, "SIGN_IN_REFUSED")
-        user = self.realm.user(request.username)
-        return ca_pb.BeginEnrollmentResponse(
-            device_id=self.realm.new_address(request.username).device_id,
-            ca_nonce=self._nonce(),
-            epoch=user.epoch,
-            next_revision=user.revision + 1,
-            current_time=self.realm.clock(),
-        )
-
-    async def Enroll(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self.services.serve("Enroll", request, context)
-        key_info = await self._record(request.key_request, context)
-        await self.services.answer("Enroll", context)
-        return ca_pb.EnrollResponse(key_info=key_info)
-
-    async def BeginRenewal(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self.services.serve("BeginRenewal", request, context)
-        user = self.realm.users[request.username]
-        return ca_pb.BeginRenewalResponse(
-            ca_nonce=self._nonce(),
-            epoch=user.epoch,
-            next_revision=user.revision + 1,
-            current_time=self.realm.clock(),
-        )
-
-    async def Renew(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self.services.serve("Renew", request, context)
-        key_info = await self._record(request.key_request, context)
-        await self.services.answer("Renew", context)
-        return ca_pb.RenewResponse(key_info=key_info)
-
-    async def _record(self, signed: key_info_pb2.SignedKeyRequest, context: Any) -> key_info_pb2.KeyInfo:
-        request = read_key_request(signed)
-        user = self.realm.user(request.address.username)
-        known = {key.fingerprint: key for key in user.keys}
-        if request.fingerprint not in known:
-            if request.ca_nonce not in self.services.nonces:
-                await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "NONCE_EXPIRED")
-            if request.revision != user.revision + 1:
-                await refuse(context, grpc.StatusCode.ABORTED, "REVISION_TAKEN")
-            if request.parent_fingerprint:
-                parent = known[request.parent_fingerprint].request
-                verify_endorsement(request, parent)
-                self.realm.set_state(parent, SUPERSEDED)  # type: ignore[arg-type]  # it has a fingerprint too
-            self.realm.record(signed)
-        return self.realm.key_info(user.username)
-
-    def _nonce(self) -> bytes:
-        nonce = os.urandom(32)
-        self.services.nonces.add(nonce)
-        return nonce
 
 
 class SimulatedDirectory(directory_grpc.DirectoryServiceServicer):

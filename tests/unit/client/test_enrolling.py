@@ -17,7 +17,8 @@ from keypost.protocol.errors import (
     SuiteRefusedError,
 )
 from keypost.protocol.suites import STRONG, WEAK
-from support.simulation import WRONG_CODE, failing
+from support.simulated_ca import WRONG_CODE
+from support.simulation import failing
 
 if TYPE_CHECKING:
     from support.clock import ManualClock

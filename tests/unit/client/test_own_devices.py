@@ -69,7 +69,7 @@ async def test_a_device_that_left_since_is_no_difference(
     services.realm.approve(bob.client._parts.identity.current)
     await bob.client.keys("bob")
     assert [message.text for message in await bob.inbox()] == ["for two devices"]
-    assert bob.events == []
+    assert bob.reasons("warning") == []
 
 
 async def test_a_sealed_key_of_another_device_in_front(bob: Any, services: Services) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from keypost.client.context import IdentityChange
-from keypost.client.results import OCTETS, TEXT, Received
+from keypost.client.results import OCTETS, TEXT, Received, RevocationReason
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError
 from keypost.protocol.extension import FINGERPRINT_BYTES
@@ -90,6 +90,15 @@ def read_compared(compared: Any) -> str:
         raise InvalidArgumentError("what was compared is 60 digits, or the text of a code", field="compared")
     # Neither digits nor a code have white space that means anything: both are read from screens and pasted.
     return "".join(compared.split())
+
+
+def read_reason(reason: Any) -> RevocationReason:
+    """Return why a device is revoked, from a RevocationReason or its word."""
+    try:
+        return RevocationReason(reason)
+    except ValueError as error:
+        words = ", ".join(RevocationReason)
+        raise InvalidArgumentError(f"a device is revoked for one of these reasons: {words}", field="reason") from error
 
 
 def check_received(message: Any) -> None:

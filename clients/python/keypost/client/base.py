@@ -6,7 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from keypost.errors import InvalidArgumentError
+from keypost.client.own_watch import as_revoked
+from keypost.errors import InvalidArgumentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,6 +48,10 @@ class ClientBase:
         self._idle.clear()
         try:
             yield
+        except RefusedError as refused:
+            if (revoked := as_revoked(refused, self.address)) is not None:
+                raise revoked from refused
+            raise
         finally:
             self._under_way -= 1
             if not self._under_way:

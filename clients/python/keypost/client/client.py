@@ -17,6 +17,7 @@ from keypost.client.arguments import (
     read_path,
 )
 from keypost.client.context import Context
+from keypost.client.device_calls import DeviceCalls
 from keypost.client.files import send_file
 from keypost.client.identity_calls import IdentityCalls
 from keypost.client.key_requests import warn_if_weak
@@ -27,6 +28,7 @@ from keypost.client.wiring import wire
 from keypost.clock import system_clock
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, KeypostError
+from keypost.protocol.errors import DeviceKeyStolenError, IdentityChangedError, KeyRevokedError
 from keypost.protocol.identifiers import check_username
 from keypost.protocol.suites import STRONG, Suite
 from keypost.transport.channels import check_not_forked
@@ -60,7 +62,7 @@ def _generate(suite: Suite) -> RSAPrivateKey:
     return suite.generate_private_key()
 
 
-class Client(IdentityCalls):
+class Client(DeviceCalls, IdentityCalls):
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
     Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
@@ -343,11 +345,6 @@ class Client(IdentityCalls):
             check_username(username)
             return await self._parts.records.get(username, refresh=True)
 
-    async def devices(self) -> KeyRecord:
-        """Return the verified record of the own user's keys; raises as ``keys``, and NotEnrolledError."""
-        self._check_open()
-        return await self.keys(self._parts.identity.address.username)
-
     async def waiting_elsewhere(self) -> tuple[WaitingElsewhere, ...]:
         """Return for which other devices of this user messages wait, and how many: this device cannot read them.
 
@@ -389,6 +386,7 @@ class Client(IdentityCalls):
         parts = self._parts
         while True:
             parts.newer.clear()
+            await self._check_self(pump)
             try:
                 await self._renew_if_due()
                 await parts.waiting.retry()
@@ -401,6 +399,16 @@ class Client(IdentityCalls):
                     await parts.newer.wait()
             except TimeoutError:
                 continue
+
+    async def _check_self(self, pump: Pump) -> None:
+        """Look at the own record as often as it ends: delivery may go on serving a device that has none any more."""
+        try:
+            await self._parts.retiring.check_self()
+        except (KeyRevokedError, DeviceKeyStolenError, IdentityChangedError) as error:
+            pump.fail(error)
+        except KeypostError:
+            # The pump meets the same failure and decides.
+            return
 
     async def _stop_receiving(self) -> None:
         tasks, self._tasks = self._tasks, set()

@@ -9,6 +9,7 @@ from keypost.ca.v1 import ca_service_pb2
 from keypost.client.context import short
 from keypost.client.key_requests import (
     BEGIN_ANEW,
+    INVITATION,
     KEY_WEAK,
     fill_request,
     generate,
@@ -55,7 +56,7 @@ class Enrolling:
     async def enroll(self, username: str, code: str | None, suite: Suite) -> Address:
         """Enrol this device for ``username`` and return its address; see Client.enroll."""
         check_username(username)
-        await self._check_suite(suite)
+        await self.check_suite(suite)
         ring = self._identity.ring
         if ring.address is not None and ring.current is not None:
             if ring.address.username == username:
@@ -63,11 +64,15 @@ class Enrolling:
             raise InvalidArgumentError(
                 f"this profile is {ring.address} already: use another profile for {username}", field="username"
             )
-        sign_in = ca_service_pb2.SignIn(one_time_code=code) if code else _open_sign_in()
-        pair = self._resumable(username, suite)
+        sign_in = _sign_in(code)
+        pair = await self._resumable(username, suite)
         if pair is not None and (address := await self._repeat(pair, sign_in)) is not None:
             return address
         return await self._begin(username, sign_in, suite, pair)
+
+    async def request_reset(self, username: str, code: str | None) -> int:
+        """Announce an identity reset, and return from when on it may take place; see Client.request_reset."""
+        return (await self._ca.request_reset(username, _sign_in(code))).reset_time
 
     async def resume(self) -> None:
         """Finish an enrolment whose answer was lost, if the CA has recorded the pending key."""
@@ -75,12 +80,17 @@ class Enrolling:
         if ring.current is not None or ring.pending is None:
             return
         try:
-            await self._finish(ring.pending, await self._records.get_as_pending(ring.pending.address.username))
+            await self.finish(ring.pending, await self._records.get_as_pending(ring.pending.address.username))
         except KeypostError:
             # Not recorded, or nobody to ask: the next enroll() goes on from here.
             return
 
-    async def _check_suite(self, suite: Suite) -> None:
+    async def check_suite(self, suite: Suite) -> None:
+        """Accept a suite for the own key.
+
+        Raises:
+            SuiteRefusedError: it is below the minimum, or not allowed in the realm.
+        """
         trust = await self._trust.current()
         if suite.strength < self._context.minimum_suite.strength:
             raise SuiteRefusedError(f"{suite.name} is below this client's minimum: {self._context.minimum_suite.name}")
@@ -88,11 +98,13 @@ class Enrolling:
             raise SuiteRefusedError(f"{suite.name} is not allowed in {trust.realm}")
         warn_if_weak(self._context, suite)
 
-    def _resumable(self, username: str, suite: Suite) -> DeviceKeyPair | None:
+    async def _resumable(self, username: str, suite: Suite) -> DeviceKeyPair | None:
         pending = self._identity.ring.pending
-        if pending is not None and (pending.address.username, pending.suite) == (username, suite):
-            return pending
-        return None
+        if pending is None or (pending.address.username, pending.suite) != (username, suite):
+            return None
+        # One that answers an invitation is not the CA's to record by a sign-in.
+        note = await self._context.store.run(lambda store: store.profile.note(INVITATION))
+        return pending if note is None else None
 
     async def _repeat(self, pair: DeviceKeyPair, sign_in: ca_service_pb2.SignIn) -> Address | None:
         """Ask again what was asked before a crash: the CA answers as it did, if it did."""
@@ -115,7 +127,7 @@ class Enrolling:
             address = Address(username, begun.device_id)
             # The nonce is good for the device id that came with it alone; the key pair stays what it is.
             pair = await generate(self._context, address, suite) if pair is None else replace(pair, address=address)
-            request = fill_request(self._context, pair, begun, pb.KEY_REQUEST_KIND_ENROLL)
+            request = fill_request(self._context, pair, begun, _kind(begun))
             signed = step_1_publish_public_key(request, pair)
             await write_pending(self._context, pair, signed)
             await self._identity.reload()
@@ -127,9 +139,14 @@ class Enrolling:
         return await self._learn(self._identity.pending, key_info)
 
     async def _learn(self, pair: DeviceKeyPair, key_info: pb.KeyInfo) -> Address:
-        return await self._finish(pair, await self._records.learn(pair.address.username, key_info))
+        return await self.finish(pair, await self._records.learn(pair.address.username, key_info))
 
-    async def _finish(self, pair: DeviceKeyPair, record: KeyRecord) -> Address:
+    async def finish(self, pair: DeviceKeyPair, record: KeyRecord) -> Address:
+        """Make the pending pair the current one, as the record shows it, and return the own address.
+
+        Raises:
+            KeyUnknownError: the record does not show it as good.
+        """
         key = record.get(pair.fingerprint)
         if not key.is_good:
             raise KeyUnknownError("the CA's record does not show the new key as good", username=record.username)
@@ -139,9 +156,11 @@ class Enrolling:
             store.key_pairs.set_key_request(pair.fingerprint, key.request.signed.SerializeToString())
             store.key_pairs.promote(pair.fingerprint, self._context.clock())
             store.profile.set_address(key.address)
+            store.profile.set_note(INVITATION, None)
 
         await self._context.store.transact(promote)
         await self._identity.reload()
+        await self._records.watch.look(record)
         self._context.negotiation(
             1,
             key.address,
@@ -156,5 +175,13 @@ class Enrolling:
         return key.address
 
 
-def _open_sign_in() -> ca_service_pb2.SignIn:
+def _kind(begun: ca_service_pb2.BeginEnrollmentResponse) -> pb.KeyRequestKind.ValueType:
+    """Return how the key is to enter: as a first key, or by an identity reset that was announced and is due."""
+    is_reset = begun.kind == pb.KEY_REQUEST_KIND_RESET
+    return pb.KEY_REQUEST_KIND_RESET if is_reset else pb.KEY_REQUEST_KIND_ENROLL
+
+
+def _sign_in(code: str | None) -> ca_service_pb2.SignIn:
+    if code:
+        return ca_service_pb2.SignIn(one_time_code=code)
     return ca_service_pb2.SignIn(open=ca_service_pb2.OpenSignIn())

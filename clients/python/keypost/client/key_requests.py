@@ -9,6 +9,7 @@ from keypost.ca.v1 import ca_service_pb2
 from keypost.clock import DAY
 from keypost.errors import KeypostError, RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.invitations import read_invitation
 from keypost.protocol.realm_trust import CLOCK_SKEW
 from keypost.protocol.renewal import step_1_generate_key_pair
 from keypost.protocol.rsa import private_key_to_der
@@ -28,9 +29,13 @@ ROUNDS = 5
 """How often a request is begun anew when another change took its revision, or its nonce expired."""
 BEGIN_ANEW = frozenset({"REVISION_TAKEN", "NONCE_EXPIRED"})
 KEY_WEAK = "KEY_WEAK"
+INVITATION = "invitation"
+"""The note with the invitation that the pending pair answers, as text."""
 
 
-Begun = ca_service_pb2.BeginEnrollmentResponse | ca_service_pb2.BeginRenewalResponse
+Begun = (
+    ca_service_pb2.BeginEnrollmentResponse | ca_service_pb2.BeginRenewalResponse | ca_service_pb2.BeginApprovalResponse
+)
 """What the CA gives out for a request."""
 B = TypeVar("B", ca_service_pb2.BeginEnrollmentResponse, ca_service_pb2.BeginRenewalResponse)
 
@@ -61,7 +66,7 @@ async def request_key(
     """
     for last in range(ROUNDS - 1, -1, -1):
         begun = await begin()
-        _check_clock(begun, context.clock())
+        check_clock(begun, context.clock())
         try:
             return await ask(begun)
         except RefusedError as refused:
@@ -72,7 +77,12 @@ async def request_key(
     raise AssertionError
 
 
-def _check_clock(begun: Begun, now: int) -> None:
+def check_clock(begun: Begun, now: int) -> None:
+    """Verify that this machine's clock is the CA's, give or take five minutes.
+
+    Raises:
+        ClockWrongError: it is not.
+    """
     if abs(begun.current_time - now) > CLOCK_SKEW:
         off = abs(begun.current_time - now) // 1000
         raise ClockWrongError(f"this machine's clock is {off} s off the CA's: set it right, then try again")
@@ -109,19 +119,27 @@ def fill_request(
 
 async def write_pending(context: Context, pair: DeviceKeyPair, signed: pb.SignedKeyRequest) -> None:
     """Write a pair down before the CA is asked to record it; a newer request replaces the one before."""
-    private_key_der = private_key_to_der(pair.private_key)
-    request = signed.SerializeToString()
+    await context.store.transact(put_pending, pair, private_key_to_der(pair.private_key), signed.SerializeToString())
 
-    def write(store: KeyStore) -> None:
-        pending = store.key_pairs.pending()
-        if pending is not None and pending.fingerprint == pair.fingerprint:
-            store.key_pairs.set_key_request(pair.fingerprint, request)
-            return
-        if pending is not None:
-            store.key_pairs.destroy(pending.fingerprint)
-        store.key_pairs.add_pending(pair.fingerprint, pair.suite.id, private_key_der, request)
 
-    await context.store.transact(write)
+def put_pending(store: KeyStore, pair: DeviceKeyPair, private_key_der: bytes, request: bytes) -> None:
+    """Put a pair and its request in the place of what is pending; within a transaction."""
+    pending = store.key_pairs.pending()
+    if pending is not None and pending.fingerprint == pair.fingerprint:
+        store.key_pairs.set_key_request(pair.fingerprint, request)
+        return
+    if pending is not None:
+        store.key_pairs.destroy(pending.fingerprint)
+    _forget_invitation(store)
+    store.key_pairs.add_pending(pair.fingerprint, pair.suite.id, private_key_der, request)
+
+
+def _forget_invitation(store: KeyStore) -> None:
+    """Forget the invitation that the former pair answered, and the identity that it named."""
+    note = store.profile.note(INVITATION)
+    if note is not None:
+        store.profile.set_note(INVITATION, None)
+        store.records.set_pins(read_invitation(note.decode()).address.username, None)
 
 
 def warn_if_weak(context: Context, suite: Suite) -> None:

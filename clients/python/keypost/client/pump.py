@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from keypost.client.own_watch import as_revoked
 from keypost.client.receiving import Arrival
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.errors import ProtocolError
@@ -85,8 +86,15 @@ class Pump:
         self.stopped = True
         self.changed.set()
 
+    def fail(self, error: KeypostError) -> None:
+        """Say that this device may go on no longer: whoever waits for the next message gets the error."""
+        self.failure = self.failure or error
+        self.changed.set()
+
     def _judge(self, error: KeypostError) -> None:
         """Raise what another stream would not mend."""
+        if isinstance(error, RefusedError) and (revoked := as_revoked(error, self._receiving.address)) is not None:
+            raise revoked from error
         tired = self._failures >= PATIENCE
         if isinstance(error, RefusedError) and error.reason == TOKEN_REFUSED:
             # The directory may not know a renewed key yet; what else it can be, the own record tells.

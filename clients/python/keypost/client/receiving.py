@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
     from keypost.protocol.envelope import SealedEnvelope
+    from keypost.protocol.identifiers import Address
     from keypost.protocol.realm_trust import RealmTrust
 
 
@@ -58,6 +59,11 @@ class Receiving:
         self._identity = identity
         self._trust = trust
         self._look_ups = LookUps(records)
+
+    @property
+    def address(self) -> Address:
+        """The own address."""
+        return self._identity.address
 
     async def take(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
         """Settle envelopes, all in one transaction, and tell what happened to each."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from keypost.client.locks import Locks
+from keypost.client.own_watch import OwnWatch
 from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.keystore.values import Evidence, StoredRecord
@@ -123,6 +124,7 @@ class Records:
         self._directory = directory
         self._pending_directory = pending_directory
         self._on_newer = on_newer
+        self.watch = OwnWatch(context, identity)
         self._stolen: bool | None = None
         self._records: OrderedDict[str, KeyRecord] = OrderedDict()
         self._locks = Locks()
@@ -273,6 +275,7 @@ class Records:
             await self._keep_evidence(username, error, held, key_info)
             raise
         await self._keep(record, pins)
+        await self.watch.look(record)
         if held is None or record is not held:
             self._on_newer()
         return record

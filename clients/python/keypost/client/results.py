@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from keypost.errors import InvalidArgumentError
+from keypost.protocol.key_info import KeyRecord
 from keypost.protocol.safety_numbers import grouped
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_info import Key
+    from keypost.protocol.suites import Suite
 
 TEXT = "text/plain; charset=utf-8"
 OCTETS = "application/octet-stream"
@@ -131,6 +135,61 @@ class Received:
             return self.body.decode()
         except UnicodeDecodeError as error:
             raise InvalidArgumentError("the body is not text in UTF-8: read `body`", field="body") from error
+
+
+class RevocationReason(StrEnum):
+    """Why a device is revoked."""
+
+    RETIRED = "retired"
+    """It was given up in good order."""
+    LOST = "lost"
+    """It is gone."""
+    COMPROMISED = "compromised"
+    """Its key may be in other hands: nothing that it signed is trusted any more."""
+
+
+@dataclass(frozen=True)
+class Devices(KeyRecord):
+    """The own user's record, with what this device knows of the others.
+
+    Attributes:
+        address: This device.
+        names: The private names, by device id.
+    """
+
+    address: Address = field(kw_only=True)
+    names: Mapping[str, str] = field(kw_only=True, repr=False)
+
+    @classmethod
+    def of(cls, record: KeyRecord, address: Address, names: Mapping[str, str]) -> Devices:
+        """Return the record with these names."""
+        values = {each.name: getattr(record, each.name) for each in fields(KeyRecord)}
+        return cls(**values, address=address, names=names)
+
+    def name_of(self, key: Key) -> str | None:
+        """Return the private name of the device that holds a key."""
+        return self.names.get(key.address.device_id)
+
+    def is_this_device(self, key: Key) -> bool:
+        """Return whether a key is, or was, this device's."""
+        return key.address == self.address
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """What a further device asks of the one that invited it.
+
+    Attributes:
+        address: The device that it would be.
+        suite: The suite of its key.
+        fingerprint: Its key, 32 bytes.
+        text: The whole signed request, for that other device.
+    """
+
+    address: Address
+    suite: Suite
+    fingerprint: bytes
+    text: str
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.client.context import short
+from keypost.client.own_watch import revoked_error
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.encoding import fingerprint
-from keypost.protocol.errors import KeyRevokedError
 from keypost.protocol.renewal import step_8_old_key_needed_until
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ class Retiring:
 
         Raises:
             DeviceKeyStolenError: the record shows a successor that is not this device's.
-            KeyRevokedError: it was revoked.
+            KeyRevokedError: it was revoked, or a compromised one vouched for it.
         """
         own = self._identity.current
         record = await self._records.get(own.address.username, refresh=refresh)
         key = record.find(own.fingerprint)
-        if key is not None and key.state == pb.KEY_STATE_REVOKED:
-            raise KeyRevokedError(f"the key of {own.address} was revoked: this device can no longer receive or send")
+        if key is not None and (key.state == pb.KEY_STATE_REVOKED or record.is_void(key)):
+            raise revoked_error(own.address)
 
     async def endings(self) -> Endings:
         """Return the keys that are known to have ended (replaced ones: since T + settle) before now."""

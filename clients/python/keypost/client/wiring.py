@@ -6,16 +6,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from keypost.client.approving import Approving
 from keypost.client.elsewhere import Elsewhere
 from keypost.client.enrolling import Enrolling
 from keypost.client.handing_out import HandingOut
 from keypost.client.identities import Identities
 from keypost.client.identity import Identity, PairSigner
+from keypost.client.joining import Joining
 from keypost.client.pump import Pump
 from keypost.client.receiving import Receiving
 from keypost.client.records import Records
 from keypost.client.renewing import Renewing
 from keypost.client.retiring import Retiring
+from keypost.client.revoking import Revoking
 from keypost.client.sending import Sending
 from keypost.client.trusting import Trust
 from keypost.client.waiting import Waiting
@@ -43,6 +46,9 @@ class Parts:
     records: Records
     identities: Identities
     enrolling: Enrolling
+    joining: Joining
+    approving: Approving
+    revoking: Revoking
     renewing: Renewing
     sending: Sending
     receiving: Receiving
@@ -96,13 +102,17 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1])
     records = Records(context, identity, trust, directory, pending_directory, newer.set)
     receiving = Receiving(context, identity, trust, records)
+    enrolling = Enrolling(context, identity, ca, records, trust)
     return Parts(
         context=context,
         identity=identity,
         trust=trust,
         records=records,
         identities=Identities(context, identity, records),
-        enrolling=Enrolling(context, identity, ca, records, trust),
+        enrolling=enrolling,
+        joining=Joining(context, identity, records, enrolling),
+        approving=Approving(context, identity, ca, records, trust),
+        revoking=Revoking(context, identity, ca, records),
         renewing=Renewing(context, identity, ca, records, trust),
         sending=Sending(context, identity, trust, records, delivery, retries.backoff),
         receiving=receiving,

@@ -152,8 +152,8 @@ class RecordPart(Protocol):
         """Return the pins of a user, as ``keypost.protocol.continuity`` serialised them."""
         ...
 
-    def set_pins(self, username: str, pins: bytes) -> None:
-        """Replace the pins of a user."""
+    def set_pins(self, username: str, pins: bytes | None) -> None:
+        """Replace the pins of a user, or remove them."""
         ...
 
     def add_evidence(self, evidence: Evidence) -> None:

@@ -56,8 +56,11 @@ class SqliteRecords:
         row = self._database.one("SELECT pins FROM pins WHERE username = ?", username)
         return None if row is None else self._database.open(("pins", "pins", username), row[0])
 
-    def set_pins(self, username: str, pins: bytes) -> None:
-        """Replace the pins of a user."""
+    def set_pins(self, username: str, pins: bytes | None) -> None:
+        """Replace the pins of a user, or remove them."""
+        if pins is None:
+            self._database.run("DELETE FROM pins WHERE username = ?", username)
+            return
         sealed = self._database.seal(("pins", "pins", username), pins)
         self._database.run("INSERT OR REPLACE INTO pins VALUES (?, ?)", username, sealed)
 
