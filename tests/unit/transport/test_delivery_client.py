@@ -52,7 +52,7 @@ class ScriptedDelivery(delivery_service_pb2_grpc.DeliveryServiceServicer):
             self.requests.append(request)
         self.half_closed.set()
 
-    async def ListMailboxes(self, request: Any, context: Any) -> pb.ListMailboxesResponse:  # noqa: N802
+    async def ListMailboxes(self, request: Any, context: Any) -> pb.ListMailboxesResponse:  # noqa: ARG002, N802
         self.requests.append(request)
         return pb.ListMailboxesResponse(mailboxes=[pb.Mailbox(device_id="a" * 16, messages=2, oldest_accept_time=7)])
 
