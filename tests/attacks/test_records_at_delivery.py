@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost.clock import HOUR, SECOND
+from keypost.keys.v1 import key_info_pb2 as pb
 from support.attacks import check_told
-from support.delivery import Stack, open_stack
+from support.delivery import Stack, open_stack, until
 from support.delivery_world import World
 from support.lies import STRANGER, resigned
 from support.realm import SimulatedRealm
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keypost.delivery.v1 import envelope_pb2
-    from keypost.keys.v1 import key_info_pb2 as pb
     from support.clock import ManualClock
 
 UNAVAILABLE = "DIRECTORY_UNAVAILABLE"
@@ -111,3 +111,15 @@ async def test_trust_of_another_root(stack: Stack, clock: ManualClock) -> None:
     stack.directory.trust = true
     clock.advance(10 * SECOND)
     assert (await alice.send_text("bob")).HasField("stored")
+
+
+async def test_an_event_of_a_revocation_that_never_was(world: World) -> None:
+    bob = world.bob_pair
+    await world.fill([b"waits"])
+    revoked = {"kind": pb.KEY_EVENT_KIND_REVOKED, "fingerprint": bob.fingerprint, "ended_fingerprint": bob.fingerprint}
+    world.directory.tell("bob", **revoked)
+    await until(lambda: world.directory.asked["bob"] == 1)
+    world.directory.tell("alice", **revoked)
+    await until(lambda: world.directory.asked["alice"] == 1)  # by then what was to be emptied for Bob is
+    async with world.bob.receive() as stream:
+        assert [delivery.envelope for delivery in await stream.backlog()] == [b"waits"]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.key_requests import KeyRequest
+    from keypost_services.ca.signatories import DeviceSignatory
     from keypost_services.ca.store import Change, RecordedKey, User
     from keypost_services.delivery.mailboxes import MessageName
     from keypost_services.delivery.records import _Held
@@ -87,6 +88,18 @@ def whatever_parent(user: User | None, request: KeyRequest) -> tuple[User, Recor
     return user, parent
 
 
+def whoever_exists(self: DeviceSignatory, user: User | None) -> User:
+    """Verify nobody's signature, and tell whoever asks that there is no such user."""
+    if user is None:
+        raise user_not_found("whoever")
+    raise self.refusal()
+
+
+def every_device(record: KeyRecord) -> set[Address]:
+    """Take every device for one that was revoked."""
+    return {key.address for key in record.keys}
+
+
 def one_mailbox_for_all(address: Address, part: str) -> str:
     del address
     return f"keypost:{{all}}:{part}"
@@ -102,7 +115,7 @@ def one_digest_for_all(_sealed: object) -> bytes:
 
 async def step_from_whatever_revision(connection: AsyncConnection, change: Change) -> None:
     """Set a user to the change's revision, whichever they are at, or make them."""
-    values = {"epoch": change.epoch, "revision": change.revision}
+    values = {"epoch": change.epoch, "revision": change.revision, "reset_time": change.reset_time}
     stepped = await connection.execute(update(users).where(users.c.username == change.username).values(values))
     if not stepped.rowcount:
         await connection.execute(insert(users).values(username=change.username, create_time=change.time, **values))
