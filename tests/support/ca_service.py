@@ -25,7 +25,10 @@ from keypost.protocol.renewal import step_4_upload
 from keypost.protocol.revocations import sign_reset_cancellation, sign_revocation
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK, Suite
+from keypost.transport.retries import Retries
 from keypost_services.ca import commands
+from keypost_services.ca.administration.access import read_access
+from keypost_services.ca.administration.client import open_client
 from keypost_services.ca.compose import compose
 from keypost_services.ca.realm_files import RealmFolder, create_realm, load_trust
 from keypost_services.ca.settings import CaSettings
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
     from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceAsyncStub
     from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceAsyncStub
+    from keypost_services.ca.administration.access import Access
+    from keypost_services.ca.administration.client import AdministrationClient
 
 REALM = "example.org"
 OPEN = pb.SignIn(open=pb.OpenSignIn())
@@ -76,6 +81,16 @@ class CaUnderTest:
         target = f"127.0.0.1:{self.service.internal_port}"
         channel = internal_channel(target, settings_for(self.folder, service), "ca")
         return KeyInfoServiceStub(await self.stack.enter_async_context(channel))
+
+    def access(self, name: str = "ada") -> Access:
+        """Return how an administrator reaches the internal port."""
+        certificate, private_key = (self.folder / f"administrators/{name}{suffix}" for suffix in (".pem", ".key"))
+        target = f"127.0.0.1:{self.service.internal_port}"
+        return read_access(target, certificate, private_key, self.folder / "service-root.pem")
+
+    async def administrator(self, name: str = "ada") -> AdministrationClient:
+        """Return the client of an administrator."""
+        return await self.stack.enter_async_context(open_client(self.access(name), Retries(attempts=1)))
 
     def request(self, pair: DeviceKeyPair, begun: Any, **changes: Any) -> keys_pb.KeyRequest:
         request = keys_pb.KeyRequest(
@@ -216,7 +231,7 @@ async def open_ca(
     clock, output = ManualClock(), io.StringIO()
     files = RealmFolder(folder / "realm")
     if not (folder / "ca").exists():
-        issue(folder, REALM, ["ca", "directory", "delivery"])
+        issue(folder, REALM, ["ca", "directory", "delivery"], administrators=["ada", "grace"])
     if not files.path.exists():
         constants = constants or Constants(allowed_suites=(STRONG.id, WEAK.id))
         create_realm(files, REALM, constants, validity, clock())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keypost.protocol.encoding import pae, sha256
+from keypost_services.ca.store import OneTimeCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +22,25 @@ _REALM_LABEL = b"keypost/ca/realm"
 
 class CodeMalformedError(ValueError):
     """A text that no one-time code can be."""
+
+
+@dataclass(frozen=True)
+class MadeCode:
+    """A new one-time code, shown once.
+
+    Attributes:
+        code: 26 characters.
+        username: The only user that it enrols.
+        expire_time: Unix milliseconds.
+    """
+
+    code: str = field(repr=False)
+    username: str
+    expire_time: int
+
+    def kept(self, realm: bytes) -> OneTimeCode:
+        """Return what the CA keeps of it; ``realm`` as for ``hash_code``."""
+        return OneTimeCode(hash_code(self.code, self.username, realm), self.username, self.expire_time)
 
 
 def new_code(random: Callable[[int], bytes]) -> str:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from keypost.clock import SECOND, system_clock
+from keypost.clock import system_clock
 from keypost_services.ca import commands
+from keypost_services.ca.administration.command_line import admin
+from keypost_services.ca.audit_command_line import audit
 from keypost_services.ca.commands import CommandError
 from keypost_services.ca.compose import compose
+from keypost_services.ca.printing import Json, fail, print_facts
 from keypost_services.ca.settings import CaSettings
 from keypost_services.runtime.process import service_app
 
 DESCRIPTION = "The Certificate Authority of Keypost: records which public key belongs to whom."
 app = service_app("ca", DESCRIPTION, CaSettings, compose)
+app.add_typer(audit)
+app.add_typer(admin)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Folder = Annotated[Path, typer.Option(envvar="KEYPOST_CA_REALM_FOLDER", help="The realm's folder, as `init` makes it.")]
 Database = Annotated[
     str, typer.Option(envvar="KEYPOST_CA_DATABASE", help="Database URL, such as sqlite:////var/lib/keypost/ca.db.")
@@ -59,8 +61,8 @@ def init(  # noqa: PLR0913  # the realm's constants
         constants = commands.read_constants(durations, rotation_messages, suites.split(","))
         made = commands.init_realm(folder, realm, constants, validity, system_clock())
     except CommandError as error:
-        _fail(error)
-    _print(made, as_json=as_json)
+        fail(error)
+    print_facts(made, as_json=as_json)
     if not as_json:
         typer.echo(f"Take {made['root_key']} offline now: only the next trust statement needs it.")
 
@@ -86,7 +88,7 @@ def bundle(
         if output is not None:
             output.write_text(f"{text}\n", encoding="utf-8")
     except (CommandError, OSError) as error:
-        _fail(error)
+        fail(error)
     if output is None:
         typer.echo(text)
 
@@ -107,8 +109,8 @@ def code(
     try:
         made = commands.make_code(realm_folder, database, username, expires, system_clock())
     except CommandError as error:
-        _fail(error)
-    _print(vars(made), as_json=as_json)
+        fail(error)
+    print_facts(vars(made), as_json=as_json)
 
 
 @app.command()
@@ -120,23 +122,5 @@ def migrate(*, database: Database, as_json: Json = False) -> None:
     try:
         step = commands.migrate_database(database)
     except CommandError as error:
-        _fail(error)
-    _print({"step": step}, as_json=as_json)
-
-
-def _print(facts: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        shown = _date(value) if name.endswith("_time") else value
-        typer.echo(f"{name.replace('_', ' ')}: {shown}")
-
-
-def _date(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds // SECOND, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.echo(str(error), err=True)
-    raise typer.Exit(2) from error
+        fail(error)
+    print_facts({"step": step}, as_json=as_json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,14 +17,13 @@ from keypost.protocol.suites import suite_named
 from keypost_services.ca.acts import code_made
 from keypost_services.ca.audit import NOWHERE, OPERATOR
 from keypost_services.ca.bundle import make_bundle
-from keypost_services.ca.codes import hash_code, new_code, realm_hash
+from keypost_services.ca.codes import MadeCode, new_code, realm_hash
 from keypost_services.ca.database import open_store
 from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.engine import open_engine
 from keypost_services.ca.migrate import SchemaOutdatedError, check_schema, expected_revision
 from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_realm, load_trust
 from keypost_services.ca.settings import check_database
-from keypost_services.ca.store import OneTimeCode
 from keypost_services.ca.store_sql import SqlStore
 from keypost_services.runtime.errors import StartError
 
@@ -35,27 +33,13 @@ if TYPE_CHECKING:
 
     from keypost_services.ca.audit import Act
     from keypost_services.ca.realm import Realm
+    from keypost_services.ca.store import OneTimeCode
 
 _LONGEST_KEY_LIFETIME = 398 * DAY
 
 
 class CommandError(Exception):
     """A command cannot do what it was asked; the message is the one line that its user reads."""
-
-
-@dataclass(frozen=True)
-class MadeCode:
-    """A new one-time code, shown once.
-
-    Attributes:
-        code: 26 characters.
-        username: The only user that it enrols.
-        expire_time: Unix milliseconds.
-    """
-
-    code: str = field(repr=False)
-    username: str
-    expire_time: int
 
 
 def read_constants(durations: Mapping[str, str], rotation_messages: int, suites: Sequence[str]) -> Constants:
@@ -137,8 +121,7 @@ def make_code(folder: Path, database: str, username: str, expires: str, now: int
     realm = _realm_of(folder, now)
     try:
         made = MadeCode(new_code(os.urandom), check_username(username), now + parse_duration(expires))
-        code_hash = hash_code(made.code, username, realm_hash(realm.trust.realm, realm.first_root_keys))
-        code = OneTimeCode(code_hash, username, made.expire_time)
+        code = made.kept(realm_hash(realm.trust.realm, realm.first_root_keys))
         act = code_made(code, OPERATOR, now, NOWHERE)
         asyncio.run(_keep_code(check_database(database), code, act))
     except (ValueError, KeypostError, SchemaOutdatedError) as error:

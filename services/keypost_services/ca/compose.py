@@ -7,11 +7,14 @@ import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from keypost.ca.v1.administration_service_pb2_grpc import add_AdministrationServiceServicer_to_server
 from keypost.ca.v1.ca_service_pb2_grpc import add_CertificateAuthorityServiceServicer_to_server
 from keypost.ca.v1.key_info_service_pb2_grpc import add_KeyInfoServiceServicer_to_server
 from keypost.errors import KeypostError
 from keypost.protocol.encoding import int_bytes
 from keypost.protocol.suites import WEAK
+from keypost_services.ca.administration.administration import Administration
+from keypost_services.ca.administration.servicer import AdministrationServicer
 from keypost_services.ca.approval import Approval
 from keypost_services.ca.authority import Authority
 from keypost_services.ca.codes import realm_hash
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 
 CA_SERVICE = "keypost.ca.v1.CertificateAuthorityService"
 KEY_INFO_SERVICE = "keypost.ca.v1.KeyInfoService"
+ADMINISTRATION_SERVICE = "keypost.ca.v1.AdministrationService"
 NONCE_SECRET = "nonces"  # noqa: S105  # the name of the secret
 BEGINNING = "beginning"
 
@@ -122,18 +126,26 @@ async def _build(
     quality = KeyQuality(await asyncio.to_thread(load_blocked_keys, runtime.settings.blocked_keys))
     authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
     sign_in = _sign_in(runtime, store, realm.name, root_keys)
+    revocations, resets = Revocations(authority), Resets(authority, sign_in, runtime.settings.reset_delay)
     servicer = CertificateAuthorityServicer(
         realm,
         Enrollment(authority, sign_in, os.urandom),
         Renewal(authority, _log_steps(runtime.log), decoys.next_revision),
         Approval(authority, decoys.next_revision, os.urandom),
-        Revocations(authority),
-        Resets(authority, sign_in, runtime.settings.reset_delay),
+        revocations,
+        resets,
     )
+    binding = realm_hash(realm.name, root_keys)
+    administration = Administration(authority, revocations, resets, binding, os.urandom)
     return Parts(
         services=[
             (CA_SERVICE, add_CertificateAuthorityServiceServicer_to_server, servicer),
             (KEY_INFO_SERVICE, add_KeyInfoServiceServicer_to_server, KeyInfoServicer(records, feed)),
+            (
+                ADMINISTRATION_SERVICE,
+                add_AdministrationServiceServicer_to_server,
+                AdministrationServicer(administration, realm.name),
+            ),
         ],
         device_keys=None,
     )

@@ -39,6 +39,11 @@ def revocation_refused() -> ServiceError:
     )
 
 
+def administrator_refused(why: str) -> ServiceError:
+    """Return the refusal of a revocation that the key of the administrator's certificate did not sign."""
+    return ServiceError(StatusCode.PERMISSION_DENIED, "REVOCATION_REFUSED", f"the revocation is refused: {why}")
+
+
 def reset_cancellation_refused() -> ServiceError:
     """Return the one answer to a cancellation that no key of the user signed that may act."""
     return ServiceError(

@@ -34,7 +34,14 @@ def internal_channel(target: str, settings: ServiceSettings, service: str) -> gr
         OSError: one of the files cannot be read.
     """
     certificate, private_key, root = settings.require_internal_tls()
-    credentials = grpc.ssl_channel_credentials(root.read_bytes(), private_key.read_bytes(), certificate.read_bytes())
+    return mutual_tls_channel(target, service, certificate.read_bytes(), private_key.read_bytes(), root.read_bytes())
+
+
+def mutual_tls_channel(
+    target: str, service: str, certificate_pem: bytes, private_key_pem: bytes, root_pem: bytes
+) -> grpc.aio.Channel:
+    """Return a channel to ``service`` at ``target``, as :func:`internal_channel`, from what is in the files."""
+    credentials = grpc.ssl_channel_credentials(root_pem, private_key_pem, certificate_pem)
     options = [
         ("grpc.ssl_target_name_override", internal_name(service)),
         ("grpc.service_config", _SERVICE_CONFIG),

@@ -74,6 +74,17 @@ def service_of(certificate_pem: bytes, realm: str) -> str:
     return identity.name
 
 
+def realm_of(certificate_pem: bytes) -> str:
+    """Return the realm that a certificate of one's own names.
+
+    Raises:
+        ServiceError: UNAUTHENTICATED with SERVICE_CERTIFICATE_REFUSED: nobody would accept it.
+    """
+    realm = urlsplit(_only_uri(certificate_pem)).netloc
+    identity_of(certificate_pem, realm)
+    return realm
+
+
 def public_key_of(certificate_pem: bytes) -> bytes:
     """Return the public key of a certificate that was read before: SubjectPublicKeyInfo in DER.
 

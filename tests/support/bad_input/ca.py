@@ -16,8 +16,8 @@ from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.encoding import KEY_REQUEST
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK
-from keypost_services.runtime.channels import internal_channel
-from support.bad_input import ca_statements, health
+from keypost_services.runtime.channels import internal_channel, mutual_tls_channel
+from support.bad_input import ca_administration, ca_statements, health
 from support.bad_input.rules import (
     OK,
     Rule,
@@ -51,6 +51,7 @@ NAMES = (
     *(DEVICES + name for name in ("BeginApproval", "Approve", "RequestReset")),
     *ca_statements.NAMES,
     *(DIRECTORIES + name for name in ("GetKeyInfo", "BatchGetKeyInfo", "WatchKeyEvents")),
+    *ca_administration.NAMES,
     *health.NAMES,
 )
 NO_LIMIT = 1_000_000.0
@@ -254,9 +255,13 @@ async def open_surface(folder: Path) -> AsyncIterator[Surface]:
         ca.keys = FreshKeys()
         root = grpc.ssl_channel_credentials((folder / "public-root.pem").read_bytes())
         internal = f"127.0.0.1:{ca.service.internal_port}"
+        access = ca.access()
+        pair = access.certificate_pem, access.private_key_pem
         async with (
             grpc.aio.secure_channel(f"127.0.0.1:{ca.service.public_port}", root) as devices,
             internal_channel(internal, settings_for(folder, "directory"), "ca") as directory,
+            mutual_tls_channel(internal, "ca", *pair, access.root_pem) as administrator,
         ):
             exchanges = of_devices(devices, ca, names) | of_directories(directory, ca, names)
+            exchanges |= ca_administration.of_administrators(administrator, ca, names)
             yield Surface(exchanges | health.exchanges_of(devices), ca.output)

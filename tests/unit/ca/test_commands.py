@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from keypost.clock import DAY
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.suites import STRONG, WEAK
-from keypost_services.ca import commands
+from keypost_services.ca.codes import MadeCode
 from keypost_services.ca.command_line import app
 from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.realm_files import RealmFolder, load_trust
@@ -214,5 +214,5 @@ def test_a_wrong_setting_stops_the_start_with_one_line(monkeypatch: pytest.Monke
 
 
 def test_a_code_is_not_shown_by_accident() -> None:
-    made = commands.MadeCode("SECRETCODE", "alice", START)
+    made = MadeCode("SECRETCODE", "alice", START)
     assert "SECRETCODE" not in repr(made)

@@ -89,8 +89,9 @@ def _in_protos() -> set[str]:
     for path in ROOT.glob("protos/keypost/*/v1/*_service.proto"):
         comments = " ".join(re.findall(r"//(.*)", path.read_text(encoding="utf-8")))
         words |= set(WORD.findall(comments))
-    codes = {code.name for code in grpc.StatusCode} | {"ENROLL", "APPROVE", "RENEW", "RESET", "REALM", "JWT"}
-    return {word for word in words if len(word) > 2} - codes
+    codes = {code.name for code in grpc.StatusCode} | {"ENROLL", "APPROVE", "RENEW", "RESET", "REALM", "NAME"}
+    other = {"JWT", "PAE", "SHA", "ECDSA", "DER", "RPC"}
+    return {word for word in words if len(word) > 2} - codes - other
 
 
 def reasons() -> set[str]:

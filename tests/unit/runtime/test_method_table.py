@@ -50,6 +50,12 @@ def test_who_may_call_what_is_not_for_everybody(prefix: str, services: set[str],
         assert not callers.administrators
 
 
+def test_administrators_alone_administer_and_do_nothing_else() -> None:
+    theirs = {method for method, callers in METHODS.items() if callers.administrators}
+    assert theirs == {method for method in METHODS if method.startswith("/keypost.ca.v1.AdministrationService/")}
+    assert {METHODS[method] for method in theirs} == {administrators()}
+
+
 def test_whoever_is_not_named_is_not_admitted() -> None:
     assert not devices().anyone
     assert devices().services == frozenset()

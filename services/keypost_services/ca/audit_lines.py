@@ -1,0 +1,89 @@
+"""The audit log as the commands show and verify it, wherever its entries come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost_services.ca.audit import BEGINNING, check_reaches, verify_chain
+from keypost_services.ca.printing import shown_time
+
+if TYPE_CHECKING:
+    from keypost_services.ca.audit import Act, AuditEntry, Head
+
+Entries = AsyncIterator["AuditEntry"]
+_SHOWN_DIGITS = 8
+_NO_REASON = "REVOCATION_REASON_UNSPECIFIED"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries are wanted; times in Unix milliseconds, 0 for no bound."""
+
+    username: str = ""
+    from_time: int = 0
+    until_time: int = 0
+
+
+ALL = Wanted()
+
+
+async def verify(entries: Entries, noted: Head = BEGINNING) -> Head:
+    """Verify a whole log; return its head.
+
+    Args:
+        entries: All of them, from the first.
+        noted: A head that was noted elsewhere: the log must have it.
+
+    Raises:
+        AuditBrokenError: An entry was altered, removed or put in.
+    """
+    head = BEGINNING
+    async for entry in entries:
+        head = verify_chain(head, [entry], noted)
+    check_reaches(head, noted)
+    return head
+
+
+def facts_of(entry: AuditEntry) -> dict[str, Any]:
+    """Return an entry for machines: bytes in hexadecimal digits."""
+    act = entry.act
+    return {
+        "sequence": entry.sequence,
+        "create_time": act.create_time,
+        "action": str(act.action),
+        "actor_kind": str(act.actor_kind),
+        "actor": act.actor,
+        "username": act.username,
+        "device_id": act.device_id,
+        "fingerprint": act.fingerprint.hex(),
+        "revision": act.revision,
+        "reason": _reason(act),
+        "peer": act.peer,
+        "request_id": act.request_id,
+        "evidence": act.evidence.hex(),
+        "hash": entry.hash.hex(),
+    }
+
+
+def line_of(entry: AuditEntry) -> str:
+    """Return an entry for people, in a line."""
+    act = entry.act
+    key = f"{act.username}/{act.device_id}" if act.device_id else act.username
+    parts = [
+        f"{entry.sequence}  {shown_time(act.create_time)}  {act.action}  {key}",
+        act.fingerprint.hex()[:_SHOWN_DIGITS],
+        _reason(act),
+        f"by {act.actor_kind} {act.actor}".rstrip(),
+        f"from {act.peer}" if act.peer else "",
+        f"request {act.request_id}" if act.request_id else "",
+    ]
+    return "  ".join(filter(None, parts))
+
+
+def _reason(act: Act) -> str:
+    name = pb.RevocationReason.DESCRIPTOR.values_by_number.get(act.reason)
+    shown = str(act.reason) if name is None else name.name
+    return "" if shown == _NO_REASON else shown.removeprefix("REVOCATION_REASON_").lower()

@@ -1,0 +1,54 @@
+"""How the commands print: facts one a line or as JSON, times in UTC, errors in one line."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from keypost.clock import SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+USAGE = 2
+"""The exit code of a command that was used wrongly, or cannot do what it was asked."""
+
+
+def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print facts, one a line; or as one JSON object."""
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        shown = shown_time(value) if name.endswith("_time") else value
+        typer.echo(f"{name.replace('_', ' ')}: {shown}")
+
+
+def shown_time(milliseconds: int) -> str:
+    """Return a time as people read it; 0 as none."""
+    if milliseconds == 0:
+        return "none"
+    return datetime.fromtimestamp(milliseconds // SECOND, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def read_time(text: str) -> int:
+    """Return a time as people write it (ISO 8601; UTC unless it says otherwise), Unix milliseconds.
+
+    Raises:
+        ValueError: The text is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * SECOND)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is no time such as 2026-01-31 or 2026-01-31T09:30") from error
+
+
+def fail(error: Exception, code: int = USAGE) -> NoReturn:
+    """End the command with one line on standard error."""
+    typer.echo(str(error), err=True)
+    raise typer.Exit(code) from error
