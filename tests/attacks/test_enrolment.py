@@ -53,9 +53,13 @@ async def enroll_with(ca: CaUnderTest, username: str, sign_in: pb.SignIn) -> Non
     await enroll(ca, request)
 
 
-@pytest.mark.parametrize("sign_in", [OPEN, GUESS], ids=["no code", "a guess"])
-async def test_an_enrolment_without_a_code(ca: CaUnderTest, sign_in: pb.SignIn) -> None:
-    await refused(enroll_with(ca, "alice", sign_in), "SIGN_IN_REFUSED")
+async def test_a_guessed_code(ca: CaUnderTest) -> None:
+    await refused(enroll_with(ca, "alice", GUESS), "SIGN_IN_REFUSED")
+    await refused(ca.record("alice"), "USER_NOT_FOUND")
+
+
+async def test_a_kind_of_sign_in_that_is_switched_off(ca: CaUnderTest) -> None:
+    await refused(enroll_with(ca, "alice", OPEN), "SIGN_IN_REFUSED")
     await refused(ca.record("alice"), "USER_NOT_FOUND")
 
 

@@ -59,7 +59,7 @@ def test_no_field_named_like_a_secret_is_shown() -> None:
         "keypost.protocol.key_requests.DeviceKeyPair.private_key",
         "keypost.client.results.Received.body",
         "keypost.transport.tokens._Cached.token",
-        "keypost_services.ca.sign_in.Proof.code",
+        "keypost_services.ca.sign_in.port.Proof.code",
         "keypost_services.ca.commands.MadeCode.code",
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,10 +44,14 @@ from keypost_services.ca.records import Records
 from keypost_services.ca.renewal import Renewal
 from keypost_services.ca.reset import Resets
 from keypost_services.ca.revocation import Revocations
-from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn, Proof
+from keypost_services.ca.sign_in.admission import Admission
+from keypost_services.ca.sign_in.code_sign_in import CodeSignIn
+from keypost_services.ca.sign_in.open_sign_in import OpenSignIn
+from keypost_services.ca.sign_in.port import Kind, Proof
 from keypost_services.ca.signatories import DeviceSignatory
 from keypost_services.ca.signing import LocalSigner
 from keypost_services.ca.store import OneTimeCode
+from keypost_services.runtime.logs import make_logger
 from support.clock import ManualClock
 from support.keys import KeyPool
 from support.realm import SimulatedRealm
@@ -58,11 +63,12 @@ if TYPE_CHECKING:
     from keypost.protocol.realm_trust import RealmTrust
     from keypost.protocol.signing import Ed25519Signer
     from keypost.protocol.steps import Step
+    from keypost_services.ca.sign_in.port import SignIn
     from keypost_services.ca.store import Store
 
 KEY_LIFETIME = 90 * DAY
 RESET_DELAY = DAY
-OPEN = Proof(None)
+OPEN = Proof()
 
 
 def served_realm(trust: RealmTrust, *signers: Ed25519Signer) -> ServedRealm:
@@ -82,6 +88,7 @@ class CaBench:
     steps: list[Step] = field(default_factory=list)
     bounds: dict[str, int] = field(default_factory=dict)
     blocked: frozenset[bytes] = frozenset()
+    output: io.StringIO = field(default_factory=io.StringIO, repr=False)
 
     def __post_init__(self) -> None:
         self.trust = self.realm.trust()
@@ -93,7 +100,9 @@ class CaBench:
         quality = KeyQuality(self.blocked)
         authority = Authority(self.store, nonces, policy, quality, self.records, self.feed, self.clock)
         self.binding = realm_hash(self.trust.realm, self.trust.root_keys)
-        sign_in = OpenSignIn() if self.open_sign_in else CodeSignIn(self.store, self.binding, self.clock)
+        by_code = CodeSignIn(self.store, self.binding, self.clock)
+        kinds: dict[Kind, SignIn] = {Kind.OPEN: OpenSignIn()} if self.open_sign_in else {Kind.CODE: by_code}
+        sign_in = Admission(kinds, make_logger("ca", "debug", "json", self.output))
         self.enrollment = Enrollment(authority, sign_in, os.urandom)
         self.renewal = Renewal(authority, self.steps.append, decoys.next_revision)
         self.approval = Approval(authority, decoys.next_revision, os.urandom)

@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 
 from keypost.protocol import tokens
 from keypost.protocol.errors import TokenRefusedError
-from keypost_services.ca.sign_in import CodeSignIn, Grant, Proof
+from keypost_services.ca.sign_in.port import Grant, Proof
 from keypost_services.ca.tables import users
 from keypost_services.runtime.auth import Caller, CallerKind
 from keypost_services.runtime.identity import _uris, service_uri
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.key_requests import KeyRequest
+    from keypost_services.ca.sign_in.code_sign_in import CodeSignIn
     from keypost_services.ca.signatories import DeviceSignatory
     from keypost_services.ca.store import Change, RecordedKey, User
     from keypost_services.delivery.mailboxes import MessageName
@@ -74,9 +75,9 @@ async def record_or_who_is_missing(self: Any, username: str, min_revision: int) 
     return record
 
 
-async def whatever_code(self: CodeSignIn, username: str, proof: Proof) -> Grant:
+async def whatever_code(self: CodeSignIn, username: str, proof: Proof, fingerprint: bytes | None) -> Grant:
     """Admit whatever code, used up or not, of whomever."""
-    del self, username, proof
+    del self, username, proof, fingerprint
     return Grant()
 
 

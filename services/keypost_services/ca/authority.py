@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost_services.ca import errors
 from keypost_services.ca.audit import NOWHERE, Origin
-from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
+from keypost_services.ca.store import CodeUsedError, IdentityTakenError, KeyAlreadyKnownError, RevisionTakenError
 from keypost_services.runtime.auth import current_call
 from keypost_services.runtime.errors import ServiceError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _DEVICE_ID_BYTES = 10
-OVERTAKEN = (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError)
+OVERTAKEN = (RevisionTakenError, KeyAlreadyKnownError, CodeUsedError, IdentityTakenError)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Authority:
         """Apply a change of the call that is being handled, wake the watchers, and return the record that has it.
 
         Raises:
-            RevisionTakenError, KeyAlreadyKnownError, CodeUsedError: As ``Store.apply``.
+            RevisionTakenError, KeyAlreadyKnownError, CodeUsedError, IdentityTakenError: As ``Store.apply``.
         """
         await self.store.apply(replace(change, origin=origin_of_call()))
         self.feed.announce()

@@ -35,7 +35,9 @@ from keypost_services.ca.renewal import Renewal
 from keypost_services.ca.reset import Resets
 from keypost_services.ca.revocation import Revocations
 from keypost_services.ca.servicer import CertificateAuthorityServicer, KeyInfoServicer
-from keypost_services.ca.sign_in import CodeSignIn, OpenSignIn
+from keypost_services.ca.sign_in.admission import Admission
+from keypost_services.ca.sign_in.compose import sign_ins
+from keypost_services.ca.sign_in.port import Kind
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.serving import Parts, Runtime
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from keypost.protocol.steps import Observer, Step
     from keypost_services.ca.realm import Realm
     from keypost_services.ca.settings import CaSettings
-    from keypost_services.ca.sign_in import SignIn
     from keypost_services.ca.store import Store
 
 CA_SERVICE = "keypost.ca.v1.CertificateAuthorityService"
@@ -106,7 +107,7 @@ def _policy(settings: CaSettings, trust: RealmTrust) -> Policy:
 
 
 def _warn(settings: CaSettings, trust: RealmTrust, runtime: Runtime[CaSettings]) -> None:
-    if settings.sign_in == "open":
+    if Kind.OPEN in settings.sign_in:
         runtime.log.warning(
             "open_sign_in", why="anybody can enrol as anybody: for development alone, never where it matters"
         )
@@ -125,17 +126,18 @@ async def _build(
     feed = EventFeed(store)
     quality = KeyQuality(await asyncio.to_thread(load_blocked_keys, runtime.settings.blocked_keys))
     authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
-    sign_in = _sign_in(runtime, store, realm.name, root_keys)
-    revocations, resets = Revocations(authority), Resets(authority, sign_in, runtime.settings.reset_delay)
+    # Codes are bound to the root keys that the realm began with, which no roll-over changes.
+    binding = realm_hash(realm.name, root_keys)
+    admission = Admission(sign_ins(runtime.settings, store, binding, runtime.clock), runtime.log)
+    revocations, resets = Revocations(authority), Resets(authority, admission, runtime.settings.reset_delay)
     servicer = CertificateAuthorityServicer(
         realm,
-        Enrollment(authority, sign_in, os.urandom),
+        Enrollment(authority, admission, os.urandom),
         Renewal(authority, _log_steps(runtime.log), decoys.next_revision),
         Approval(authority, decoys.next_revision, os.urandom),
         revocations,
         resets,
     )
-    binding = realm_hash(realm.name, root_keys)
     administration = Administration(authority, revocations, resets, binding, os.urandom)
     return Parts(
         services=[
@@ -149,13 +151,6 @@ async def _build(
         ],
         device_keys=None,
     )
-
-
-def _sign_in(runtime: Runtime[CaSettings], store: Store, realm: str, root_keys: Sequence[bytes]) -> SignIn:
-    """Return who admits; codes are bound to the root keys that the realm began with, which no roll-over changes."""
-    if runtime.settings.sign_in == "open":
-        return OpenSignIn()
-    return CodeSignIn(store, realm_hash(realm, root_keys), runtime.clock)
 
 
 def _log_steps(log: FilteringBoundLogger) -> Observer:

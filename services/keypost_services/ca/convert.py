@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from keypost.errors import InvalidArgumentError
@@ -24,7 +25,7 @@ from keypost.protocol.key_requests import (
 from keypost.protocol.suites import SUITES, suite_for
 from keypost_services.ca import errors
 from keypost_services.ca.codes import CodeMalformedError, read_code
-from keypost_services.ca.sign_in import Proof
+from keypost_services.ca.sign_in.port import Proof
 from keypost_services.ca.store import RecordedKey
 from keypost_services.runtime.errors import ServiceError, invalid_field
 from keypost_services.runtime.parsing import parse
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 STATEMENT = "key_request.key_request"
 MOST_REQUEST_BYTES = 8 * 1024
+MOST_ID_TOKEN_CHARACTERS = 8 * 1024
+_SIGNED_JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 SIGNATURE_SIZES = tuple(suite.signature_bytes for suite in SUITES)
 
 
@@ -57,10 +60,20 @@ def read_proof(sign_in: ca_pb.SignIn) -> Proof:
                 return Proof(read_code(sign_in.one_time_code))
             except CodeMalformedError as error:
                 raise invalid_field("sign_in.one_time_code", str(error)) from error
+        case "id_token":
+            return Proof(id_token=_read_id_token(sign_in.id_token))
         case "open":
-            return Proof(None)
+            return Proof()
         case _:
             raise invalid_field("sign_in", "exactly one kind must be set")
+
+
+def _read_id_token(text: str) -> str:
+    """Return what may be a signed JWT: three parts in base64url."""
+    if len(text) > MOST_ID_TOKEN_CHARACTERS or not _SIGNED_JWT.fullmatch(text):
+        why = f"an ID token is a signed JWT of at most {MOST_ID_TOKEN_CHARACTERS} characters"
+        raise invalid_field("sign_in.id_token", why)
+    return text
 
 
 def read_request(signed: pb.SignedKeyRequest, realm: str, *kinds: pb.KeyRequestKind.ValueType) -> KeyRequest:

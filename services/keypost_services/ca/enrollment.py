@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
     from keypost.protocol.key_requests import KeyRequest
     from keypost_services.ca.authority import Authority
-    from keypost_services.ca.sign_in import Grant, Proof, SignIn
+    from keypost_services.ca.sign_in.admission import Admission
+    from keypost_services.ca.sign_in.port import Grant, Proof
     from keypost_services.ca.store import User
 
 
 class Enrollment:
     """Records first keys of devices."""
 
-    def __init__(self, authority: Authority, sign_in: SignIn, random: Callable[[int], bytes]) -> None:
+    def __init__(self, authority: Authority, sign_in: Admission, random: Callable[[int], bytes]) -> None:
         """Take the parts.
 
         Args:
@@ -54,9 +55,9 @@ class Enrollment:
         """Draw a device id and a nonce; stores nothing.
 
         Raises:
-            ServiceError: SIGN_IN_REFUSED.
+            ServiceError: SIGN_IN_REFUSED or SIGN_IN_UNAVAILABLE.
         """
-        await self._sign_in.admit(username, proof)
+        await self._sign_in.admit(username, proof, None)
         now = self._authority.clock()
         user = await self._authority.find_user(username)
         address = Address(username, draw_device_id(self._random))
@@ -73,7 +74,7 @@ class Enrollment:
         return await self._authority.decide(request, lambda: self._enroll(request, proof))
 
     async def _enroll(self, request: KeyRequest, proof: Proof) -> pb.KeyInfo:
-        grant = await self._sign_in.admit(request.address.username, proof)
+        grant = await self._sign_in.admit(request.address.username, proof, request.fingerprint)
         user = await self._authority.find_user(request.address.username)
         if user is not None and _is_repeated(request, grant, user):
             return await self._authority.records.sign(user)
@@ -129,4 +130,5 @@ def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> C
             EventDraft(pb.KEY_EVENT_KIND_ENROLLED, request.fingerprint),
         ),
         code_hash=grant.code_hash,
+        identity=grant.identity,
     )

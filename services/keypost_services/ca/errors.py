@@ -16,6 +16,16 @@ def sign_in_refused() -> ServiceError:
     )
 
 
+def sign_in_unavailable() -> ServiceError:
+    """Return the refusal of a sign-in that cannot be judged: its issuer does not answer."""
+    return ServiceError(
+        StatusCode.UNAVAILABLE,
+        "SIGN_IN_UNAVAILABLE",
+        "the issuer of the ID token does not answer the CA: try again",
+        retry_after_ms=5_000,
+    )
+
+
 def possession_unproven() -> ServiceError:
     """Return the refusal of a key request that its own key did not sign."""
     return ServiceError(

@@ -16,7 +16,8 @@ from keypost_services.runtime.requests import user_not_found
 if TYPE_CHECKING:
     from keypost.protocol.revocations import ResetCancellation
     from keypost_services.ca.authority import Authority
-    from keypost_services.ca.sign_in import Proof, SignIn
+    from keypost_services.ca.sign_in.admission import Admission
+    from keypost_services.ca.sign_in.port import Proof
     from keypost_services.ca.signatories import Signatory
     from keypost_services.ca.store import User
 
@@ -32,7 +33,7 @@ class Announcement:
 class Resets:
     """Announces identity resets, and calls them off; the reset itself is an enrolment."""
 
-    def __init__(self, authority: Authority, sign_in: SignIn, delay: int) -> None:
+    def __init__(self, authority: Authority, sign_in: Admission, delay: int) -> None:
         """Take the parts.
 
         Args:
@@ -81,7 +82,7 @@ class Resets:
         return await self._authority.settle(lambda: self._call_off(username, actor))
 
     async def _request(self, username: str, proof: Proof) -> Announcement:
-        grant = await self._sign_in.admit(username, proof)
+        grant = await self._sign_in.admit(username, proof, None)
         check_unused(grant)
         now = self._authority.clock()
         user = await self._authority.find_user(username)

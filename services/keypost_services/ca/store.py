@@ -31,6 +31,10 @@ class CodeUsedError(Exception):
     """The one-time code has been used up in the meantime."""
 
 
+class IdentityTakenError(Exception):
+    """Somebody else has signed in as the user in the meantime, or the same subject as another user."""
+
+
 @dataclass(frozen=True)
 class RecordedKey:
     """A key as the CA recorded it.
@@ -143,6 +147,7 @@ class Change:
         reset_time: From when on an announced identity reset may take place, Unix milliseconds; 0: none is announced.
         code_hash: The one-time code that this uses up, or None; only with a key.
         origin: From where it is made, for the audit log.
+        identity: Who signed in at an issuer for this, to be kept if nobody did before; None without an issuer.
     """
 
     username: str
@@ -156,6 +161,21 @@ class Change:
     reset_time: int = 0
     code_hash: bytes | None = field(default=None, repr=False)
     origin: Origin = NOWHERE
+    identity: Identity | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who signs in as a user: a subject of an issuer, and for ever the first one.
+
+    Attributes:
+        issuer: The issuer's URL, at most 512 characters.
+        subject: How the issuer names whom it means; never given to anybody else. At most 255 characters.
+    """
+
+    username: str
+    issuer: str
+    subject: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -226,6 +246,7 @@ class Store(Protocol):
             RevisionTakenError: The user is not at the revision before it.
             KeyAlreadyKnownError: The key's fingerprint has been recorded before.
             CodeUsedError: The one-time code is used up, or gone.
+            IdentityTakenError: Another identity stands for the user, or this one for another user.
         """
         ...
 
@@ -239,6 +260,10 @@ class Store(Protocol):
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
         """Return the code with this hash (32 bytes)."""
+        ...
+
+    async def find_identities(self, identity: Identity) -> Sequence[Identity]:
+        """Return those kept that share the user, or issuer and subject, with this one: two at most."""
         ...
 
     async def list_events(self, after_sequence: int, limit: int) -> Sequence[Event]:

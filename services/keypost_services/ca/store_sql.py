@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, insert, select, update
+from sqlalchemy import and_, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from keypost.keys.v1 import key_info_pb2 as pb
@@ -20,6 +20,8 @@ from keypost_services.ca.store import (
     CodeUsedError,
     Ending,
     Event,
+    Identity,
+    IdentityTakenError,
     KeyAlreadyKnownError,
     OneTimeCode,
     RecordedKey,
@@ -32,6 +34,7 @@ from keypost_services.ca.tables import (
     EVENT_COUNTER,
     counters,
     device_keys,
+    identities,
     key_events,
     one_time_codes,
     secrets,
@@ -84,6 +87,7 @@ class SqlStore:
                 await _insert_key(connection, change.key)
             await _end_keys(connection, change)
             await _use_code(connection, change)
+            await _keep_identity(connection, change)
             # Last: the row of the counter is what every other writer waits for.
             await _append_events(connection, change)
             await append_acts(connection, acts_of(change, await _devices_of(connection, change)))
@@ -112,6 +116,11 @@ class SqlStore:
         """Return the code with this hash."""
         row = await self._first(select(one_time_codes).where(one_time_codes.c.code_hash == code_hash))
         return None if row is None else OneTimeCode(**row)
+
+    async def find_identities(self, identity: Identity) -> Sequence[Identity]:
+        """Return those kept that share the user, or issuer and subject, with this one."""
+        async with self._engine.connect() as connection:
+            return await _identities_like(connection, identity)
 
     async def list_events(self, after_sequence: int, limit: int) -> Sequence[Event]:
         """Return the events after a number, in order."""
@@ -223,6 +232,24 @@ async def _use_code(connection: AsyncConnection, change: Change) -> None:
         raise CodeUsedError
 
 
+async def _keep_identity(connection: AsyncConnection, change: Change) -> None:
+    """Keep who signed in, if nobody did before."""
+    if change.identity is None or change.identity in await _identities_like(connection, change.identity):
+        return
+    row = asdict(change.identity) | {"create_time": change.time}
+    try:
+        await connection.execute(insert(identities).values(row))
+    except IntegrityError as error:
+        raise IdentityTakenError from error
+
+
+async def _identities_like(connection: AsyncConnection, identity: Identity) -> Sequence[Identity]:
+    same_user = identities.c.username == identity.username
+    same_subject = and_(identities.c.issuer == identity.issuer, identities.c.subject == identity.subject)
+    query = select(*_IDENTITY).where(or_(same_user, same_subject))
+    return [Identity(**row) for row in (await connection.execute(query)).mappings()]
+
+
 async def _append_events(connection: AsyncConnection, change: Change) -> None:
     """Number the events under the lock of the counter's row: commit order is number order, without gaps."""
     count = len(change.events)
@@ -255,6 +282,7 @@ async def _devices_of(connection: AsyncConnection, change: Change) -> Mapping[by
 
 
 _PREFIX = "key_"
+_IDENTITY = (identities.c.username, identities.c.issuer, identities.c.subject)
 _USER = (users.c.username, users.c.epoch, users.c.revision, users.c.reset_time)
 
 

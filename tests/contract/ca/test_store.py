@@ -16,6 +16,8 @@ from keypost_services.ca.store import (
     CodeUsedError,
     Ending,
     EventDraft,
+    Identity,
+    IdentityTakenError,
     KeyAlreadyKnownError,
     OneTimeCode,
     RevisionTakenError,
@@ -218,6 +220,55 @@ async def test_a_code_raced_for_is_used_once(store: Store) -> None:
     outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["CodeUsedError"] * 7 + ["NoneType"]
     assert await store.newest_sequence() == 1
+
+
+ISSUER = "https://id.example.org"
+HERS = Identity("alice", ISSUER, "subject-alice")
+
+
+async def test_the_first_identity_of_a_user_is_kept(store: Store) -> None:
+    assert await store.find_identities(HERS) == []
+    await store.apply(change(key(1), identity=HERS))
+    assert await store.find_identities(HERS) == [HERS]
+    await store.apply(change(key(2, revision=2), identity=HERS))
+    assert await store.find_identities(HERS) == [HERS]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Identity("alice", ISSUER, "another subject"),
+        Identity("alice", "https://other.example.org", "subject-alice"),
+        Identity("mallory", ISSUER, "subject-alice"),
+    ],
+    ids=["another subject", "another issuer", "another user"],
+)
+async def test_another_identity_is_refused_with_all_of_its_change(store: Store, other: Identity) -> None:
+    await store.apply(change(key(1), identity=HERS))
+    revision = 2 if other.username == "alice" else 1
+    with pytest.raises(IdentityTakenError):
+        await store.apply(change(key(2, other.username, revision), identity=other))
+    assert await store.find_key(fingerprint(2)) is None
+    assert await store.find_identities(other) == [HERS]
+    assert await store.newest_sequence() == 1
+
+
+async def test_two_users_are_found_by_what_they_share_with_an_identity(store: Store) -> None:
+    theirs = Identity("bob", ISSUER, "subject-bob")
+    await store.apply(change(key(1), identity=HERS))
+    await store.apply(change(key(2, "bob"), identity=theirs))
+    found = await store.find_identities(Identity("alice", ISSUER, "subject-bob"))
+    assert sorted(found, key=lambda identity: identity.username) == [HERS, theirs]
+
+
+async def test_a_subject_that_signs_in_as_two_users_at_once_is_one_of_them(store: Store) -> None:
+    names = [f"user{number}" for number in range(4)]
+    changes = [
+        change(key(number, name), identity=Identity(name, ISSUER, "one")) for number, name in enumerate(names, start=1)
+    ]
+    outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
+    assert sorted(map(type, outcomes), key=str) == sorted([type(None), *[IdentityTakenError] * 3], key=str)
+    assert len(await store.find_users(names)) == 1
 
 
 async def test_a_revision_raced_for_is_taken_once(store: Store) -> None:

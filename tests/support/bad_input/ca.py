@@ -59,7 +59,7 @@ MOST_APPROVALS = 30
 STATEMENT = "key_request.key_request"
 NONCE = refused("the nonce was drawn for another address", "FAILED_PRECONDITION/NONCE_EXPIRED")
 TAKEN = refused("the record has another revision", "ABORTED/REVISION_TAKEN")
-SIGN_IN = refused("this CA gave out no such code", "PERMISSION_DENIED/SIGN_IN_REFUSED")
+SIGN_IN = refused("this CA takes no such proof", "PERMISSION_DENIED/SIGN_IN_REFUSED")
 UNENDORSED = refused("no key on record vouches for it", "PERMISSION_DENIED/ENDORSEMENT_REFUSED")
 UNPROVEN = refused("the new key did not sign this", "PERMISSION_DENIED/POSSESSION_UNPROVEN")
 LIFETIME = refused("the policy allows no such time", "FAILED_PRECONDITION/KEY_LIFETIME_REFUSED", ok=True)
@@ -67,6 +67,7 @@ OTHER_SUITE = refused("the signature beside it has not the length of that suite"
 SIGN_IN_RULES = {
     "sign_in": Rule(one_of()),
     "sign_in.one_time_code": Rule(form(r"(?i)[ -]*[0-7oil]([ -]*[0-9a-hjkmnp-tv-zoil]){25}[ -]*"), SIGN_IN),
+    "sign_in.id_token": Rule(form(r"(?=.{1,8192}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}"), SIGN_IN),
     "sign_in.open": Rule(lambda value: value == {}, named="sign_in"),
 }
 FINGERPRINT_OR_NONE = Rule(size(0, 32))
@@ -216,7 +217,9 @@ def of_devices(channel: grpc.aio.Channel, ca: CaUnderTest, names: Iterator[str])
     public_keys = {f"{STATEMENT}.public_key_der": bad_public_keys(public_key_der(pooled_key(WEAK, 8)))}
     codes = {"sign_in.one_time_code": ["0" * 26, "0000-" * 5 + "0", "8" + "0" * 25, "U" * 26, "-" * 60]}
     rules = {"username": Rule(username), "device_id": Rule(device_id)}
-    extra: dict[str, list[Any]] = {**public_keys, **codes}
+    tokens = {"sign_in.id_token": ["e30.e30.c2ln", "e30.e30.", "e30..c2ln", "e30.e30.c2ln.e30.e30", "e30.e30.c2=="]}
+    tokens["sign_in.id_token"] += [f"e30.e30.{'A' * (8192 - 8)}", f"e30.e30.{'A' * (8192 - 7)}"]
+    extra: dict[str, list[Any]] = {**public_keys, **codes, **tokens}
     named = NAMES[:8]
     trust, begin, enroll, begin_renewal, renew, begin_approval, approve, reset = (
         unary(channel, name) for name in named

@@ -13,6 +13,7 @@ from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import convert
+from keypost_services.ca.sign_in.port import Kind
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.requests import read_number, read_usernames
 from support.realm import REALM, SimulatedRealm
@@ -173,6 +174,20 @@ def test_a_code_is_read_in_its_one_form() -> None:
 @pytest.mark.parametrize("code", ["", "0" * 25, "U" * 26, "8" + "0" * 25, "\u0131" + "0" * 25, "-" * 39 + "0" * 26])
 def test_what_is_no_code_is_refused(code: str) -> None:
     assert field_of(lambda: convert.read_proof(ca_pb.SignIn(one_time_code=code))) == "sign_in.one_time_code"
+
+
+def test_an_id_token_is_taken_as_it_is_and_shown_to_nobody() -> None:
+    proof = convert.read_proof(ca_pb.SignIn(id_token="e30.e30.c2ln"))
+    assert (proof.id_token, proof.kind) == ("e30.e30.c2ln", Kind.OIDC)
+    assert "c2ln" not in repr(proof)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "e30.e30", "e30.e30.", "e30..c2ln", "e30.e30.c2ln.e30.e30", "e30.e30.c2==", "e30.e30.c2ln\n", "e30." * 3_000],
+)
+def test_what_is_no_signed_token_is_refused(token: str) -> None:
+    assert field_of(lambda: convert.read_proof(ca_pb.SignIn(id_token=token))) == "sign_in.id_token"
 
 
 def test_numbers_are_bounded() -> None:

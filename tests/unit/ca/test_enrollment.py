@@ -14,7 +14,7 @@ from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
-from keypost_services.ca.sign_in import Proof
+from keypost_services.ca.sign_in.port import Proof
 from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
 from keypost_services.runtime.errors import ServiceError
 from support.ca import KEY_LIFETIME, OPEN, CaBench, open_bench

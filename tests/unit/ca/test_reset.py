@@ -13,7 +13,7 @@ from keypost.protocol.continuity import check_pins, check_successor, pin
 from keypost.protocol.errors import IdentityChangedError
 from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.policy import RESET_STAYS_OPEN
-from keypost_services.ca.sign_in import Proof
+from keypost_services.ca.sign_in.port import Proof
 from keypost_services.runtime.errors import ServiceError
 from support.ca import KEY_LIFETIME, OPEN, RESET_DELAY, CaBench
 

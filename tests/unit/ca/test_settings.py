@@ -7,6 +7,7 @@ import pytest
 from keypost.clock import DAY, HOUR, MINUTE, SECOND
 from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.settings import CaSettings
+from keypost_services.ca.sign_in.port import Kind
 from keypost_services.runtime.config import load_settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Monke
 @pytest.mark.usefixtures("environment")
 def test_the_defaults_are_safe() -> None:
     settings = load_settings(CaSettings)
-    assert settings.sign_in == "code"
+    assert settings.sign_in == (Kind.CODE,)
     assert settings.key_lifetime == 90 * DAY
     assert settings.reflection is False
 
@@ -40,7 +41,17 @@ def test_the_defaults_are_safe() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("SIGN_IN", "oidc"),
+        ("SIGN_IN", "everybody"),
+        ("SIGN_IN", "code,everybody"),
+        ("SIGN_IN", "code,code"),
+        ("SIGN_IN", "code,"),
+        ("OIDC_ISSUER", "http://id.example.org"),
+        ("OIDC_ISSUER", "https://"),
+        ("OIDC_ISSUER", "https://name:password@id.example.org"),
+        ("OIDC_ISSUER", "https://id.example.org?realm=main"),
+        ("OIDC_ISSUER", "https://id.example.org#main"),
+        ("OIDC_ISSUER", "https://id.example.org/" + "a" * 512),
+        ("OIDC_CA_BUNDLE", "/nowhere/roots.pem"),
         ("DATABASE", "mysql://localhost/ca"),
         ("DATABASE", "nonsense"),
         ("KEY_LIFETIME_DAYS", "399"),
@@ -73,3 +84,26 @@ def test_durations_are_read(text: str, milliseconds: int) -> None:
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [("open", (Kind.OPEN,)), ("oidc,code", (Kind.OIDC, Kind.CODE)), (" code , open ", (Kind.CODE, Kind.OPEN))],
+)
+def test_several_kinds_of_sign_in_are_read(environment: pytest.MonkeyPatch, text: str, kinds: tuple[Kind, ...]) -> None:
+    environment.setenv("KEYPOST_CA_SIGN_IN", text)
+    environment.setenv("KEYPOST_CA_OIDC_ISSUER", "https://id.example.org/realms/main")
+    environment.setenv("KEYPOST_CA_OIDC_CLIENT_ID", "keypost")
+    assert load_settings(CaSettings).sign_in == kinds
+
+
+@pytest.mark.parametrize("given", ["OIDC_ISSUER", "OIDC_CLIENT_ID"])
+def test_oidc_needs_issuer_and_client_id(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    environment.setenv("KEYPOST_CA_SIGN_IN", "oidc")
+    environment.setenv(f"KEYPOST_CA_{given}", "https://id.example.org")
+    with pytest.raises(SystemExit):
+        load_settings(CaSettings)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "sign-in by oidc needs KEYPOST_CA_OIDC_ISSUER and KEYPOST_CA_OIDC_CLIENT_ID"
