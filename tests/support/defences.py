@@ -6,8 +6,10 @@ import importlib
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
+
+from support.exchange import exchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,14 +35,8 @@ class Defence:
     def out(self) -> Iterator[None]:
         """Take the defence out while the block runs, whoever has imported it under whatever name."""
         function = find(self.function)
-        code = function.__code__
-        number = len(_stand_ins)
-        _stand_ins.append(self._stand_in(function))
-        function.__code__ = _calling(number, code)
-        try:
+        with exchanged(function, self._stand_in(function)):
             yield
-        finally:
-            function.__code__ = code
 
     def _stand_in(self, function: FunctionType) -> Callable[..., Any]:
         if self.instead is not None:
@@ -79,26 +75,3 @@ def find(name: str) -> FunctionType:
     if not isinstance(found, FunctionType):
         raise ValueError(f"{name} is no function")  # noqa: TRY004  # to who reads the map, it is a wrong name
     return found
-
-
-_stand_ins: list[Callable[..., Any]] = []
-_NUMBER = "which one"
-
-
-def stand_in(number: int) -> Callable[..., Any]:
-    """Return what takes the place of a defence that is out."""
-    return _stand_ins[number]
-
-
-def _template(*args: Any, **kwargs: Any) -> Any:
-    # Code runs with the globals of the function that it is set on.
-    from support.defences import stand_in as find_stand_in  # noqa: PLC0415
-
-    return find_stand_in("which one")(*args, **kwargs)  # type: ignore[arg-type]  # _calling puts the number here
-
-
-def _calling(number: int, replaced: CodeType) -> CodeType:
-    """Return code that calls a stand-in; set on a function, it reaches all who hold that function."""
-    code = _template.__code__
-    constants = tuple(number if constant == _NUMBER else constant for constant in code.co_consts)
-    return code.replace(co_consts=constants, co_freevars=replaced.co_freevars, co_name=replaced.co_name)

@@ -29,9 +29,10 @@ from keypost.protocol.errors import (
 from keypost.protocol.identifiers import check_username
 from keypost.protocol.key_info import SUPERSEDED, KeyRecord, restore_key_info
 from keypost.protocol.negotiation import step_2_obtain_recipient_key_info
+from keypost.transport.remote_service import TOKEN_REFUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from keypost.client.context import Context
     from keypost.client.identity import Identity
@@ -107,6 +108,7 @@ class Records:
         directory: Where to ask.
         pending_directory: Where to ask with the pending key.
         on_newer: Called when a newer record was kept.
+        settle: Finds out whether the pending key is the current one by now, after the directory refused a token.
     """
 
     def __init__(
@@ -117,6 +119,8 @@ class Records:
         directory: DirectoryClient,
         pending_directory: DirectoryClient,
         on_newer: Callable[[], None],
+        *,
+        settle: Callable[[], Awaitable[None]],
     ) -> None:
         self._context = context
         self._identity = identity
@@ -125,6 +129,7 @@ class Records:
         self._pending_directory = pending_directory
         self._on_newer = on_newer
         self.watch = OwnWatch(context, identity)
+        self._settle = settle
         self._stolen: bool | None = None
         self._records: OrderedDict[str, KeyRecord] = OrderedDict()
         self._locks = Locks()
@@ -152,6 +157,16 @@ class Records:
         """
         check_username(username)
         await self.check_not_stolen()
+        try:
+            return await self._get(username, min_revision, step, refresh=refresh)
+        except RefusedError as refused:
+            if refused.reason != TOKEN_REFUSED:
+                raise
+            # Not while the record is held: to settle is to look the own one up.
+            await self._settle()
+            return await self._get(username, min_revision, step, refresh=refresh)
+
+    async def _get(self, username: str, min_revision: int, step: KeyInfoStep, *, refresh: bool) -> KeyRecord:
         async with self._locks.of(username):
             held = await self._held(username)
             if held is not None and not refresh and held.revision >= min_revision and self._is_fresh(held):

@@ -54,6 +54,7 @@ class Renewing:
         self._records = records
         self._trust = trust
         self._lock = asyncio.Lock()
+        self._finishing = asyncio.Lock()
         self._tried_time: int | None = None
 
     async def renew(self) -> Key:
@@ -88,17 +89,22 @@ class Renewing:
 
     async def resume(self) -> None:
         """Finish a renewal whose answer was lost, if the CA has recorded the pending key."""
+        if not self._lock.locked():
+            async with self._lock:
+                await self.settle()
+
+    async def settle(self) -> None:
+        """Act with the pending key from now on if the CA has recorded it, even if its answer is still on its way."""
         ring = self._identity.ring
-        if ring.current is None or ring.pending is None or self._lock.locked():
+        if ring.current is None or ring.pending is None:
             return
-        async with self._lock:
-            try:
-                key = await self._recorded(ring.pending)
-            except (RefusedError, UnreachableError):
-                # Nobody to ask: the next call tries again.
-                return
-            if key is not None:
-                await self._finish(ring.pending, ring.current, key)
+        try:
+            key = await self._recorded(ring.pending)
+        except (RefusedError, UnreachableError):
+            # Nobody to ask: the next call tries again.
+            return
+        if key is not None:
+            await self._finish(ring.pending, ring.current, key)
 
     async def _is_due(self, now: int) -> bool:
         own = self._identity.current
@@ -137,7 +143,9 @@ class Renewing:
             if refused.reason == KEY_REPLACED:
                 raise await self._records.stop(old.fingerprint) from refused
             raise
-        return await self._confirmed(self._identity.pending, old, await self._records.learn(me.username, key_info))
+        if new is None:
+            raise AssertionError
+        return await self._confirmed(new, old, await self._records.learn(me.username, key_info))
 
     def _sign(self, begun: Begun, new: DeviceKeyPair, old: DeviceKeyPair) -> pb.SignedKeyRequest:
         context, actor = self._context, old.address
@@ -161,7 +169,12 @@ class Renewing:
         return await self._finish(new, old, key)
 
     async def _finish(self, new: DeviceKeyPair, old: DeviceKeyPair, key: Key) -> Key:
-        replaced_time = key.state_time
+        async with self._finishing:
+            if self._identity.current.fingerprint != new.fingerprint:
+                await self._promote(new, old, key.state_time)
+        return key
+
+    async def _promote(self, new: DeviceKeyPair, old: DeviceKeyPair, replaced_time: int) -> None:
 
         def promote(store: KeyStore) -> None:
             store.key_pairs.promote(new.fingerprint, replaced_time)
@@ -176,4 +189,3 @@ class Renewing:
             old_fingerprint=short(old.fingerprint),
             old_key_kept_until=step_8_old_key_needed_until(replaced_time, trust.constants),
         )
-        return key

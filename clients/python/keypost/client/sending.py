@@ -15,10 +15,11 @@ from keypost.client.sealing import Sealing, new_message_id, seal
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
 from keypost.keystore.values import OutgoingMessage
 from keypost.protocol.identifiers import conversation_of
+from keypost.protocol.key_info import SUPERSEDED
 from keypost.protocol.validity import check_can_act
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from keypost.client.context import Context
     from keypost.client.identity import Identity
@@ -53,6 +54,7 @@ class Sending:
         records: The users' records.
         delivery: Where envelopes are handed over.
         backoff: How long to wait where delivery and directory do not agree yet.
+        settle: Finds out whether the pending key is the current one by now.
     """
 
     def __init__(
@@ -63,12 +65,15 @@ class Sending:
         records: Records,
         delivery: DeliveryClient,
         backoff: Backoff,
+        *,
+        settle: Callable[[], Awaitable[None]],
     ) -> None:
         self._context = context
         self._identity = identity
         self._trust = trust
         self._records = records
         self._delivery = delivery
+        self._settle = settle
         self._backoff = backoff
         self._locks = Locks()
 
@@ -116,12 +121,19 @@ class Sending:
             raise
 
     async def _look_up(self, recipient: str) -> tuple[KeyRecord, KeyRecord]:
-        current = self._identity.current
-        own = await self._records.get(current.address.username)
-        if (key := own.find(current.fingerprint)) is not None:
-            check_can_act(key, own, self._context.clock())
+        own = await self._records.get(self._identity.address.username)
+        await self._check_can_act(own)
         peer = await self._records.get(recipient)
         return own, peer
+
+    async def _check_can_act(self, own: KeyRecord) -> None:
+        key = own.find(self._identity.current.fingerprint)
+        if key is not None and key.state == SUPERSEDED:
+            # Its successor may be the pending key, recorded while the answer is still on its way.
+            await self._settle()
+            key = own.find(self._identity.current.fingerprint)
+        if key is not None:
+            check_can_act(key, own, self._context.clock())
 
     async def _flush(self, recipient: str) -> None:
         while left := await self._context.store.run(lambda store: store.outbox.page(recipient)):

@@ -96,11 +96,16 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     channels = tuple(open_channel(target, bundle.tls_roots_pem) for target in targets)
     ca = CaClient(channels[0], retries, endpoint=targets[0])
     directory = DirectoryClient(channels[1], retries, tokens, endpoint=targets[1])
-    delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2])
     trust = Trust(context, bundles.root_keys, [directory.get_realm_trust, ca.get_realm_trust])
     pending_tokens = TokenSource(context.realm, lambda: PairSigner(identity.pending), context.clock)
     pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1])
-    records = Records(context, identity, trust, directory, pending_directory, newer.set)
+
+    async def settle() -> None:
+        await renewing.settle()
+
+    records = Records(context, identity, trust, directory, pending_directory, newer.set, settle=settle)
+    renewing = Renewing(context, identity, ca, records, trust)
+    delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2], on_refused=settle)
     receiving = Receiving(context, identity, trust, records)
     enrolling = Enrolling(context, identity, ca, records, trust)
     return Parts(
@@ -113,8 +118,8 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
         joining=Joining(context, identity, records, enrolling),
         approving=Approving(context, identity, ca, records, trust),
         revoking=Revoking(context, identity, ca, records),
-        renewing=Renewing(context, identity, ca, records, trust),
-        sending=Sending(context, identity, trust, records, delivery, retries.backoff),
+        renewing=renewing,
+        sending=Sending(context, identity, trust, records, delivery, retries.backoff, settle=settle),
         receiving=receiving,
         waiting=Waiting(context, receiving),
         retiring=Retiring(context, identity, trust, records),

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import grpc.aio
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from keypost.errors import UnreachableError
-from keypost.transport.refusals import read_refusal
-from keypost.transport.remote_service import RemoteService
+from keypost.transport.refusals import UNEXPECTED_ANSWER, read_refusal
+from keypost.transport.remote_service import RemoteService, nothing_new
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from keypost.errors import KeypostError
+    from keypost.transport.remote_service import OnRefused
     from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
 
@@ -74,9 +77,19 @@ class ReceiveStream:
         try:
             await self._call.write(request)
         except grpc.aio.AioRpcError as failure:
-            raise read_refusal(failure, SERVICE, self._endpoint).error from None
+            error = read_refusal(failure, SERVICE, self._endpoint).error
+            raise _ended() if _is_local(failure, error) else error from None
         except asyncio.InvalidStateError:
-            raise UnreachableError("the receiving stream has ended: open another", service=SERVICE) from None
+            raise _ended() from None
+
+
+def _is_local(failure: grpc.aio.AioRpcError, error: KeypostError) -> bool:
+    """Return whether gRPC could not write any more: the service ended the stream, and why is still to be read."""
+    return failure.code() is grpc.StatusCode.INTERNAL and error.reason == UNEXPECTED_ANSWER
+
+
+def _ended() -> UnreachableError:
+    return UnreachableError("the receiving stream has ended: open another", service=SERVICE)
 
 
 class DeliveryClient:
@@ -87,11 +100,20 @@ class DeliveryClient:
         retries: Deadlines and retries.
         tokens: Tokens of the calling device.
         endpoint: Where it is, for errors.
+        on_refused: See RemoteService.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, retries: Retries, tokens: TokenSource, *, endpoint: str = "") -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        retries: Retries,
+        tokens: TokenSource,
+        *,
+        endpoint: str = "",
+        on_refused: OnRefused = nothing_new,
+    ) -> None:
         self._stub = DeliveryServiceStub(channel)
-        self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint)
+        self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint, on_refused=on_refused)
 
     async def send(self, envelope: envelope_pb2.Envelope) -> pb.SendResponse:
         """Hand over an envelope (may be repeated: delivery knows it by sender device and message id).

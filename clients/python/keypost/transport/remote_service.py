@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from keypost.errors import RefusedError
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 R = TypeVar("R")
 TOKEN_REFUSED = "TOKEN_REFUSED"  # noqa: S105 - the name of an error
+OnRefused = Callable[[], Awaitable[None]]
+
+
+async def nothing_new() -> None:
+    """Nothing can have changed."""
 
 
 class RemoteService:
@@ -25,15 +31,23 @@ class RemoteService:
         retries: Deadlines and retries.
         tokens: Where tokens come from; None for anonymous calls (and for services, which show a certificate).
         endpoint: Where the service is, for errors.
+        on_refused: Finds out, before one more round, whether another key is the current one by now.
     """
 
     def __init__(
-        self, service: str, retries: Retries, tokens: TokenSource | None = None, *, endpoint: str = ""
+        self,
+        service: str,
+        retries: Retries,
+        tokens: TokenSource | None = None,
+        *,
+        endpoint: str = "",
+        on_refused: OnRefused = nothing_new,
     ) -> None:
         self.service = service
         self.endpoint = endpoint
         self._retries = retries
         self._tokens = tokens
+        self._on_refused = on_refused
 
     def metadata(self, *, anonymous: bool = False) -> Any:
         """Return the metadata of the next call."""
@@ -56,6 +70,8 @@ class RemoteService:
         except RefusedError as refused:
             if refused.reason != TOKEN_REFUSED or self._tokens is None:
                 raise
-            # The cached token may come from a clock since corrected: one fresh token, one more round.
+            # The cached token may come from a clock since corrected, or from a key that the CA has just replaced while
+            # its answer is still on its way: one fresh token, one more round.
             self._tokens.forget()
+            await self._on_refused()
             return await self._retries.make(attempt, self.service, self.endpoint)
