@@ -23,6 +23,7 @@ from vectors.generator import (  # noqa: E402 - after the path is set
     negotiation,
     realm_trust,
     renewal,
+    revocations,
     safety_numbers,
     suites,
     tokens,
@@ -50,6 +51,8 @@ MAKERS: tuple[Callable[[], VectorFile], ...] = (
     renewal.renewal_file,
     tokens.tokens_file,
     safety_numbers.safety_number_file,
+    revocations.revocations_file,
+    revocations.reset_cancellations_file,
 )
 
 

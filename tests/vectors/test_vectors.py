@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from keypost.protocol.errors import ProtocolError
 from vectors import verify
-from vectors.core import messages, safety_numbers, statements
+from vectors.core import messages, revocations, safety_numbers, statements
 from vectors.generate import MAKERS
 from vectors.generator.files import flipped
 from vectors.verifier.primitives import MismatchError, RefusedError
@@ -32,6 +32,8 @@ CORE = {
     "renewal": statements.renewal,
     "tokens": messages.tokens,
     "safety_number": safety_numbers.safety_number,
+    "revocations": revocations.revocations,
+    "reset_cancellations": revocations.reset_cancellations,
 }
 CONTENTS = {name: verify.load(name) for name in FILES}
 CASES = [pytest.param(name, case, id=f"{name}: {case['name']}") for name in FILES for case in CONTENTS[name]["cases"]]
@@ -96,6 +98,8 @@ FLIPPED = {
     "negotiation": ["envelope"],
     "renewal": ["upload", "parent"],
     "safety_number": ["encoding", "root"],
+    "revocations": ["revocation", "signer"],
+    "reset_cancellations": ["reset_cancellation", "signer"],
 }
 
 

@@ -13,11 +13,12 @@ from keypost.protocol.errors import (
     GhostDeviceError,
     IdentityChangedError,
     KeyUnknownError,
+    MalformedStatementError,
     RecordRegressedError,
     SuiteRefusedError,
     TreeBrokenError,
 )
-from keypost.protocol.key_info import REVOKED, SUPERSEDED, KeyRecord
+from keypost.protocol.key_info import REVOKED, SUPERSEDED, KeyRecord, read_key_info
 from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.suites import STRONG, WEAK
 from support.clock import START, YEAR, ManualClock
@@ -362,3 +363,33 @@ def test_a_key_comes_back_from_the_history_when_it_was_compromised(realm: Simula
     user.history, user.keys = (), (old, *user.keys)
     realm.revoke(phone, pb.REVOCATION_REASON_COMPROMISED, old.state_time)
     assert follow(realm, record).revision == 3
+
+
+def seen(realm: SimulatedRealm, reset_time: int) -> KeyRecord:
+    key_info = realm.key_info("alice", reset_time=reset_time)
+    return read_key_info(key_info, trust=realm.trust(), username="alice", now=realm.clock())
+
+
+def test_an_announced_reset_is_read_and_followed(realm: SimulatedRealm, clock: ManualClock) -> None:
+    realm.enroll("alice")
+    before = realm.key_record("alice")
+    realm.user("alice").revision += 1
+    announced = seen(realm, clock() + DAY)
+    assert (before.reset_time, announced.reset_time) == (0, clock() + DAY)
+    assert check_successor(before, announced, realm.constants) is announced
+    realm.user("alice").revision += 1
+    assert check_successor(announced, seen(realm, 0), realm.constants).reset_time == 0
+
+
+@pytest.mark.parametrize("times", [(0, START), (START, 0), (START, START + 1)])
+def test_at_one_revision_nobody_is_told_another_time_of_a_reset(realm: SimulatedRealm, times: tuple[int, int]) -> None:
+    realm.enroll("alice")
+    one, other = (seen(realm, time) for time in times)
+    with pytest.raises(EquivocationError):
+        check_successor(one, other, realm.constants)
+
+
+def test_a_reset_is_not_announced_for_a_time_before_all_times(realm: SimulatedRealm) -> None:
+    realm.enroll("alice")
+    with pytest.raises(MalformedStatementError):
+        seen(realm, -1)

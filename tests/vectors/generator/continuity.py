@@ -10,7 +10,7 @@ from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.key_info import GOOD, REVOKED, SUPERSEDED
 from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.suites import STRONG, WEAK, Suite
-from support.clock import ManualClock
+from support.clock import START, ManualClock
 from support.realm import SimulatedRealm
 from vectors.generator.files import VectorFile
 from vectors.generator.user_keys import COMPROMISED, LOST, TRUST, user_keys_file
@@ -64,6 +64,7 @@ def continuity_file() -> VectorFile:
     )
     assert TRUST.constants.retention == RETENTION
     _successors(file)
+    _back_from_history(file)
     _aged(file)
     _regressions(file)
     _exchanged(file)
@@ -105,6 +106,28 @@ def _successors(file: VectorFile) -> None:
     h.change()
     h.drop(h.root)
     file.good("a superseded key vanishes after the retention", **h.see().pair("successor"), keep="current")
+    h = History().see()
+    h.change()
+    announced = h.see(reset_time=h.clock() + DAY).pair("successor")
+    file.good("an identity reset is announced", **announced, keep="current")
+    h = History().see(reset_time=START)
+    h.change()
+    file.good("an identity reset is called off", **h.see().pair("successor"), keep="current")
+
+
+def _back_from_history(file: VectorFile) -> None:
+    h = History()
+    second = h.realm.renew(h.root)
+    h.clock.advance(RETENTION)
+    kept = h.realm.user("alice").keys
+    h.drop(h.root)
+    h.see()
+    user = h.realm.user("alice")
+    user.history, user.keys = (), kept
+    h.realm.revoke(h.root, COMPROMISED, since=START)
+    name = "a key comes back from the history: it was compromised"
+    file.good(name, **h.see().pair("successor"), keep="current")
+    assert h.realm.key_record("alice").get(second.fingerprint).is_good
 
 
 def _aged(file: VectorFile) -> None:
@@ -148,6 +171,9 @@ def _regressions(file: VectorFile) -> None:
     h.realm.new_private_key(WEAK)
     h.realm.enroll("alice", WEAK)
     file.fails("EQUIVOCATION", "one revision, two keys", **h.see().pair("successor"))
+    for name, before, after in (("announced", 0, START), ("put off", START, START + DAY), ("hidden", START, 0)):
+        case = History().see(reset_time=before).see(reset_time=after).pair("successor")
+        file.fails("EQUIVOCATION", f"one revision, an identity reset {name}", **case)
 
 
 def _exchanged(file: VectorFile) -> None:

@@ -179,6 +179,7 @@ def _malformed(file: VectorFile) -> None:
     statement = realm.statement("alice")
     del statement.entries[:]
     add("no entries", _sign(realm, statement))
+    add("a reset before all times", realm.key_info("alice", reset_time=-1))
     realm.set_state(old, GOOD)
     add("two good keys on one device", realm.key_info("alice"))
     realm.set_state(old, SUPERSEDED, LOST)
