@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost_services.embedded.processes import clean_environment
+from support.qr import scanned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,21 +41,21 @@ def environment(**variables: str) -> dict[str, str]:
     return inherited | own | variables
 
 
-def on_a_terminal(user: User, *arguments: str, **variables: str) -> str:
-    """Return what a command shows on a terminal of its own."""
+def on_a_terminal(user: User, *arguments: str, answer: str = "", **variables: str) -> str:
+    """Return what a command shows on a terminal of its own, where somebody may type an answer."""
     ours, theirs = pty.openpty()
     command = command_of(user, *arguments)
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment(**variables)
-    ) as process:
+    stdin = theirs if answer else subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=stdin, stdout=theirs, stderr=theirs, env=environment(**variables)) as process:
         os.close(theirs)
+        os.write(ours, answer.encode())
         shown = b""
         try:
             while chunk := os.read(ours, 65536):
                 shown += chunk
         except OSError:  # how Linux tells that nobody writes there any more
             pass
-        assert process.wait(60) in {0, 4}
+        assert process.wait(60) in {0, 4, 5}
     os.close(ours)
     return shown.decode()
 
@@ -92,8 +93,42 @@ def test_a_piped_table_is_plain_columns_for_awk(people: tuple[User, User], varia
     assert address.startswith(f"{alice.name}/")
     assert (state, suite, own) == ("good", "RSA3072_AES256", "yes")
     shown = in_a_shell(f"{keys} | cat", variables)
-    assert re.fullmatch(r"\S+\tgood\tRSA3072_AES256\t[0-9a-f]{8}\t\d{4}-\d\d-\d\dT\d\d:\d\dZ\n", shown)
+    assert re.fullmatch(r"\S+\tgood\tRSA3072_AES256\t[0-9a-f]{8}\t\d{4}-\d\d-\d\dT\d\d:\d\dZ\t-\n", shown)
     assert not BOX.search(shown)
+
+
+def test_a_safety_number_is_scanned_from_the_others_terminal(people: tuple[User, User]) -> None:
+    alice, bob = people
+    shown = on_a_terminal(bob, "verify", alice.name, answer="\n")
+    assert "[y/n]" in shown
+    (verified,) = alice.run_json("verify", bob.name, "--scan", scanned(shown))
+    assert verified == {"event": "verified", "username": bob.name}
+    assert "yes" in alice.run("keys", bob.name)
+    assert "no longer verified" not in on_a_terminal(alice, "verify", bob.name, answer="y\n")
+    bob.run("send", alice.name, "it is me")
+    assert f"{bob.name}/" in (said := alice.run("receive"))
+    assert " ✓: it is me" in said
+
+
+def test_a_person_says_whether_the_numbers_match(people: tuple[User, User]) -> None:
+    alice, bob = people
+    alice.run("verify", bob.name, "--remove")
+    assert "(SAFETY_NUMBER_DIFFERS)" in on_a_terminal(alice, "verify", bob.name, answer="n\n")
+    assert f"{bob.name} is verified." not in on_a_terminal(alice, "verify", bob.name, answer="\n")
+    assert f"{bob.name} is verified." in on_a_terminal(alice, "verify", bob.name, answer="y\n")
+    (number,) = alice.run_json("verify", bob.name)
+    assert (number["verified"], number["changed"]) == (True, False)
+
+
+def test_digits_are_compared_for_scripts(people: tuple[User, User]) -> None:
+    alice, bob = people
+    (number,) = bob.run_json("verify", alice.name)
+    alice.run("verify", bob.name, "--matches", number["digits"])
+    alice.run("verify", bob.name, "--remove")
+    other = f"{(int(number['digits'][0]) + 1) % 10}{number['digits'][1:]}"
+    failure = alice.fail("verify", bob.name, "--matches", other)
+    assert (failure.code, "SAFETY_NUMBER_DIFFERS" in failure.sentence) == (5, True)
+    assert alice.fail("verify", bob.name, "--matches", other, "--remove").code == 2
 
 
 def test_messages_and_results_are_plain_when_piped(people: tuple[User, User]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keypost.cli.events import BODY, FIELDS, KEY, OWN_KEY
+from keypost.cli.events import BODY, FIELDS, OWN_KEY, PEERS_KEY
 from support.stack import json_lines, keypost
 
 if TYPE_CHECKING:
@@ -71,5 +71,5 @@ def _assert_as_listed(event: dict[str, Any]) -> None:
     kind = event["event"]
     fields = [name for name in event if name != "event" and not (kind == "message" and name in BODY)]
     assert tuple(fields) == FIELDS[kind], kind
-    rows = {"keys": KEY, "devices": OWN_KEY}.get(kind)
+    rows = {"keys": PEERS_KEY, "devices": OWN_KEY}.get(kind)
     assert all(tuple(row) == rows for row in event.get("rows", ())), kind

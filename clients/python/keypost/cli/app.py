@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from keypost.cli import commands
+from keypost.cli import commands, verifying
 from keypost.cli.errors import UsageError
 from keypost.cli.exit_codes import ExitCode, list_of_codes
 from keypost.cli.output import JsonOutput
 from keypost.cli.perform import Action, Options, perform
 from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
+from keypost.client.context import IdentityChange  # noqa: TC001  # typer reads the annotation
 from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ def options(  # noqa: PLR0913  # what goes before every command
     minimum_suite: Annotated[
         SuiteName, typer.Option(envvar="KEYPOST_MINIMUM_SUITE", help="Refuse keys weaker than this suite.")
     ] = SuiteName.RSA3072_AES256,
+    on_identity_change: Annotated[
+        IdentityChange,
+        typer.Option(
+            envvar="KEYPOST_ON_IDENTITY_CHANGE",
+            help="When a user who is not verified has another identity: send nothing, or go on with a warning.",
+        ),
+    ] = "block",
     steps: Annotated[bool, typer.Option("--steps", help="Show the protocol's steps as they happen.")] = False,
     json: Annotated[bool, typer.Option(JSON, help="Print one JSON object a line, errors too.")] = False,
     version: Version = False,  # noqa: ARG001  # it has acted when this is called
@@ -95,7 +103,9 @@ def options(  # noqa: PLR0913  # what goes before every command
 
     A profile is unlocked by its passphrase, asked for or taken from KEYPOST_PASSPHRASE, unless you say otherwise.
     """
-    context.obj = Options(profile, bundle, json, steps, minimum_suite, key_file, key_ring)
+    context.obj = Options(
+        profile, bundle, json, steps, minimum_suite, key_file, key_ring, on_identity_change=on_identity_change
+    )
 
 
 def _perform(context: typer.Context, action: Action, *, creates: bool = False) -> None:
@@ -170,6 +180,29 @@ def renew(context: typer.Context) -> None:
     _perform(context, commands.renew())
 
 
+@app.command(
+    epilog="""\b
+Examples:  keypost verify bob
+           keypost --json verify bob --matches "12345 67890 …"
+"""
+)
+def verify(
+    context: typer.Context,
+    username: Username,
+    *,
+    matches: Annotated[str | None, typer.Option(metavar="DIGITS", help="The 60 digits that USERNAME sees.")] = None,
+    scan: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The text of the QR code that USERNAME shows.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the mark back.")] = False,
+) -> None:
+    """Compare safety numbers with USERNAME, and mark USERNAME as verified.
+
+    Both of you see the same 60 digits and the same QR code, or somebody is between the two of you.
+    """
+    _perform(context, verifying.verify(username, matches, scan, remove=remove))
+
+
 @app.command()
 def accept(
     context: typer.Context,
@@ -178,7 +211,7 @@ def accept(
 ) -> None:
     """Accept that USERNAME has a new identity.
 
-    Compare the fingerprint with that person first, by telephone or face to face: it may be an attack.
+    Compare the fingerprint with that person first, by telephone or face to face: it may be an attack. Better: verify.
     """
     _perform(context, commands.accept(username, root))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from keypost.cli.errors import FileError, UsageError
-from keypost.cli.events import KEY, OWN_KEY
+from keypost.cli.events import OWN_KEY, PEERS_KEY
 from keypost.cli.files import create_new
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import suite_named
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from keypost.cli.output import Output
     from keypost.cli.perform import Action
     from keypost.client import Client, ReceivedFile
-    from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
 
 DEFAULT_FOLDER = Path("keypost-files")
@@ -142,7 +141,12 @@ def keys(username: str) -> Action:
     """Return the command that shows the keys of a user."""
 
     async def action(client: Client, output: Output) -> None:
-        show_record(await client.keys(username), output, "keys")
+        record = await client.keys(username)
+        is_verified = await client.is_verified(username)
+        # Keys of an identity that was accepted before are not of the one that was verified.
+        marks = [is_verified and key.request.epoch == record.epoch for key in record.keys]
+        rows = [key_row(key) | {"verified": mark} for key, mark in zip(record.keys, marks, strict=True)]
+        output.table("keys", title_of(record), PEERS_KEY, rows)
 
     return action
 
@@ -151,18 +155,16 @@ def devices() -> Action:
     """Return the command that shows the devices of the own user."""
 
     async def action(client: Client, output: Output) -> None:
-        show_record(await client.devices(), output, "devices", own=client.address)
+        record = await client.devices()
+        rows = [key_row(key) | {"this_device": key.address == client.address} for key in record.keys]
+        output.table("devices", title_of(record), OWN_KEY, rows)
 
     return action
 
 
-def show_record(record: KeyRecord, output: Output, event: str, own: Address | None = None) -> None:
-    """Show every key of a record; of own ones, whether it is this device's."""
-    rows = [key_row(key) for key in record.keys]
-    if own is not None:
-        rows = [row | {"this_device": key.address == own} for row, key in zip(rows, record.keys, strict=True)]
-    title = f"{record.username} in {record.realm}: revision {record.revision}, epoch {record.epoch}"
-    output.table(event, title, KEY if own is None else OWN_KEY, rows)
+def title_of(record: KeyRecord) -> str:
+    """Return what stands above the keys of a record."""
+    return f"{record.username} in {record.realm}: revision {record.revision}, epoch {record.epoch}"
 
 
 def key_row(key: Key) -> dict[str, str | int | bool]:

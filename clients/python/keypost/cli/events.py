@@ -11,7 +11,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "file_sent": ("username", "file_id", "name", "size", "sha256", "parts"),
     "message": (
         *("sender", "message_id", "counter", "send_time", "accept_time", "key_id"),
-        *("media_type", "redelivered", "missed"),
+        *("media_type", "redelivered", "missed", "verified"),
     ),
     "file_saved": ("path", "size"),
     "nothing": (),
@@ -19,6 +19,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "devices": ("rows",),
     "renewed": ("fingerprint", "expire_time"),
     "accepted": ("username", "epoch"),
+    "safety_number": ("username", "digits", "code", "verified", "changed"),
+    "verified": ("username",),
+    "unverified": ("username",),
     "rotated": ("username", "key_id"),
     "step": ("list", "step", "title", "actor", "time", "facts"),
     "file_progress": ("name", "done", "total"),
@@ -29,6 +32,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
 BODY = ("text", "body_base64", "file")
 """A ``message`` has one of these too."""
 KEY = ("device", "state", "suite", "fingerprint", "expire_time")
+"""What each of the ``rows`` of ``keys`` and ``devices`` has."""
+PEERS_KEY = (*KEY, "verified")
 """What each of the ``rows`` of ``keys`` has."""
 OWN_KEY = (*KEY, "this_device")
 """What each of the ``rows`` of ``devices`` has."""
@@ -38,7 +43,7 @@ def table_of_events() -> str:
     """Return the table as Markdown."""
     more = {
         "message": f", and one of {_code(BODY)}",
-        "keys": f", each with {_code(KEY)}",
+        "keys": f", each with {_code(PEERS_KEY)}",
         "devices": f", each with {_code(OWN_KEY)}",
     }
     rows = [f"| `{event}` | {_code(fields)}{more.get(event, '')} |" for event, fields in FIELDS.items()]

@@ -22,8 +22,9 @@ HINTS = {
     "APPROVAL_REQUIRED": "This user has a device already; another username, or a profile of that device, is needed.",
     "SUITE_NOT_ALLOWED": "The realm does not allow this suite; leave --suite out for the default.",
     "SUITE_REFUSED": "Lower --minimum-suite only if you know why: what is below it is broken in practice.",
-    "IDENTITY_CHANGED": "Compare the new fingerprint with the other person in another way; "
-    "then: keypost accept {username} {root}",
+    "IDENTITY_CHANGED": "Compare safety numbers with the other person in another way; "
+    "for that: keypost verify {username} (or fingerprints: keypost accept {username} {root})",
+    "SAFETY_NUMBER_DIFFERS": "Send that person nothing that matters, and tell your administrator.",
     "DEVICE_KEY_STOLEN": "Somebody else renewed this device's key: tell your administrator, and use another device.",
     "CLOCK_AHEAD": "Check the clock of this machine.",
     "CLOCK_WRONG": "Set the clock of this machine.",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
+from keypost.cli.qr import qr_code
 from keypost.cli.steps import SHORT, step_as_json, step_as_text
 from keypost.cli.text import harmless, size_of
 
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 
 class Output(Protocol):
-    """Says what happened."""
+    """Says what happened.
+
+    Attributes:
+        is_for_people: Whether a person reads it, who can be asked.
+    """
+
+    is_for_people: bool
 
     def result(self, event: str, sentence: str, /, **facts: Any) -> None:
         """Say that a command is done."""
@@ -33,6 +40,9 @@ class Output(Protocol):
 
     def table(self, event: str, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Show rows; each row has a value for every column."""
+
+    def qr(self, text: str) -> None:
+        """Show a QR code, where it can be scanned from."""
 
     def step(self, step: Step) -> None:
         """Show a step of the source document."""
@@ -52,6 +62,8 @@ class Output(Protocol):
 
 class JsonOutput:
     """One JSON object a line on standard output, errors too; nothing else."""
+
+    is_for_people = False
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -73,6 +85,9 @@ class JsonOutput:
         """Write one object with all rows."""
         del title, columns
         self._write(event, {"rows": [dict(row) for row in rows]})
+
+    def qr(self, text: str) -> None:
+        """Write nothing: the event that belongs to it has the text."""
 
     def step(self, step: Step) -> None:
         """Write the step."""
@@ -97,6 +112,8 @@ class JsonOutput:
 class HumanOutput:
     """For people: messages and results on standard output; steps, progress and errors on standard error."""
 
+    is_for_people = True
+
     def __init__(self) -> None:
         self._out = Console(highlight=False, markup=False, soft_wrap=True)
         self._err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -111,7 +128,10 @@ class HumanOutput:
     def message(self, message: Received) -> None:
         """Print the message, harmless for a terminal, with what a reader must know about it."""
         head = Text(f"[{_clock_time(message.send_time)}] ", style="dim")
-        head.append(str(message.sender), style="bold cyan").append(": ").append(body_for_people(message))
+        head.append(str(message.sender), style="bold cyan")
+        if message.verified:
+            head.append(" ✓", style="green")
+        head.append(": ").append(body_for_people(message))
         self._out.print(head)
         for warning in warnings_about(message):
             self._err.print(Text(f"    {warning}", style="yellow"))
@@ -133,6 +153,13 @@ class HumanOutput:
             # Not rich's table, which folds an address inside the word where the terminal is narrow.
             padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             self._out.print(Text(padded.rstrip(), style="default" if number else "dim"))
+
+    def qr(self, text: str) -> None:
+        """Draw the code on a terminal; nothing when piped."""
+        if self._out.file.isatty():
+            # Past rich, which might take the colours that make it black on white.
+            self._out.file.write(qr_code(text))
+            self._out.file.flush()
 
     def step(self, step: Step) -> None:
         """Print the step."""
@@ -232,6 +259,7 @@ def message_as_json(message: Received) -> dict[str, Any]:
         "media_type": message.media_type,
         "redelivered": message.redelivered,
         "missed": message.missed,
+        "verified": message.verified,
     }
     if message.file is not None:
         file = {"name": message.file.name, "size": message.file.size, "sha256": message.file.sha256.hex()}

@@ -23,6 +23,7 @@ from keypost.keystore import KeyFile, Passphrase, SystemKeyRing, Unlock
 from keypost.protocol.suites import suite_named
 
 if TYPE_CHECKING:
+    from keypost.client.context import IdentityChange
     from keypost.protocol.steps import Step
 
 PASSPHRASE_VARIABLE = "KEYPOST_PASSPHRASE"  # noqa: S105  # its name, not its value
@@ -42,6 +43,7 @@ class Options:
     minimum_suite: str
     key_file: Path | None
     key_ring: bool
+    on_identity_change: IdentityChange = "block"
 
     def output(self) -> Output:
         """Return what the command talks through."""
@@ -95,6 +97,7 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
         observer=observer,
         on_event=lambda event: output.notice(event.kind, event.reason, event.sentence),
         minimum_suite=suite_named(options.minimum_suite),
+        on_identity_change=options.on_identity_change,
     )
     async with client:
         await action(client, output)
