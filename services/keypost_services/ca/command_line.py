@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import Annotated
 
 import typer
@@ -11,21 +11,21 @@ from keypost.clock import system_clock
 from keypost_services.ca import commands
 from keypost_services.ca.administration.command_line import admin
 from keypost_services.ca.audit_command_line import audit
+from keypost_services.ca.command_options import Database, Folder, NoPassphrase, PassphraseFile, passphrase_of
 from keypost_services.ca.commands import CommandError
 from keypost_services.ca.compose import compose
 from keypost_services.ca.printing import Json, fail, print_facts
 from keypost_services.ca.settings import CaSettings
+from keypost_services.ca.trust_command_line import record_key_app, root_app, trust_app
 from keypost_services.runtime.process import service_app
 
 DESCRIPTION = "The Certificate Authority of Keypost: records which public key belongs to whom."
 app = service_app("ca", DESCRIPTION, CaSettings, compose)
 app.add_typer(audit)
 app.add_typer(admin)
-
-Folder = Annotated[Path, typer.Option(envvar="KEYPOST_CA_REALM_FOLDER", help="The realm's folder, as `init` makes it.")]
-Database = Annotated[
-    str, typer.Option(envvar="KEYPOST_CA_DATABASE", help="Database URL, such as sqlite:////var/lib/keypost/ca.db.")
-]
+app.add_typer(root_app, name="root")
+app.add_typer(record_key_app, name="record-key")
+app.add_typer(trust_app, name="trust")
 
 
 @app.command()
@@ -42,12 +42,14 @@ def init(  # noqa: PLR0913  # the realm's constants
     longest_key_lifetime: Annotated[str, typer.Option(help="The longest lifetime of a device key.")] = "398d",
     renewal_window: Annotated[str, typer.Option(help="How long after its expiry a key may be renewed.")] = "180d",
     validity: Annotated[str, typer.Option(help="How long trust statement and record key are valid.")] = "365d",
+    passphrase_file: PassphraseFile = None,
+    no_passphrase: NoPassphrase = False,
     as_json: Json = False,
 ) -> None:
     """Make a realm: its keys and its constants.
 
-    Writes a root key, the first record key and the signed trust statement; overwrites nothing. Durations are written
-    30s, 90m, 12h or 60d. Take root.key offline afterwards: the CA serves without it.
+    Writes a root key, sealed by a passphrase, the first record key and the signed trust statement; overwrites nothing.
+    Durations are written 30s, 90m, 12h or 60d. Take root.key offline afterwards: the CA serves without it.
     """
     durations = {
         "record_lifetime": record_lifetime,
@@ -59,7 +61,8 @@ def init(  # noqa: PLR0913  # the realm's constants
     }
     try:
         constants = commands.read_constants(durations, rotation_messages, suites.split(","))
-        made = commands.init_realm(folder, realm, constants, validity, system_clock())
+        passphrase = None if no_passphrase else passphrase_of(passphrase_file, "the root key", new=True)
+        made = commands.init_realm(folder, realm, constants, validity, system_clock(), passphrase=passphrase)
     except CommandError as error:
         fail(error)
     print_facts(made, as_json=as_json)

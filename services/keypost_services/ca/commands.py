@@ -71,14 +71,26 @@ def read_constants(durations: Mapping[str, str], rotation_messages: int, suites:
     return constants
 
 
-def init_realm(folder: Path, realm: str, constants: Constants, validity: str, now: int) -> dict[str, object]:
+def init_realm(
+    folder: Path, realm: str, constants: Constants, validity: str, now: int, *, passphrase: str | None
+) -> dict[str, object]:
     """Make the realm's files; return what there is to know of them.
+
+    Args:
+        folder: Where they go.
+        realm: The realm.
+        constants: Its constants.
+        validity: How long statement and record key are valid, as text.
+        now: Unix milliseconds.
+        passphrase: Seals the root key; None: nothing does.
 
     Raises:
         CommandError: Something is there already, or a value is wrong.
     """
     try:
-        trust = create_realm(RealmFolder(folder), check_realm(realm), constants, parse_duration(validity), now)
+        trust = create_realm(
+            RealmFolder(folder), check_realm(realm), constants, parse_duration(validity), now, passphrase=passphrase
+        )
     except (RealmFilesError, KeypostError, ValueError) as error:
         raise CommandError(str(error)) from error
     files = RealmFolder(folder)

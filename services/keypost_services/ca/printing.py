@@ -11,7 +11,7 @@ import typer
 from keypost.clock import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 USAGE = 2
@@ -19,13 +19,24 @@ USAGE = 2
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print facts, one a line; or as one JSON object."""
+    """Print facts, one a line, those of a fact below it; or as one JSON object."""
     if as_json:
         typer.echo(json.dumps(facts))
         return
+    for line in lines_of(facts):
+        typer.echo(line)
+
+
+def lines_of(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Return the lines in which people read facts."""
     for name, value in facts.items():
-        shown = shown_time(value) if name.endswith("_time") else value
-        typer.echo(f"{name.replace('_', ' ')}: {shown}")
+        title = f"{indent}{name.replace('_', ' ')}:"
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                yield title
+                yield from lines_of(one, f"{indent}  ")
+            else:
+                yield f"{title} {shown_time(one) if name.endswith('_time') else one}"
 
 
 def shown_time(milliseconds: int) -> str:

@@ -52,7 +52,7 @@ async def running(environment: Mapping[str, str]) -> AsyncIterator[tuple[Process
 
 
 async def environment_of(folder: Path) -> dict[str, str]:
-    process = await start("init", str(folder / "realm"), "--realm", "example.org", "--json")
+    process = await start("init", str(folder / "realm"), "--realm", "example.org", "--no-passphrase", "--json")
     output, _ = await process.communicate()
     assert json.loads(output)["realm"] == "example.org"
     await asyncio.to_thread(issue, folder, "example.org", ["ca"])

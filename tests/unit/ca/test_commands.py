@@ -30,7 +30,8 @@ CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    environment = {"KEYPOST_CA_PASSPHRASE": "correct horse"}
+    return CliRunner(env=environment).invoke(app, [str(argument) for argument in arguments])
 
 
 def assert_fails(result: Result, *words: str) -> None:
