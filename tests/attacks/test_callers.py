@@ -12,7 +12,7 @@ from cryptography import x509
 
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub, KeyEventServiceStub
-from keypost_services.embedded.certificates import service_names
+from keypost_services.embedded.certificates import administrator_names, service_names
 from keypost_services.runtime.method_table import METHODS, Callers
 from support.attacks import check_told
 from support.ca_service import REALM
@@ -65,7 +65,8 @@ async def admitting(who: str, channels: dict[str, grpc.aio.Channel], *metadata: 
     """Return the methods that admit a caller whom the table does not name."""
 
     def may(callers: Callers) -> bool:
-        return callers.anyone or (callers.devices if who == "device" else who in callers.services)
+        kinds = {"device": callers.devices, "administrator": callers.administrators}
+        return callers.anyone or kinds.get(who, who in callers.services)
 
     return [
         method
@@ -92,12 +93,18 @@ async def test_methods_called_by_a_device(plain_stack: PlainStack) -> None:
         assert await admitting("device", channels, metadata) == []
 
 
-@pytest.mark.parametrize("service", ["ca", "directory", "delivery", "administrator"])
+@pytest.mark.parametrize("service", ["ca", "directory", "delivery", "administration"])
 async def test_methods_called_by_another_service(plain_stack: PlainStack, service: str) -> None:
     channels = {
         callee: await plain_stack.internal(callee, service_names(REALM, service)) for callee in plain_stack.services
     }
     assert await admitting(service, channels) == []
+
+
+async def test_methods_called_by_an_administrator(plain_stack: PlainStack) -> None:
+    names = administrator_names(REALM, "mallory")
+    channels = {callee: await plain_stack.internal(callee, names) for callee in plain_stack.services}
+    assert await admitting("administrator", channels) == []
 
 
 async def test_key_events_watched_by_a_device(plain_stack: PlainStack) -> None:

@@ -191,8 +191,7 @@ def verify_chain(previous: Head, entries: Iterable[AuditEntry], noted: Head = BE
         AuditBrokenError: One was altered, removed, or put in.
     """
     for entry in entries:
-        if entry.sequence != previous.sequence + 1:
-            raise AuditBrokenError(f"entry {previous.sequence + 1} is not where it belongs: removed, or one was put in")
+        _check_place(previous, entry)
         _check_hash(previous, entry)
         previous = Head(entry.sequence, entry.hash)
         _check_noted(previous, noted)
@@ -219,6 +218,11 @@ def read_head(text: str) -> Head:
     if not (sequence.isascii() and sequence.isdecimal() and len(digest) == 2 * _HASH_BYTES):
         raise ValueError("a head is the number of an entry, a colon, and its hash in 64 hexadecimal digits")
     return Head(int(sequence), bytes.fromhex(digest))
+
+
+def _check_place(previous: Head, entry: AuditEntry) -> None:
+    if entry.sequence != previous.sequence + 1:
+        raise AuditBrokenError(f"entry {previous.sequence + 1} is not in its place: it was removed, or one was put in")
 
 
 def _check_hash(previous: Head, entry: AuditEntry) -> None:
