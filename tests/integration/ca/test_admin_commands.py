@@ -1,0 +1,183 @@
+"""``keypost-ca admin`` as it is typed, against a CA that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from typer.testing import CliRunner
+
+from keypost.ca.v1 import ca_service_pb2 as ca_pb
+from keypost.clock import DAY
+from keypost_services.ca.command_line import app
+from keypost_services.embedded.certificates import TlsRoot, service_names, write
+from support.ca_service import REALM, CaUnderTest, open_ca
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from typer.testing import Result
+
+
+def environment(ca: CaUnderTest, **changes: str) -> dict[str, str]:
+    files = ca.folder / "administrators"
+    usual = {
+        "CA": f"127.0.0.1:{ca.service.internal_port}",
+        "CERTIFICATE": str(files / "ada.pem"),
+        "PRIVATE_KEY": str(files / "ada.key"),
+        "ROOT": str(ca.folder / "service-root.pem"),
+    }
+    return {f"KEYPOST_ADMIN_{name}": value for name, value in (usual | changes).items()}
+
+
+async def run(
+    ca: CaUnderTest, *arguments: str, typed: str | None = None, env: Mapping[str, str] | None = None
+) -> Result:
+    """Run a command in a thread, beside the CA."""
+    asked = ["admin", *arguments]
+    return await asyncio.to_thread(CliRunner().invoke, app, asked, input=typed, env=env or environment(ca))
+
+
+async def printed(ca: CaUnderTest, *arguments: str) -> list[dict[str, Any]]:
+    """Run a command that succeeds; return the objects that it prints."""
+    result = await run(ca, *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+async def test_a_code_is_printed_and_enrols(tmp_path: Path) -> None:
+    async with open_ca(tmp_path, sign_in="code") as ca:
+        (made,) = await printed(ca, "invite", "alice", "--expires", "2d")
+        assert made["expire_time"] == ca.clock() + 2 * DAY
+        await ca.enroll("alice", ca_pb.SignIn(one_time_code=made["code"]))
+        lines = (await run(ca, "invite", "bob")).stdout.splitlines()
+        assert [line.partition(": ")[0] for line in lines] == ["code", "username", "expire time"]
+
+
+async def test_users_are_listed_and_shown(ca: CaUnderTest) -> None:
+    alice = await ca.enroll("alice")
+    await ca.enroll("bob")
+    assert [user["username"] for user in await printed(ca, "users")] == ["alice", "bob"]
+    assert (await run(ca, "users")).stdout.splitlines()[0] == "alice  1 good key, epoch 1, revision 1"
+    (user,) = await printed(ca, "show", "alice")
+    assert (user["revision"], user["reset_time"]) == (1, 0)
+    (key,) = user["keys"]
+    assert (key["device_id"], key["fingerprint"]) == (alice.address.device_id, alice.fingerprint.hex())
+    assert (key["suite"], key["kind"], key["state"], key["reason"]) == ("RSA1024_AES128", "enroll", "good", "")
+    head, line = (await run(ca, "show", "alice")).stdout.splitlines()
+    assert head == "alice: epoch 1, revision 1"
+    assert line.startswith(f"  {alice.address.device_id}  {alice.fingerprint.hex()[:8]}  good, expires ")
+
+
+async def test_the_key_of_a_lost_device_is_withdrawn_once_that_is_confirmed(ca: CaUnderTest) -> None:
+    device = (await ca.enroll("alice")).address.device_id
+    refused = await run(ca, "revoke", "alice", device, "--reason", "lost", typed="n\n")
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (2, "nothing was done")
+    assert (await printed(ca, "show", "alice"))[0]["revision"] == 1
+    done = await run(ca, "revoke", "alice", device, "--reason", "lost", typed="y\n")
+    assert done.exit_code == 0
+    assert "revoked (lost), since " in done.stdout
+    again = await run(ca, "revoke", "alice", device, "--reason", "lost", "--yes")
+    assert again.exit_code == 2
+    assert f"no device {device} with a key" in again.stderr
+
+
+async def test_nothing_irreversible_is_done_where_nobody_answers(ca: CaUnderTest) -> None:
+    device = (await ca.enroll("alice")).address.device_id
+    for arguments in (("revoke", "alice", device, "--reason", "lost"), ("allow-reset", "alice")):
+        assert (await run(ca, *arguments, typed="")).exit_code != 0
+    assert (await printed(ca, "show", "alice"))[0]["revision"] == 1
+
+
+async def test_a_compromise_says_since_when(ca: CaUnderTest) -> None:
+    device = (await ca.enroll("alice")).address.device_id
+    lost = await run(ca, "revoke", "alice", device, "--reason", "lost", "--since", "2026-01-31", "--yes")
+    assert (lost.exit_code, "only a compromised key" in lost.stderr) == (2, True)
+    since = ("--since", "2020-01-31T09:30")
+    (user,) = await printed(ca, "revoke", "alice", device, "--reason", "compromised", *since, "--yes")
+    assert (user["keys"][0]["reason"], user["keys"][0]["state_time"]) == ("compromised", 1_580_463_000_000)
+
+
+async def test_a_reset_is_allowed_and_cancelled(ca: CaUnderTest) -> None:
+    await ca.enroll("alice")
+    assert (await run(ca, "allow-reset", "alice", typed="n\n")).exit_code == 2
+    (user,) = await printed(ca, "allow-reset", "alice", "--yes")
+    assert user["reset_time"] == ca.clock()
+    assert "an identity reset may take place from" in (await run(ca, "show", "alice")).stdout
+    (user,) = await printed(ca, "cancel-reset", "alice")
+    assert user["reset_time"] == 0
+
+
+async def test_the_audit_log_is_listed_and_verified(ca: CaUnderTest) -> None:
+    await ca.enroll("alice")
+    await printed(ca, "invite", "bob")
+    rows = await printed(ca, "audit", "list")
+    assert [(row["action"], row["actor_kind"], row["actor"]) for row in rows] == [
+        ("enrolled", "sign_in", "open"),
+        ("code_made", "administrator", "ada"),
+    ]
+    assert [row["sequence"] for row in await printed(ca, "audit", "list", "--user", "bob")] == [2]
+    lines = (await run(ca, "audit", "list")).stdout.splitlines()
+    assert "  code_made  bob  by administrator ada  from ipv4:127.0.0.1:" in lines[1]
+    (verified,) = await printed(ca, "audit", "verify")
+    assert verified["head"] == f"2:{rows[1]['hash']}"
+    assert (await run(ca, "audit", "verify", "--head", verified["head"])).exit_code == 0
+    wrong = await run(ca, "audit", "verify", "--head", f"2:{'0' * 64}")
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert "written anew" in wrong.stderr
+
+
+async def test_what_the_ca_refuses_is_said_in_one_line_with_its_reason(ca: CaUnderTest) -> None:
+    for arguments in (("show", "nobody"), ("cancel-reset", "nobody"), ("allow-reset", "nobody", "--yes")):
+        result = await run(ca, *arguments)
+        assert (result.exit_code, result.stdout) == (4, "")
+        (line,) = result.stderr.splitlines()
+        assert "USER_NOT_FOUND" in line
+    result = await run(ca, "show", "No Name")
+    assert (result.exit_code, "INVALID_FIELD" in result.stderr) == (4, True)
+
+
+async def test_a_ca_that_does_not_answer_is_said_in_one_line(ca: CaUnderTest) -> None:
+    result = await run(ca, "users", env=environment(ca, CA="127.0.0.1:1"))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert len(result.stderr.splitlines()) == 1
+
+
+async def test_files_that_will_not_do_are_named_before_anything_is_called(ca: CaUnderTest, tmp_path: Path) -> None:
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "rsa.key").write_bytes(
+        rsa_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    (tmp_path / "text").write_text("text")
+    write(TlsRoot("root").issue("x", service_names(REALM, "ca")), tmp_path / "service")
+    grace = str(ca.folder / "administrators/grace.key")
+    wrong = {
+        ("CERTIFICATE", str(tmp_path / "none")): "cannot read",
+        ("CERTIFICATE", str(tmp_path / "text")): "alternative names",
+        ("PRIVATE_KEY", str(tmp_path / "text")): "no private key",
+        ("PRIVATE_KEY", str(tmp_path / "rsa.key")): "Ed25519 or ECDSA P-256",
+        ("PRIVATE_KEY", grace): "is not the private key of",
+        ("ROOT", str(tmp_path / "text")): "no certificate",
+        ("ROOT", ""): "--root (KEYPOST_ADMIN_ROOT)",
+    }
+    for (name, file), words in wrong.items():
+        result = await run(ca, "users", env=environment(ca, **{name: file}))
+        assert (result.exit_code, result.stdout) == (2, ""), words
+        assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "invite", "users", "show", "revoke", "allow-reset", "cancel-reset", "audit", "audit list", "audit verify"],
+)
+def test_every_command_has_help_without_any_setting(command: str) -> None:
+    result = CliRunner().invoke(app, ["admin", *command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
