@@ -18,7 +18,6 @@ from keypost_services.directory.key_events.actions import Actions
 from keypost_services.directory.key_events.hub import EventHub
 from keypost_services.directory.key_events.standing import Standing
 from keypost_services.directory.look_up.arrow import Arrow
-from keypost_services.directory.look_up.breaker import Breaker
 from keypost_services.directory.look_up.ca_tier import CaTier
 from keypost_services.directory.look_up.fetch import Fetch
 from keypost_services.directory.look_up.look_up import LookUp
@@ -29,6 +28,7 @@ from keypost_services.directory.store_guarded import GuardedStore
 from keypost_services.directory.store_process import ProcessStore
 from keypost_services.directory.store_redis import RedisStore
 from keypost_services.runtime.background import keep_running
+from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.bundle import read_root_keys
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from keypost.protocol.key_info import KeyRecord
-    from keypost_services.directory.look_up.breaker import Breaker
     from keypost_services.directory.look_up.ports import Position, RecordStore
+    from keypost_services.runtime.breaker import Breaker
 
 MOST_MISSED = 10_000
 

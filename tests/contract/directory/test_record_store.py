@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost.clock import HOUR, MINUTE
-from keypost_services.directory.look_up.breaker import Breaker
 from keypost_services.directory.store_guarded import GuardedStore
 from keypost_services.directory.store_process import ProcessStore
 from keypost_services.directory.store_redis import RedisStore
+from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.redis import redis_client
 from support.clock import ManualClock
 from support.directory import Ears, new_verifier

@@ -11,10 +11,10 @@ import pytest
 
 from keypost.clock import HOUR, MINUTE
 from keypost.protocol.realm_trust import CLOCK_SKEW
-from keypost_services.directory.look_up.breaker import Breaker
 from keypost_services.directory.look_up.ports import StoreAwayError
 from keypost_services.directory.store_guarded import MOST_MISSED, GuardedStore
 from keypost_services.directory.store_redis import PREFIX_DIGITS, RedisStore
+from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.redis import redis_client
 from support.clock import ManualClock
 from support.directory import Ears, new_metrics, new_verifier

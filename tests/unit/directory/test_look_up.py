@@ -14,13 +14,13 @@ from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.directory.device_keys import DirectoryRecords
 from keypost_services.directory.key_events.standing import Standing
 from keypost_services.directory.look_up.arrow import Arrow
-from keypost_services.directory.look_up.breaker import Breaker
 from keypost_services.directory.look_up.ca_tier import CaTier
 from keypost_services.directory.look_up.fetch import Fetch
 from keypost_services.directory.look_up.look_up import LookUp
 from keypost_services.directory.look_up.ports import Failure
 from keypost_services.directory.look_up.verifier import Verifier
 from keypost_services.directory.store_process import ProcessStore
+from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import ServiceError, SourceAwayError
 from support.clock import ManualClock

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from keypost.keys.v1 import key_info_pb2
     from keypost_services.directory.look_up.arrow import Arrow
-    from keypost_services.directory.look_up.breaker import Breaker
     from keypost_services.directory.look_up.ports import KeySource
     from keypost_services.directory.look_up.verifier import Verifier
     from keypost_services.directory.metrics import Metrics
+    from keypost_services.runtime.breaker import Breaker
 
 SOURCE = "ca"
 

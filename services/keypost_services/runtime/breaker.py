@@ -1,4 +1,4 @@
-"""Not every look-up waits for what is away: after a failure, one asks again once a pause is over."""
+"""Not every call waits for what is away: after a failure, one asks again once a pause is over."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from keypost_services.directory.look_up.breaker import Breaker
+from keypost_services.runtime.breaker import Breaker
 from support.clock import ManualClock
 
 
