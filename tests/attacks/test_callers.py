@@ -158,7 +158,7 @@ async def test_a_certificate_whose_uri_is_almost_right(plain_stack: PlainStack) 
 
 async def test_streams_of_one_caller_by_the_thousand(delivery_stack: Stack) -> None:
     world = await PlainWorld(delivery_stack).start(max_calls=20, max_calls_per_caller=4)
-    mallory, limits = world.mallory, world.world.service.calls._limits
+    mallory, limits = world.mallory, world.world.service.calls._bounds.under_way
     silent: list[Any] = [mallory.delivery.Receive(metadata=mallory.metadata()) for _ in range(18)]
     answers = [asyncio.create_task(reason(stream.read())) for stream in silent]
     await until(lambda: sum(limits._by_caller.values()) + sum(task.done() for task in answers) == len(silent))

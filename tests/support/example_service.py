@@ -28,7 +28,7 @@ class ExampleSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="KEYPOST_EXAMPLE_")
 
     behaviour: Literal[
-        "answer-when-draining", "never-answer", "never-start", "refuse-to-start", "leave-work-behind"
+        "answer", "answer-when-draining", "never-answer", "never-start", "refuse-to-start", "leave-work-behind"
     ] = Field(description="What it does.", default="answer-when-draining")
 
 
@@ -38,6 +38,8 @@ class Servicer(ca_service_pb2_grpc.CertificateAuthorityServiceServicer):
 
     async def GetRealmTrust(self, _request: Any, _context: Any) -> pb.GetRealmTrustResponse:  # noqa: N802
         self._runtime.log.info("begun")
+        if self._runtime.settings.behaviour == "answer":
+            return pb.GetRealmTrustResponse()
         if self._runtime.settings.behaviour == "never-answer":
             await asyncio.Event().wait()
         async for state in self._runtime.health.changes(""):

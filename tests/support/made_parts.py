@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from keypost.cli.events import table_of_events
 from keypost_services.embedded.processes import clean_environment
 from support.attacks import load
+from support.limits_page import table_of_limits
 from support.pages import MADE, PAGES, read
 from support.settings_page import PAGE as SETTINGS
 from support.settings_page import settings_page
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ATTACKS = "attacks"
 EVENTS = "events"
+LIMITS = "limits"
 
 
 def remade(text: str) -> str:
@@ -39,6 +41,8 @@ def _make(part: re.Match[str]) -> str:
     what = part["what"]
     if what == EVENTS:
         return table_of_events()
+    if what == LIMITS:
+        return table_of_limits()
     return table_of_attacks(load()) if what == ATTACKS else f"```text\n{help_text(what)}\n```\n"
 
 

@@ -15,7 +15,9 @@ from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.config import ServiceSettings
+from keypost_services.runtime.limits.table import METHOD_LIMITS
 from keypost_services.runtime.logs import make_logger
+from keypost_services.runtime.method_table import METHODS
 from keypost_services.runtime.serving import Parts, RunningService, Runtime, running
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keypost_services.runtime.auth import DeviceKeys
+    from keypost_services.runtime.limits.table import MethodLimits
     from keypost_services.runtime.method_table import Callers
 
 REALM = "example.org"
@@ -108,7 +111,8 @@ async def serving(
     folder: Path,
     *,
     device_keys: DeviceKeys | None = None,
-    methods: Mapping[str, Callers] | None = None,
+    methods: Mapping[str, Callers] = METHODS,
+    method_limits: Mapping[str, MethodLimits] = METHOD_LIMITS,
     parts: Mapping[str, Any] | None = None,
     clock: Callable[[], int] | None = None,
     **changes: Any,
@@ -126,7 +130,8 @@ async def serving(
     options: dict[str, Any] = {"clock": clock} if clock else {}
     log = make_logger("delivery", "debug", "json", output)
     settings = settings_for(folder, **changes)
-    async with running("delivery", settings, compose, log=log, methods=methods, **options) as service:
+    options |= {"methods": methods, "method_limits": method_limits}
+    async with running("delivery", settings, compose, log=log, **options) as service:
         yield ServiceUnderTest(folder, service, servicer, output)
 
 

@@ -70,6 +70,6 @@ def _row(variable: str, field: FieldInfo) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "**required**"
-    if field.default is None:
+    if field.default in (None, ""):
         return "none"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"

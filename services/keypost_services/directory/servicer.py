@@ -10,7 +10,9 @@ from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceServicer, KeyEventServiceServicer
 from keypost_services.directory import convert, errors
 from keypost_services.directory.key_events.hub import EventsForgottenError
+from keypost_services.directory.look_up.ports import Failure
 from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.limits.call_limits import note_unknown_users
 from keypost_services.runtime.requests import read_history_from, read_number, read_username, read_usernames
 
 if TYPE_CHECKING:
@@ -64,7 +66,9 @@ class DirectoryServicer(DirectoryServiceServicer):
     ) -> pb.BatchGetKeyInfoResponse:
         del context
         usernames = read_usernames(request.usernames)
-        return convert.batch_response(usernames, await self._look_up.find_many(usernames))
+        outcomes = await self._look_up.find_many(usernames)
+        note_unknown_users(name for name, outcome in outcomes.items() if outcome is Failure.NOT_FOUND)
+        return convert.batch_response(usernames, outcomes)
 
 
 class KeyEventServicer(KeyEventServiceServicer):

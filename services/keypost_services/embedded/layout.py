@@ -103,7 +103,7 @@ def settings_of(layout: Layout, service: str, ports: Mapping[str, Ports], redis_
             "BUNDLE": str(layout.bundle),
         },
     }
-    settings = _common_settings(layout, service, ports[service]) | own[service]
+    settings = _common_settings(layout, service, ports[service]) | {"LIMITS_URL": redis_url} | own[service]
     return {f"KEYPOST_{service.upper()}_{name}": value for name, value in settings.items()}
 
 

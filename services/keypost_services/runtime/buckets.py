@@ -34,20 +34,37 @@ class Buckets:
 
     def take(self, name: str) -> int:
         """Take one; return 0, or after how many milliseconds there is one if the bucket is empty."""
-        level = self._level(name)
-        if level < 1:
-            return int((1 - level) / self._per_second * SECOND) + 1
-        self._levels[name] = (level - 1, self._clock())
-        return 0
+        wait_ms = self.wait(name)
+        if not wait_ms:
+            self.book(name, 1)
+        return wait_ms
 
     def give_back(self, name: str) -> None:
         """Put one back that was taken for nothing."""
-        self._levels[name] = (min(self._size, self._level(name) + 1), self._clock())
+        self.book(name, -1)
+
+    def wait(self, name: str, cost: float = 1) -> int:
+        """Return 0 if so many are there, at least one, at most all that the bucket holds; else after how long they are.
+
+        Returns:
+            Milliseconds.
+        """
+        lacks = max(1, min(cost, self._size)) - self._level(name)
+        return int(lacks / self._per_second * SECOND) + 1 if lacks > 0 else 0
+
+    def book(self, name: str, cost: float) -> None:
+        """Take so many whether they are there or not, and owe the rest, at most a full bucket; negative: put back."""
+        if cost:
+            level = max(-self._size, min(self._size, self._level(name) - cost))
+            self._levels[name] = (level, self._clock())
 
     def _level(self, name: str) -> float:
+        now = self._clock()
         level, since = self._levels.get(name, (self._size, 0))
-        passed = max(0, self._clock() - since)
-        return min(self._size, level + passed * self._per_second / SECOND)
+        if since > now:
+            # The clock was set back: from now on it fills again, not only once the clock has caught up.
+            self._levels[name] = (level, now)
+        return min(self._size, level + max(0, now - since) * self._per_second / SECOND)
 
 
 def peer_address(peer: str) -> str:

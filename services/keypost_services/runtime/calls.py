@@ -19,13 +19,15 @@ from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
 from keypost_services.runtime.refusals import ErrorCodes, Refusal, internal, refusal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
+    from keypost_services.runtime.auth import Caller
     from keypost_services.runtime.authenticator import Authenticator
     from keypost_services.runtime.callers import VerifiedCallers
     from keypost_services.runtime.calls_under_way import CallsUnderWay
+    from keypost_services.runtime.limits.call_limits import CallLimits
     from keypost_services.runtime.metrics import CallMetrics
 
 REQUEST_ID = "x-request-id"
@@ -40,6 +42,21 @@ class _Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What bounds calls.
+
+    Attributes:
+        under_way: How many calls may be under way.
+        limits: How often each caller may call.
+        unary_seconds: How long a unary call may take.
+    """
+
+    under_way: CallsUnderWay
+    limits: CallLimits
+    unary_seconds: float
+
+
 class Calls(grpc.aio.ServerInterceptor):
     """Runs every call of a server.
 
@@ -50,8 +67,7 @@ class Calls(grpc.aio.ServerInterceptor):
         metrics: Counts.
         log: One line a call.
         ids: Draws ids of requests and errors.
-        limits: How many calls may be under way.
-        unary_seconds: How long a unary call may take.
+        bounds: How many calls there may be, and how long they may take.
     """
 
     def __init__(
@@ -63,8 +79,7 @@ class Calls(grpc.aio.ServerInterceptor):
         metrics: CallMetrics,
         log: FilteringBoundLogger,
         ids: Callable[[], str],
-        limits: CallsUnderWay,
-        unary_seconds: float,
+        bounds: Bounds,
     ) -> None:
         self._authenticator = authenticator
         self._callers = callers
@@ -72,8 +87,7 @@ class Calls(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._log = log
         self._ids = ids
-        self._limits = limits
-        self._unary_seconds = unary_seconds
+        self._bounds = bounds
         self._handlers: dict[str, Handler] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self._draining = False
@@ -135,19 +149,26 @@ class Calls(grpc.aio.ServerInterceptor):
         structlog.contextvars.bind_contextvars(peer=peer.address)
         if self._draining:
             raise shutting_down()
-        with self._limits.any_call():
+        with self._bounds.under_way.any_call():
             caller = await self._authenticator.admit(method, peer)
             structlog.contextvars.bind_contextvars(caller=caller.name, caller_kind=caller.kind.value)
             set_current_call(Call(caller, request_id))
-            with self._limits.call_of(caller, streaming=streaming):
-                if streaming:
-                    return await self._callers.run_stream(caller, invoke(), self._authenticator.check_again)
-                return await self._bounded(invoke)
+            with self._bounds.under_way.call_of(caller, streaming=streaming):
+                return await self._limited(method, caller, invoke, streaming=streaming)
 
-    async def _bounded(self, invoke: Invoke) -> bytes | None:
+    async def _limited(self, method: str, caller: Caller, invoke: Invoke, *, streaming: bool) -> bytes | None:
+        async def before(request: Any) -> None:
+            await self._bounds.limits.admit(method, caller, request)
+
+        async with self._bounds.limits.counting(method, caller):
+            if streaming:
+                return await self._callers.run_stream(caller, invoke(before), self._authenticator.check_again)
+            return await self._bounded(invoke(before))
+
+    async def _bounded(self, invoked: Coroutine[Any, Any, bytes | None]) -> bytes | None:
         try:
-            async with asyncio.timeout(self._unary_seconds) as limit:
-                return await invoke()
+            async with asyncio.timeout(self._bounds.unary_seconds) as limit:
+                return await invoked
         except TimeoutError as error:
             if not limit.expired():
                 raise

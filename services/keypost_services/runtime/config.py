@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keypost.protocol.identifiers import check_realm
+from keypost_services.runtime.limits.text import read_limits
 
 _LISTEN = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}")
 # Kubernetes puts such variables into every pod, for every service of its namespace.
@@ -30,6 +31,11 @@ def _redis_url(url: str) -> str:
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must be a Redis URL, such as redis://127.0.0.1:6379/0 or rediss://name:password@host:6380/0")
     return url
+
+
+def _limits(text: str) -> str:
+    read_limits(text)
+    return text
 
 
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
@@ -108,6 +114,26 @@ class ServiceSettings(BaseSettings):
         description="How many bad tokens one network address may show a second (at once: ten times as many).",
         default=10.0,
         gt=0,
+    )
+    limits_url: RedisUrl | None = Field(
+        description="URL of the Redis or Valkey that counts calls for all replicas (role limits: every key has a "
+        "lifetime). Without it each process counts for itself.",
+        default=None,
+        repr=False,
+    )
+    limits: Annotated[str, AfterValidator(_limits)] = Field(
+        description="How often callers may call, where it is not as in docs/operations.md: NAME=MOST/PERIOD or "
+        "NAME=none, with commas between, such as look_ups=600/1m+5000/1d, Receive=none.",
+        default="",
+    )
+    limits_timeout_seconds: float = Field(
+        description="How long the limits server may take to answer.", default=0.1, ge=0.01, le=5
+    )
+    limits_retry_seconds: float = Field(
+        description="After the limits server did not answer, it is not asked again for this long.",
+        default=1.0,
+        ge=0.01,
+        le=60,
     )
     ready_file: Path | None = Field(
         description="A JSON file with the real ports, written when the service serves and removed when it ends.",
@@ -198,7 +224,7 @@ def describe_settings(settings_cls: type[ServiceSettings]) -> str:
     for name, field in settings_cls.model_fields.items():
         if field.default is PydanticUndefined:
             default = "required"
-        elif field.default is None:
+        elif field.default in (None, ""):
             default = "optional"
         else:
             default = f"default {_shown(field.default)}"

@@ -88,6 +88,16 @@ def rate_limited(what: str, retry_after_ms: int) -> ServiceError:
     )
 
 
+def limits_unavailable() -> ServiceError:
+    """Return the refusal of a call that must be counted while nobody counts: somebody could guess without end."""
+    return ServiceError(
+        StatusCode.UNAVAILABLE,
+        "LIMITS_UNAVAILABLE",
+        "the service cannot tell now how often you have tried: try again",
+        retry_after_ms=2_000,
+    )
+
+
 def shutting_down() -> ServiceError:
     """Return the refusal of a service that is about to end; another replica answers."""
     return ServiceError(

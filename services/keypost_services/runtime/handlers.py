@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from keypost_services.runtime.errors import ServiceError
 
 Handler = Any  # grpc.RpcMethodHandler, whose attributes the stubs type too narrowly
-Invoke = Callable[[], Coroutine[Any, Any, bytes | None]]
+Before = Callable[[Any], Awaitable[None]]
+"""What is done once a request has been parsed and before it is served: gets the request, None if there is none yet."""
+Invoke = Callable[[Before], Coroutine[Any, Any, bytes | None]]
 
 
 class RunCall(Protocol):
@@ -53,7 +55,7 @@ def refusing(run: RunCall) -> Handler:
     return grpc.stream_stream_rpc_method_handler(behaviour)
 
 
-async def _nothing() -> None:
+async def _nothing(_before: Before) -> None:
     return None
 
 
@@ -61,16 +63,18 @@ def _wrap_request_unary(handler: Handler, run: RunCall) -> Handler:
     if handler.response_streaming:
 
         async def unary_stream(raw: bytes, context: Any) -> None:
-            async def invoke() -> None:
-                await _pump(handler.unary_stream(_parse(handler, raw), context), context)
+            async def invoke(before: Before) -> None:
+                request = await _read(handler, raw, before)
+                await _pump(handler.unary_stream(request, context), context)
 
             await run(context, invoke, streaming=True)
 
         return grpc.unary_stream_rpc_method_handler(unary_stream, None, _serializer(handler))
 
     async def unary_unary(raw: bytes, context: Any) -> bytes | None:
-        async def invoke() -> bytes:
-            return _serialize(handler, await handler.unary_unary(_parse(handler, raw), context))
+        async def invoke(before: Before) -> bytes:
+            request = await _read(handler, raw, before)
+            return _serialize(handler, await handler.unary_unary(request, context))
 
         return await run(context, invoke, streaming=False)
 
@@ -81,7 +85,8 @@ def _wrap_request_stream(handler: Handler, run: RunCall) -> Handler:
     if handler.response_streaming:
 
         async def stream_stream(requests: Any, context: Any) -> None:
-            async def invoke() -> None:
+            async def invoke(before: Before) -> None:
+                await before(None)
                 await _pump(handler.stream_stream(_checked(requests), context), context)
 
             await run(context, invoke, streaming=True)
@@ -89,7 +94,8 @@ def _wrap_request_stream(handler: Handler, run: RunCall) -> Handler:
         return grpc.stream_stream_rpc_method_handler(stream_stream, _parser(handler), _serializer(handler))
 
     async def stream_unary(requests: Any, context: Any) -> bytes | None:
-        async def invoke() -> bytes:
+        async def invoke(before: Before) -> bytes:
+            await before(None)
             return _serialize(handler, await handler.stream_unary(_checked(requests), context))
 
         return await run(context, invoke, streaming=True)
@@ -110,11 +116,14 @@ async def _pump(responses: Any, context: Any) -> None:
             await context.write(response)
 
 
-def _parse(handler: Handler, raw: bytes) -> Any:
+async def _read(handler: Handler, raw: bytes, before: Before) -> Any:
     try:
-        return handler.request_deserializer(raw)
+        request = handler.request_deserializer(raw)
     except Exception as error:  # whatever the parser says, the caller sent it
+        await before(None)
         raise _refusal(handler, raw) from error
+    await before(request)
+    return request
 
 
 def _refusal(handler: Handler, raw: bytes) -> ServiceError:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_USERNAMES = 100
+USER_NOT_FOUND = "USER_NOT_FOUND"
 
 
 def read_username(username: str, field: str = "username") -> str:
@@ -67,4 +68,4 @@ def read_number(number: int, field: str) -> int:
 
 def user_not_found(username: str) -> ServiceError:
     """Return the answer that there is no such user."""
-    return ServiceError(StatusCode.NOT_FOUND, "USER_NOT_FOUND", f"there is no user {username}", username=username)
+    return ServiceError(StatusCode.NOT_FOUND, USER_NOT_FOUND, f"there is no user {username}", username=username)

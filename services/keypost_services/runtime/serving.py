@@ -23,12 +23,15 @@ from keypost.protocol.tokens import audience_of
 from keypost_services.runtime.authenticator import Authenticator
 from keypost_services.runtime.buckets import Buckets
 from keypost_services.runtime.callers import VerifiedCallers
-from keypost_services.runtime.calls import Calls
+from keypost_services.runtime.calls import Bounds, Calls
 from keypost_services.runtime.calls_under_way import CallsUnderWay
 from keypost_services.runtime.config import ServiceSettings, variable_of
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.grpc_server import steady_server
 from keypost_services.runtime.health import Health, HealthServicer
+from keypost_services.runtime.limits.call_limits import CallLimits
+from keypost_services.runtime.limits.compose import open_limits
+from keypost_services.runtime.limits.table import METHOD_LIMITS, REFLECTION_LIMITS
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, Callers
 from keypost_services.runtime.metrics import CallMetrics, serve_metrics
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from keypost_services.runtime.auth import DeviceKeys
+    from keypost_services.runtime.limits.call_limits import Limits
+    from keypost_services.runtime.limits.table import MethodLimits
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings, default=ServiceSettings)
 
@@ -79,6 +84,7 @@ class Runtime(Generic[SettingsT]):
         metrics: Where the service registers its own metrics.
         health: Where it says which parts do less than they should.
         callers: Where it says that a key has ended: ``drop_key``, ``drop_user``.
+        limits: How often callers may call, and what a service counts besides calls.
     """
 
     settings: SettingsT
@@ -88,6 +94,7 @@ class Runtime(Generic[SettingsT]):
     metrics: CollectorRegistry
     health: Health
     callers: VerifiedCallers
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,8 @@ async def running(
     clock: Clock = system_clock,
     ids: Callable[[], str] = draw_id,
     log: FilteringBoundLogger | None = None,
-    methods: Mapping[str, Callers] | None = None,
+    methods: Mapping[str, Callers] = METHODS,
+    method_limits: Mapping[str, MethodLimits] = METHOD_LIMITS,
 ) -> AsyncIterator[RunningService[SettingsT]]:
     """Serve a service as long as the context lasts; leaving it drains.
 
@@ -157,6 +165,7 @@ async def running(
         ids: Draws ids of requests and errors.
         log: Its log; by default one as the settings say.
         methods: The method table, where a test needs another.
+        method_limits: The table of limits, where a test needs another.
 
     Raises:
         StartError: it cannot start.
@@ -166,13 +175,15 @@ async def running(
     call_metrics = CallMetrics(registry)
     health = Health(log, call_metrics.degraded)
     callers = VerifiedCallers(clock, stream_seconds=settings.stream_seconds)
-    runtime = Runtime(settings, clock, ids, log, registry, health, callers)
     async with contextlib.AsyncExitStack() as stack:
+        limits = open_limits(stack, settings, clock=clock, log=log, health=health, registry=registry)
+        runtime = Runtime(settings, clock, ids, log, registry, health, callers, limits)
         metrics_port = None
         if settings.metrics_listen:
             metrics_port = await _serve_metrics(stack, runtime)
         parts = await stack.enter_async_context(compose(runtime))
-        calls = _calls(name, runtime, parts, call_metrics, methods if methods is not None else METHODS)
+        authenticator = _authenticator(name, runtime, parts, methods)
+        calls = _calls(authenticator, runtime, parts, call_metrics, _bounds(runtime, method_limits))
         server, ports = _server(name, runtime, parts, calls)
         await server.start()
         stack.push_async_callback(_drain, server, calls, health, settings.drain_seconds)
@@ -185,12 +196,17 @@ async def running(
         yield service
 
 
-def _calls(
-    name: str, runtime: Runtime[Any], parts: Parts, metrics: CallMetrics, methods: Mapping[str, Callers]
-) -> Calls:
+def _bounds(runtime: Runtime[Any], method_limits: Mapping[str, MethodLimits]) -> Bounds:
+    settings = runtime.settings
+    under_way = CallsUnderWay(settings.max_calls, settings.max_calls_per_caller)
+    limits = CallLimits(runtime.limits, {**method_limits, **REFLECTION_LIMITS}, runtime.clock)
+    return Bounds(under_way, limits, settings.call_seconds)
+
+
+def _authenticator(name: str, runtime: Runtime[Any], parts: Parts, methods: Mapping[str, Callers]) -> Authenticator:
     settings = runtime.settings
     lookups, anonymous = settings.token_lookups_per_second, settings.anonymous_calls_per_second
-    authenticator = Authenticator(
+    return Authenticator(
         realm=settings.realm,
         audience=audience_of(settings.realm, name),
         methods={**methods, **(REFLECTION_METHODS if settings.reflection else {})},
@@ -200,6 +216,11 @@ def _calls(
         device_keys=parts.device_keys,
         clock=runtime.clock,
     )
+
+
+def _calls(
+    authenticator: Authenticator, runtime: Runtime[Any], parts: Parts, metrics: CallMetrics, bounds: Bounds
+) -> Calls:
     return Calls(
         authenticator=authenticator,
         callers=runtime.callers,
@@ -207,8 +228,7 @@ def _calls(
         metrics=metrics,
         log=runtime.log,
         ids=runtime.ids,
-        limits=CallsUnderWay(settings.max_calls, settings.max_calls_per_caller),
-        unary_seconds=settings.call_seconds,
+        bounds=bounds,
     )
 
 

@@ -14,6 +14,7 @@ from keypost.errors import InvalidArgumentError
 from keypost.protocol.errors import EndorsementError, RecordExpiredError
 from keypost_services.runtime.auth import CallerKind, current_caller
 from keypost_services.runtime.errors import ServiceError, invalid_field
+from keypost_services.runtime.limits.table import none
 from keypost_services.runtime.method_table import anyone
 from support.clock import ManualClock
 from support.service import RECEIVE, SEND, SERVICE, error_info, retry_after_ms, serving
@@ -387,10 +388,11 @@ class OtherArities:
 
 async def test_all_arities_are_served(tmp_path: Path) -> None:
     other = OtherArities()
-    methods = {f"{other.PREFIX}{name}": anyone() for name in ("Collect", "Count", "ByItself")}
+    names = [f"{other.PREFIX}{name}" for name in ("Collect", "Count", "ByItself")]
+    tables: dict[str, Any] = {"methods": dict.fromkeys(names, anyone()), "method_limits": dict.fromkeys(names, none())}
     parts = {"services": [("example.Other", other.add, other)]}
     async with (
-        serving(tmp_path, methods=methods, parts=parts) as service,
+        serving(tmp_path, parts=parts, **tables) as service,
         service.public_channel() as channel,
         asyncio.timeout(20),
     ):

@@ -35,6 +35,7 @@ from support.bad_input.rules import (
 from support.bad_input.surface import Exchange, Surface, made, unary, watching
 from support.ca_service import OPEN, REALM, open_ca
 from support.keys import KeyPool, pooled_key
+from support.limits import UNLIMITED
 from support.service import settings_for
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ NAMES = (
     *ca_administration.NAMES,
     *health.NAMES,
 )
-NO_LIMIT = 1_000_000.0
 MOST_APPROVALS = 30
 STATEMENT = "key_request.key_request"
 NONCE = refused("the nonce was drawn for another address", "FAILED_PRECONDITION/NONCE_EXPIRED")
@@ -254,7 +254,7 @@ def of_directories(channel: grpc.aio.Channel, ca: CaUnderTest, names: Iterator[s
 async def open_surface(folder: Path) -> AsyncIterator[Surface]:
     """Serve a CA and return its surface."""
     names = (f"user{number}" for number in itertools.count())
-    async with open_ca(folder, anonymous_calls_per_second=NO_LIMIT) as ca:
+    async with open_ca(folder, **UNLIMITED) as ca:
         ca.keys = FreshKeys()
         root = grpc.ssl_channel_credentials((folder / "public-root.pem").read_bytes())
         internal = f"127.0.0.1:{ca.service.internal_port}"

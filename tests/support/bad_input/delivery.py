@@ -32,6 +32,7 @@ from support.bad_input.rules import (
 from support.bad_input.surface import Exchange, Surface, conversing, made, unary
 from support.clock import START
 from support.delivery import SimulatedDevice, open_stack
+from support.limits import UNLIMITED
 from support.realm import REALM
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ async def open_surface(folder: Path) -> AsyncIterator[Surface]:
     async with open_stack(folder) as stack:
         alice, bob = stack.realm.enroll("alice"), stack.realm.enroll("bob")
         stack.realm.approve(bob)
-        settings = stack.settings(log_level="info")
+        settings = stack.settings(log_level="info", **UNLIMITED)
         async with running("delivery", settings, compose, clock=stack.clock, log=log) as service:
             await stack.directory.watching.wait()
             root = grpc.ssl_channel_credentials((folder / "tls" / "public-root.pem").read_bytes())

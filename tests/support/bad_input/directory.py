@@ -14,6 +14,7 @@ from support.bad_input.rules import OK, Rule, invalid, number, refused, size, us
 from support.bad_input.surface import Exchange, Surface, made, unary, watching
 from support.clock import ManualClock
 from support.directory import DirectoryUnderTest, running_ca, running_directory, service_settings
+from support.limits import UNLIMITED
 from support.realm import SimulatedRealm
 from support.valkey import running_valkey
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 LOOK_UPS, EVENTS = "/keypost.directory.v1.DirectoryService/", "/keypost.directory.v1.KeyEventService/"
 NAMES = (*(LOOK_UPS + name for name in ("GetRealmTrust", "GetKeyInfo", "BatchGetKeyInfo")), EVENTS + "WatchKeyEvents")
-NO_LIMIT = 1_000_000.0
 NOT_FOUND = refused("there is no such user", "NOT_FOUND/USER_NOT_FOUND", ok=True)
 KEY_INFO_RULES = {
     "username": Rule(username, NOT_FOUND),
@@ -69,7 +69,7 @@ async def open_surface(folder: Path) -> AsyncIterator[Surface]:
     with running_valkey(folder / "valkey", appendonly="yes") as valkey:
         async with (
             running_ca(folder, realm) as host,
-            running_directory(host, clock, valkey.url, anonymous_calls_per_second=NO_LIMIT) as directory,
+            running_directory(host, clock, valkey.url, **UNLIMITED) as directory,
             grpc.aio.secure_channel(
                 f"127.0.0.1:{directory.service.public_port}",
                 grpc.ssl_channel_credentials((folder / "public-root.pem").read_bytes()),

@@ -1,0 +1,1 @@
+"""How often each caller may call (docs/spec.md, "Who may call")."""

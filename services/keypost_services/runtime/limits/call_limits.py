@@ -1,0 +1,160 @@
+"""Holds every call against its limits, before the work is done, and counts what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from cachetools import TTLCache
+
+from keypost.clock import HOUR
+from keypost_services.runtime.auth import CallerKind
+from keypost_services.runtime.buckets import peer_address
+from keypost_services.runtime.errors import ServiceError, method_not_admitted, rate_limited
+from keypost_services.runtime.limits.ports import Charge
+from keypost_services.runtime.limits.table import LOOK_UPS, QUOTAS, UNKNOWN_USERS
+from keypost_services.runtime.requests import MOST_USERNAMES, USER_NOT_FOUND
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+    from keypost.clock import Clock
+    from keypost_services.runtime.auth import Caller
+    from keypost_services.runtime.limits.metrics import LimitMetrics
+    from keypost_services.runtime.limits.ports import Limiter, Shortage
+    from keypost_services.runtime.limits.table import MethodLimits, Quotas
+
+MOST_REMEMBERED = 50_000
+SAME_AGAIN_MS = HOUR
+"""A device that asks for the same unknown user again within this time is not counted again: it guesses nothing new."""
+WHAT = {
+    LOOK_UPS: "users looked up",
+    UNKNOWN_USERS: "users asked for that do not exist",
+}
+
+_unknown: ContextVar[list[str]] = ContextVar("keypost_unknown_users")
+
+
+def note_unknown_users(usernames: Iterable[str]) -> None:
+    """Say that the call being handled asked for users that do not exist, where its answer is no error."""
+    with contextlib.suppress(LookupError):
+        _unknown.get().extend(usernames)
+
+
+class Limits:
+    """The limits of a service: its two limiters, and how much there is of everything.
+
+    Args:
+        lenient: Counts in this process while the shared one is away.
+        strict: Refuses meanwhile.
+        metrics: Counts refusals.
+        changed: What the service's settings say, by name.
+    """
+
+    def __init__(
+        self, *, lenient: Limiter, strict: Limiter, metrics: LimitMetrics, changed: Mapping[str, Quotas]
+    ) -> None:
+        self.lenient = lenient
+        self.strict = strict
+        self._metrics = metrics
+        self._quotas = {**QUOTAS, **changed}
+
+    def charges(self, limit: str, caller: str, cost: int = 1, *, scope: str = "") -> list[Charge]:
+        """Return what a call takes of a limit.
+
+        Args:
+            limit: Its name.
+            caller: Whose.
+            cost: How many.
+            scope: What tells limits of one name apart, such as the method.
+        """
+        return [Charge(limit, f"{scope} {caller}", quota, cost) for quota in self._quotas[limit]]
+
+    def refusal(self, shortage: Shortage, what: str) -> ServiceError:
+        """Count a refusal and return it: RESOURCE_EXHAUSTED with RATE_LIMITED."""
+        self._metrics.refused.labels(shortage.limit).inc()
+        return rate_limited(what, shortage.retry_after_ms)
+
+
+class CallLimits:
+    """Applies the table of limits.
+
+    Args:
+        limits: The service's limits.
+        methods: Which of them hold for each method.
+        clock: The time.
+    """
+
+    def __init__(self, limits: Limits, methods: Mapping[str, MethodLimits], clock: Clock) -> None:
+        self._limits = limits
+        self._methods = methods
+        self._known_unknown: TTLCache[tuple[str, str], bool] = TTLCache(MOST_REMEMBERED, SAME_AGAIN_MS, timer=clock)
+
+    async def admit(self, method: str, caller: Caller, request: Any) -> None:
+        """Take what a call costs.
+
+        Args:
+            method: The method.
+            caller: Who calls.
+            request: The request; None: there is none yet, or none that parses.
+
+        Raises:
+            ServiceError: RESOURCE_EXHAUSTED with RATE_LIMITED; UNAVAILABLE with LIMITS_UNAVAILABLE; PERMISSION_DENIED
+                with METHOD_NOT_ADMITTED: the table has no row for the method.
+        """
+        row = self._methods.get(method)
+        if row is None:
+            raise method_not_admitted()
+        names = row.limits.get(caller.kind, ())
+        charges = [charge for name in names for charge in self._charges(name, method, caller, request)]
+        if not charges:
+            return
+        limiter = self._limits.strict if row.strict else self._limits.lenient
+        if (shortage := await limiter.take(charges)) is not None:
+            what = WHAT.get(shortage.limit, f"calls of {method.rpartition('/')[2]}")
+            raise self._limits.refusal(shortage, what)
+
+    @contextlib.asynccontextmanager
+    async def counting(self, method: str, caller: Caller) -> AsyncIterator[None]:
+        """Count the users that do not exist and that the call in the block asks for, whether it answers or refuses."""
+        row = self._methods.get(method)
+        if row is None or UNKNOWN_USERS not in row.limits.get(caller.kind, ()):
+            yield
+            return
+        found: list[str] = []
+        _unknown.set(found)
+        try:
+            yield
+        except ServiceError as error:
+            if error.reason == USER_NOT_FOUND:
+                found.append(error.metadata["username"])
+            raise
+        finally:
+            await self._book(caller, found)
+
+    async def _book(self, caller: Caller, usernames: Sequence[str]) -> None:
+        name = _name(caller)
+        new = {username for username in usernames if (name, username) not in self._known_unknown}
+        if new:
+            self._known_unknown.update({(name, username): True for username in new})
+            await self._limits.lenient.book(self._limits.charges(UNKNOWN_USERS, name, len(new)))
+
+    def _charges(self, limit: str, method: str, caller: Caller, request: Any) -> list[Charge]:
+        if limit == UNKNOWN_USERS:
+            return self._limits.charges(limit, _name(caller), 0)
+        if limit == LOOK_UPS:
+            return self._limits.charges(limit, _name(caller), _users(request))
+        return self._limits.charges(limit, _name(caller), scope=method)
+
+
+def _name(caller: Caller) -> str:
+    """Return whose quotas a call takes from: a device's, a network address's, a service's or an administrator's."""
+    if caller.kind is CallerKind.ANYONE:
+        return peer_address(caller.peer)
+    return f"{caller.kind.value} {caller.address or caller.service or caller.administrator}"
+
+
+def _users(request: Any) -> int:
+    """Return how many users a request asks for; of too many, as many as are allowed, since it is refused."""
+    return max(1, min(len(getattr(request, "usernames", ())), MOST_USERNAMES))
