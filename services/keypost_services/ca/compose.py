@@ -37,6 +37,7 @@ from keypost_services.ca.revocation import Revocations
 from keypost_services.ca.servicer import CertificateAuthorityServicer, KeyInfoServicer
 from keypost_services.ca.sign_in.admission import Admission
 from keypost_services.ca.sign_in.compose import sign_ins
+from keypost_services.ca.sign_in.guarded import guarded
 from keypost_services.ca.sign_in.port import Kind
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.errors import StartError
@@ -128,7 +129,8 @@ async def _build(
     authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
     # Codes are bound to the root keys that the realm began with, which no roll-over changes.
     binding = realm_hash(realm.name, root_keys)
-    admission = Admission(sign_ins(runtime.settings, store, binding, runtime.clock), runtime.log)
+    kinds = guarded(sign_ins(runtime.settings, store, binding, runtime.clock), runtime.limits)
+    admission = Admission(kinds, runtime.log)
     revocations, resets = Revocations(authority), Resets(authority, admission, runtime.settings.reset_delay)
     servicer = CertificateAuthorityServicer(
         realm,
