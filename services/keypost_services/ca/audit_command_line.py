@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from keypost_services.ca.audit import BEGINNING, AuditBrokenError, read_head
 from keypost_services.ca.audit_lines import ALL, Wanted, facts_of, line_of, verify
+from keypost_services.ca.command_options import Database  # noqa: TC001  # typer reads the annotation
 from keypost_services.ca.commands import CommandError
 from keypost_services.ca.engine import open_engine
 from keypost_services.ca.migrate import SchemaOutdatedError, check_schema
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 PAGE = 256
 BROKEN = 1
 """The exit code for a log that does not verify."""
-Database = Annotated[
-    str, typer.Option(envvar="KEYPOST_CA_DATABASE", help="Database URL, such as sqlite:////var/lib/keypost/ca.db.")
-]
 About = Annotated[str, typer.Option("--user", help="Only entries about this user.")]
 Since = Annotated[str, typer.Option(help="Only entries since then, such as 2026-01-31 or 2026-01-31T09:30 (UTC).")]
 Until = Annotated[str, typer.Option(help="Only entries before then.")]

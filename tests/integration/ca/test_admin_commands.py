@@ -77,7 +77,7 @@ async def test_users_are_listed_and_shown(ca: CaUnderTest) -> None:
 async def test_the_key_of_a_lost_device_is_withdrawn_once_that_is_confirmed(ca: CaUnderTest) -> None:
     device = (await ca.enroll("alice")).address.device_id
     refused = await run(ca, "revoke", "alice", device, "--reason", "lost", typed="n\n")
-    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (2, "nothing was done")
+    assert (refused.exit_code, refused.stderr.endswith("nothing was done\n")) == (2, True)
     assert (await printed(ca, "show", "alice"))[0]["revision"] == 1
     done = await run(ca, "revoke", "alice", device, "--reason", "lost", typed="y\n")
     assert done.exit_code == 0

@@ -26,7 +26,7 @@ def run(*arguments: object) -> Result:
 def database(tmp_path: Path) -> str:
     """A database in whose log three codes are entered."""
     url = f"sqlite:///{tmp_path / 'ca.db'}"
-    assert run("init", tmp_path / "realm", "--realm", "example.org").exit_code == 0
+    assert run("init", tmp_path / "realm", "--realm", "example.org", "--no-passphrase").exit_code == 0
     assert run("migrate", "--database", url).exit_code == 0
     for username in ("alice", "bob", "alice"):
         made = run("code", username, "--realm-folder", tmp_path / "realm", "--database", url)
