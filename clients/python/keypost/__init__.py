@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keypost import sync
     from keypost.client import (
+        BackupStaleError,
         Client,
         Event,
         NotEnrolledError,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Sent,
         SentFile,
         WaitingElsewhere,
+        restore_profile,
     )
     from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
     from keypost.keystore.errors import KeyStoreError, WrongPassphraseError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "keypost.client": (
+        "BackupStaleError",
         "Client",
         "Event",
         "NotEnrolledError",
@@ -40,6 +43,7 @@ _HOMES = {
         "Sent",
         "SentFile",
         "WaitingElsewhere",
+        "restore_profile",
     ),
     "keypost.errors": ("InvalidArgumentError", "KeypostError", "RefusedError", "UnreachableError"),
     "keypost.keystore.errors": ("KeyStoreError", "WrongPassphraseError"),
@@ -58,6 +62,7 @@ __all__ = [
     "STRONG",
     "WEAK",
     "Address",
+    "BackupStaleError",
     "Client",
     "Event",
     "Evidence",
@@ -86,6 +91,7 @@ __all__ = [
     "UnreachableError",
     "WaitingElsewhere",
     "WrongPassphraseError",
+    "restore_profile",
     "sync",
 ]
 

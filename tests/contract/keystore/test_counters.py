@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from keypost.errors import InvalidArgumentError
 from keypost.keystore import KeyStoreConflictError
+from keypost.keystore.counters import COUNT
 from keypost.keystore.values import ReceivedMark
 from support.key_store import ALICE, BOB, BOTH, NOW, SESSION, Reopening, memory_store
 
@@ -111,3 +112,27 @@ def test_marks_are_pruned_by_age_and_the_counter_is_not(key_store: Reopening) ->
     assert not counters.is_received(BOB, message_id(5))
     assert counters.is_received(BOB, message_id(6))
     assert counters.mark_received(BOB, BOTH, 8, message_id(8), NOW + 20).previous == 6
+
+
+def test_a_new_count_is_above_every_counter_that_was_or_could_have_been_used(key_store: Reopening) -> None:
+    key_store.store.counters.next_send(BOTH)
+    key_store.store.counters.begin_count()
+    assert key_store.again().counters.next_send(BOTH) == COUNT + 1
+    assert key_store.store.counters.next_send(("alice", "carol")) == COUNT + 1
+    assert key_store.store.counters.next_send(BOTH) == COUNT + 2
+    key_store.store.counters.begin_count()
+    key_store.store.counters.begin_count()
+    assert key_store.again().counters.next_send(BOTH) == 3 * COUNT + 1
+
+
+def test_where_a_new_count_begins_nothing_is_missed_that_nobody_knows_of(key_store: Reopening) -> None:
+    def mark(counter: int) -> ReceivedMark:
+        return key_store.store.counters.mark_received(BOB, BOTH, counter, message_id(counter), NOW)
+
+    mark(7)
+    assert mark(COUNT + 1) == ReceivedMark(previous=7, missed=0, clone_of=None)
+    assert mark(COUNT + 4) == ReceivedMark(previous=COUNT + 1, missed=2, clone_of=None)
+    assert mark(8) == ReceivedMark(previous=COUNT + 4, missed=0, clone_of=None)
+    assert mark(3 * COUNT + 2).missed == 1
+    first = key_store.store.counters.mark_received(ALICE, BOTH, 2 * COUNT + 3, message_id(9), NOW)
+    assert first == ReceivedMark(previous=0, missed=2, clone_of=None)

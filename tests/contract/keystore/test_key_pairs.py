@@ -87,3 +87,15 @@ def test_a_replaced_pair_is_destroyed_and_the_current_one_is_not(key_store: Reop
     key_pairs = key_store.again().key_pairs
     assert key_pairs.find(ONE) is None
     assert key_pairs.current() == pair(TWO, KeyPairState.CURRENT)
+
+
+def test_a_device_that_begins_anew_keeps_its_pairs_to_open_what_was_sealed_to_them(key_store: Reopening) -> None:
+    for fingerprint in (ONE, TWO):
+        add(key_store.store, fingerprint)
+        key_store.store.key_pairs.promote(fingerprint, NOW)
+    add(key_store.store, THREE)
+    key_store.store.key_pairs.retire(NOW + 1)
+    key_pairs = key_store.again().key_pairs
+    assert key_pairs.current() is key_pairs.pending() is None
+    times = {one.fingerprint: one.replaced_time for one in key_pairs.replaced()}
+    assert times == {ONE: NOW, TWO: NOW + 1, THREE: NOW + 1}

@@ -75,3 +75,18 @@ def test_closed_keys_stay_closed(key_store: Reopening) -> None:
     key_store.store.records.close_keys({b"\x02" * 32}, NOW + 1, mark=9)
     records = key_store.again().records
     assert [records.closing_mark(bytes([key]) * 32) for key in (1, 2, 3)] == [7, 7, None]
+
+
+def test_a_user_can_be_forgotten_but_for_the_evidence(key_store: Reopening) -> None:
+    records = key_store.store.records
+    for username in ("alice", "bob"):
+        records.put(replace(RECORD, username=username))
+        records.set_pins(username, b"pins")
+    records.add_evidence(EVIDENCE)
+    records.forget("bob")
+    records.forget("bob")
+    records = key_store.again().records
+    assert (records.find("bob"), records.pins("bob")) == (None, None)
+    assert records.usernames() == ("alice",)
+    assert records.pins("alice") == b"pins"
+    assert records.evidence("bob") == (EVIDENCE,)

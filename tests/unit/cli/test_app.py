@@ -21,7 +21,7 @@ from keypost.cli.exit_codes import ExitCode
 from keypost.cli.hints import hint_for
 from keypost.client import Client
 from keypost.keystore import KeyFile, Passphrase, SystemKeyRing
-from keypost.keystore.store import FILE_NAME
+from keypost.keystore.copies import FILE_NAME
 from keypost.protocol.errors import IdentityChangedError
 
 if TYPE_CHECKING:

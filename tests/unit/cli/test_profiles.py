@@ -8,7 +8,7 @@ import pytest
 from keypost.cli.app import complete_profile
 from keypost.cli.errors import UsageError
 from keypost.cli.profiles import is_profile, profile_names, profile_path
-from keypost.keystore.store import FILE_NAME
+from keypost.keystore.copies import FILE_NAME
 
 
 def test_a_name_lies_in_the_users_data_folder() -> None:

@@ -10,7 +10,7 @@ import pytest
 import keypost.protocol.errors as protocol_errors
 from keypost.cli.hints import HINTS
 from keypost.errors import KeypostError
-from keypost.keystore.errors import KeyStoreError
+from keypost.keystore.errors import BackupError, KeyStoreError
 from keypost.protocol.errors import NotYetError, ProtocolError
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +24,7 @@ CODE = [
 WORD = re.compile(r"[A-Z][A-Z0-9_]+")
 RAISED = {"ServiceError": 1, "RefusedError": 0, "Event": 1, "tell": 1}
 """Calls that carry a reason, and which of their arguments it is."""
-BASES = {kind.reason for kind in (ProtocolError, NotYetError, KeyStoreError)}
+BASES = {kind.reason for kind in (ProtocolError, NotYetError, KeyStoreError, BackupError)}
 """Names of classes: nobody meets them."""
 CAUSED = {"TokenRefusedError": 0, "token_refused": 0, "refused": 0}
 

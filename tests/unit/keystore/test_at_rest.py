@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keypost.keystore import KeyStore, KeyStoreTamperedError, Limits, create_store, open_store, store
+from keypost.keystore import KeyStore, KeyStoreTamperedError, Limits, create_store, open_store
+from keypost.keystore.copies import FILE_NAME
 from keypost.keystore.values import (
     Evidence,
     KeyPair,
@@ -147,7 +148,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(folder / store.FILE_NAME)) as connection:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
         for statement in statements:
             connection.execute(statement)
         connection.commit()
@@ -184,7 +185,7 @@ def test_every_sealed_value_can_be_read(folder: Path, table: str, column: str) -
 
 
 def test_every_column_of_bytes_is_sealed_or_known_to_be_no_secret(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / store.FILE_NAME)) as connection:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         columns = {
             (table, row[1])

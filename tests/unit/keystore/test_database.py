@@ -15,6 +15,7 @@ from keypost.keystore import (
     store,
 )
 from keypost.keystore.database import Database
+from keypost.keystore.errors import BackupError
 from support.key_store import BUNDLE, REALM, UNLOCK
 
 if TYPE_CHECKING:
@@ -68,5 +69,5 @@ def test_a_file_that_vanishes_before_it_is_opened_is_told(tmp_path: Path) -> Non
 
 
 def test_every_error_has_a_reason_of_its_own() -> None:
-    kinds = KeyStoreError.__subclasses__()
-    assert len({kind.reason for kind in kinds}) == len(kinds) == 11
+    kinds = [*KeyStoreError.__subclasses__(), *BackupError.__subclasses__()]
+    assert len({kind.reason for kind in kinds}) == len(kinds) == 17

@@ -27,6 +27,7 @@ from keypost.keystore import (
     schema,
     store,
 )
+from keypost.keystore.copies import FILE_NAME
 from support.key_store import BUNDLE, CHEAP, REALM, UNLOCK, Reopening
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, statement: str) -> None:
-    with closing(sqlite3.connect(folder / store.FILE_NAME)) as connection:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
         connection.execute(statement)
         connection.commit()
 
@@ -66,7 +67,7 @@ def test_a_profile_is_made_once(folder: Path) -> None:
 
 
 def test_a_creation_that_was_cut_short_can_be_repeated(tmp_path: Path) -> None:
-    (tmp_path / store.FILE_NAME).touch()
+    (tmp_path / FILE_NAME).touch()
     with pytest.raises(KeyStoreMissingError):
         open_store(tmp_path, UNLOCK)
     with pytest.raises(InvalidArgumentError):
@@ -90,23 +91,23 @@ def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"something else entirely" * 100, b"SQLite format 3\x00" + bytes(4096)])
 def test_another_file_is_no_profile_and_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / store.FILE_NAME).write_bytes(content)
+    (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises((NotAKeyStoreError, KeyStoreTamperedError)):
         open_store(tmp_path, UNLOCK)
     with pytest.raises((NotAKeyStoreError, KeyStoreTamperedError)):
         create_store(tmp_path, UNLOCK, realm=REALM, bundle=BUNDLE)
-    assert (tmp_path / store.FILE_NAME).read_bytes() == content
+    assert (tmp_path / FILE_NAME).read_bytes() == content
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE other (id)", "PRAGMA application_id = 7"])
 def test_the_database_of_another_program_is_left_alone(tmp_path: Path, statement: str) -> None:
     edit(tmp_path, statement)
-    before = (tmp_path / store.FILE_NAME).read_bytes()
+    before = (tmp_path / FILE_NAME).read_bytes()
     with pytest.raises(NotAKeyStoreError):
         open_store(tmp_path, UNLOCK)
     with pytest.raises(NotAKeyStoreError):
         create_store(tmp_path, UNLOCK, realm=REALM, bundle=BUNDLE)
-    assert (tmp_path / store.FILE_NAME).read_bytes() == before
+    assert (tmp_path / FILE_NAME).read_bytes() == before
 
 
 def test_a_profile_of_a_newer_version_is_refused(folder: Path) -> None:
@@ -160,7 +161,7 @@ def test_a_profile_without_its_first_rows_is_damaged(folder: Path, table: str) -
 
 
 def test_a_file_with_a_destroyed_page_is_damaged(folder: Path) -> None:
-    path = folder / store.FILE_NAME
+    path = folder / FILE_NAME
     content = path.read_bytes()
     path.write_bytes(content[:4096] + bytes(len(content) - 4096))
     with pytest.raises(KeyStoreTamperedError):
@@ -198,6 +199,6 @@ def test_who_tries_to_make_a_profile_anew_does_not_unlock_it_for_others(folder: 
     with pytest.raises(KeyStoreLockedError):
         create_store(folder, UNLOCK, realm=REALM, bundle=BUNDLE)
     other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM unlock').fetchall()"
-    done = subprocess.run([sys.executable, "-c", other, folder / store.FILE_NAME], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", other, folder / FILE_NAME], capture_output=True, check=False)
     assert b"database is locked" in done.stderr
     held.close()

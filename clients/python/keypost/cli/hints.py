@@ -25,7 +25,8 @@ HINTS = {
     "IDENTITY_CHANGED": "Compare safety numbers with the other person in another way; "
     "for that: keypost verify {username} (or fingerprints: keypost accept {username} {root})",
     "SAFETY_NUMBER_DIFFERS": "Send that person nothing that matters, and tell your administrator.",
-    "DEVICE_KEY_STOLEN": "Somebody else renewed this device's key: tell your administrator, and use another device.",
+    "DEVICE_KEY_STOLEN": "Was it restored elsewhere? Then go on there. If it was not you: tell your administrator, and "
+    "use another device.",
     "CLOCK_AHEAD": "Check the clock of this machine.",
     "CLOCK_WRONG": "Set the clock of this machine.",
     "RECORD_EXPIRED": "Check the clock of this machine.",

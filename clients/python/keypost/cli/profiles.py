@@ -9,7 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from keypost.cli.errors import NoProfileError, UsageError
-from keypost.keystore.store import FILE_NAME
+from keypost.keystore.copies import FILE_NAME
 
 DEFAULT_PROFILE = "default"
 

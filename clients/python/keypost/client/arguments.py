@@ -14,6 +14,7 @@ from keypost.client.context import IdentityChange
 from keypost.client.results import OCTETS, TEXT, Received, RevocationReason
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError
+from keypost.keystore.unlock import Passphrase
 from keypost.protocol.extension import FINGERPRINT_BYTES
 from keypost.protocol.safety_numbers import MOST_CODE_CHARACTERS
 from keypost.protocol.suites import Suite
@@ -53,6 +54,15 @@ def check_unlock(unlock: Any) -> None:
         raise InvalidArgumentError(
             "this unlocks no profile: pass keypost.Passphrase(...) or another one", field="unlock"
         )
+
+
+def check_passphrase(passphrase: Any) -> Passphrase:
+    """Return a passphrase that is not empty."""
+    if not isinstance(passphrase, Passphrase):
+        raise InvalidArgumentError("a backup is sealed by a keypost.Passphrase(...)", field="passphrase")
+    if not passphrase.passphrase:
+        raise InvalidArgumentError("an empty passphrase protects nothing; choose one", field="passphrase")
+    return passphrase
 
 
 def check_code(code: Any) -> None:

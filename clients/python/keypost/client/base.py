@@ -42,12 +42,20 @@ class ClientBase:
         return self._parts.identity.ring.address
 
     @asynccontextmanager
-    async def _working(self) -> AsyncIterator[None]:
+    async def _working(self, *, copy_too: bool = False) -> AsyncIterator[None]:
+        """Count a call under way.
+
+        Args:
+            copy_too: The call is harmless, or what a restored profile is waiting for: it need not have taken over.
+        """
         self._check_open()
         self._under_way += 1
         self._idle.clear()
         try:
-            yield
+            if not copy_too:
+                await self._parts.restoring.check_ready()
+            async with self._parts.renewing.asking_whether_replaced():
+                yield
         except RefusedError as refused:
             if (revoked := as_revoked(refused, self.address)) is not None:
                 raise revoked from refused

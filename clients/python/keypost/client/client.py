@@ -16,12 +16,14 @@ from keypost.client.arguments import (
     read_message,
     read_path,
 )
+from keypost.client.backup_calls import BackupCalls
 from keypost.client.context import Context
 from keypost.client.device_calls import DeviceCalls
 from keypost.client.files import send_file
 from keypost.client.identity_calls import IdentityCalls
 from keypost.client.key_requests import warn_if_weak
 from keypost.client.profiles import keep_bundle, open_profile, read_bundle
+from keypost.client.restoring import stale
 from keypost.client.results import OCTETS
 from keypost.client.store_worker import open_worker
 from keypost.client.wiring import wire
@@ -62,7 +64,7 @@ def _generate(suite: Suite) -> RSAPrivateKey:
     return suite.generate_private_key()
 
 
-class Client(DeviceCalls, IdentityCalls):
+class Client(BackupCalls, DeviceCalls, IdentityCalls):
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
     Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
@@ -149,6 +151,7 @@ class Client(DeviceCalls, IdentityCalls):
         warn_if_weak(parts.context, parts.context.minimum_suite)
         await parts.enrolling.resume()
         await parts.renewing.resume()
+        await parts.restoring.start()
         await self._prune()
 
     async def _check_bundle(self, trust: RealmTrust) -> None:
@@ -194,12 +197,13 @@ class Client(DeviceCalls, IdentityCalls):
             RefusedError: the CA refused; SIGN_IN_REFUSED, APPROVAL_REQUIRED and others.
             UnreachableError: no answer.
         """
-        async with self._working():
+        async with self._working(copy_too=True):
             check_username(username)
             check_code(code)
             check_suite(suite)
             is_new = self._parts.identity.ring.current is None
             address = await self._parts.enrolling.enroll(username, code, suite)
+            await self._parts.restoring.take_over()
             if is_new:
                 await self._parts.elsewhere.tell()
             return address
@@ -287,6 +291,10 @@ class Client(DeviceCalls, IdentityCalls):
         self._check_open()
         if self._tasks:
             raise InvalidArgumentError("this client is receiving already: end the other iteration", field="receive")
+        await self._parts.restoring.take_over()
+        if self._parts.restoring.holds_history_alone:
+            async for message in self._history():
+                yield message
         _ = self._parts.identity.current
         await self._prune()
         pump = self._parts.pump(follow=follow)
@@ -294,15 +302,24 @@ class Client(DeviceCalls, IdentityCalls):
         pumping.add_done_callback(lambda task: pump.stop() if task.cancelled() else None)
         self._tasks = {pumping, housekeeping}
         try:
-            async for message in self._parts.handing_out.messages(pump, follow=follow):
-                yield message
-                self._check_open()
+            async with self._parts.renewing.asking_whether_replaced():
+                async for message in self._parts.handing_out.messages(pump, follow=follow):
+                    yield message
+                    self._check_open()
         finally:
             await self._stop_receiving()
 
+    async def _history(self) -> AsyncGenerator[Received]:
+        """Yield what a stale backup holds, then raise: nothing more comes before this profile enrols anew."""
+        pump = self._parts.pump(follow=False)
+        pump.failure = stale()
+        async for message in self._parts.handing_out.messages(pump, follow=False):
+            yield message
+            self._check_open()
+
     async def set_handled(self, message: Received) -> None:
         """Say that a message is handled, without waiting for the iterator to be advanced past it."""
-        async with self._working():
+        async with self._working(copy_too=True):
             check_received(message)
             await self._parts.handing_out.set_handled(message)
 
@@ -330,7 +347,10 @@ class Client(DeviceCalls, IdentityCalls):
             RefusedError: the CA refused.
             UnreachableError: no answer; call it again, the same new key is asked for.
         """
-        async with self._working():
+        async with self._working(copy_too=True):
+            if (key := await self._parts.restoring.take_over()) is not None:
+                return key
+            await self._parts.restoring.check_ready()
             return await self._parts.renewing.renew()
 
     async def keys(self, username: str) -> KeyRecord:

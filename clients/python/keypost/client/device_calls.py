@@ -62,7 +62,7 @@ class DeviceCalls(ClientBase):
             InvitationExpiredError: it is older than ten minutes.
             SuiteRefusedError: the suite is below the minimum or not allowed in the realm.
         """
-        async with self._working():
+        async with self._working(copy_too=True):
             check_suite(suite)
             return await self._parts.joining.join(invitation, suite)
 
@@ -80,9 +80,10 @@ class DeviceCalls(ClientBase):
             RefusedError: the directory refused.
         """
         for number in count():
-            async with self._working():
+            async with self._working(copy_too=True):
                 is_new = self._parts.identity.ring.current is None
                 if (address := await self._parts.joining.finish()) is not None:
+                    await self._parts.restoring.take_over()
                     if is_new:
                         await self._parts.elsewhere.tell()
                     return address
@@ -193,7 +194,7 @@ class DeviceCalls(ClientBase):
             RefusedError: the CA refused: SIGN_IN_REFUSED, RESET_NOT_NEEDED (no device is good: enroll) and others.
             UnreachableError: no answer; call it again.
         """
-        async with self._working():
+        async with self._working(copy_too=True):
             check_username(username)
             check_code(code)
             return await self._parts.enrolling.request_reset(username, code)

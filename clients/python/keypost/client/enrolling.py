@@ -58,12 +58,13 @@ class Enrolling:
         check_username(username)
         await self.check_suite(suite)
         ring = self._identity.ring
-        if ring.address is not None and ring.current is not None:
-            if ring.address.username == username:
+        if ring.address is not None:
+            if ring.address.username != username:
+                raise InvalidArgumentError(
+                    f"this profile is {ring.address} already: use another profile for {username}", field="username"
+                )
+            if ring.current is not None:
                 return ring.address
-            raise InvalidArgumentError(
-                f"this profile is {ring.address} already: use another profile for {username}", field="username"
-            )
         sign_in = _sign_in(code)
         pair = await self._resumable(username, suite)
         if pair is not None and (address := await self._repeat(pair, sign_in)) is not None:

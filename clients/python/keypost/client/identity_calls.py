@@ -93,6 +93,6 @@ class IdentityCalls(ClientBase):
         Args:
             username: The user.
         """
-        async with self._working():
+        async with self._working(copy_too=True):
             check_username(username)
             return await self._parts.identities.evidence(username)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from keypost.client.context import StepLog, as_keypost_error, short
 from keypost.client.own_devices import is_sealed_to_own_devices
 from keypost.client.records import RecordUnusableError
+from keypost.client.restored import may_have_created
 from keypost.client.storing import to_session, to_stored_session, to_stored_statement
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from keypost.delivery.v1 import envelope_pb2 as pb
     from keypost.keystore.port import KeyStore
     from keypost.protocol.envelope import SealedEnvelope
-    from keypost.protocol.extension import DeviceKey, Session, SignedExtension
+    from keypost.protocol.extension import Extension, Session, SignedExtension
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.realm_trust import RealmTrust
@@ -252,7 +253,7 @@ def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: 
     if check_statement(known.extension if known else None, signed.statement) and kept is not None:
         return to_session(kept, opening.trust.realm)
     if kept is None:
-        _check_not_claimed(opening, extension.creator)
+        _check_not_claimed(store, opening, extension)
     pair = next((p for p in map(opening.ring.find, (k.fingerprint for k in sealed.sealed_keys)) if p), None)
     if pair is None:
         raise NotForThisDeviceError("the message has no session key sealed to this device's key")
@@ -269,9 +270,11 @@ def _session(store: KeyStore, opening: Opening, sealed: SealedEnvelope, record: 
     return session
 
 
-def _check_not_claimed(opening: Opening, creator: DeviceKey) -> None:
-    """Raise if a session that this device does not have claims to be its own."""
-    if creator.address == opening.me or opening.ring.find(creator.fingerprint) is not None:
+def _check_not_claimed(store: KeyStore, opening: Opening, extension: Extension) -> None:
+    """Raise if a session that this device does not have claims to be its own, and no other copy can have made it."""
+    creator = extension.creator
+    is_claimed = creator.address == opening.me or opening.ring.find(creator.fingerprint) is not None
+    if is_claimed and not may_have_created(store, extension.session_create_time):
         raise SecondStatementError("the message names this device as the creator of a session that it never made")
 
 

@@ -130,3 +130,9 @@ def _other_roots(bundle: pb.Bundle, realm: str) -> InvalidArgumentError:
         f"this profile belongs to {realm}; the bundle is of {bundle.realm} or has other root keys",
         field="bundle",
     )
+
+
+def check_same_roots(bundle: pb.Bundle, kept: pb.Bundle) -> None:
+    """Raise InvalidArgumentError unless a bundle is of the realm of another one, by the same root keys."""
+    if (bundle.realm, set(_root_keys(bundle))) != (kept.realm, set(_root_keys(kept))):
+        raise _other_roots(bundle, kept.realm)

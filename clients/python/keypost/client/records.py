@@ -240,6 +240,11 @@ class Records:
         if self._stolen:
             raise _stolen_error()
 
+    def begin_anew(self, username: str) -> None:
+        """Let go of a device that has stopped, and of its user's record in memory: the profile enrols anew."""
+        self._stolen = None
+        self._records.pop(username, None)
+
     def known(self) -> tuple[KeyRecord, ...]:
         """Return the records in memory."""
         return tuple(self._records.values())
@@ -452,6 +457,6 @@ def _note_stolen(store: KeyStore, fingerprint: bytes) -> None:
 def _stolen_error() -> DeviceKeyStolenError:
     """Return the error that stops this device."""
     return DeviceKeyStolenError(
-        "somebody else renewed this device's key: this device has stopped; tell your administrator, and have the "
-        "device revoked"
+        "somebody else renewed this device's key: this device has stopped; unless you restored its backup elsewhere, "
+        "tell your administrator, and have the device revoked"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager, suppress
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,11 +18,16 @@ from keypost.client.key_requests import (
 from keypost.clock import MINUTE
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.keystore.errors import BackupError
 from keypost.protocol.errors import DeviceKeyStolenError, KeyUnknownError
 from keypost.protocol.renewal import step_4_upload, step_8_old_key_needed_until
+from keypost.transport.remote_service import TOKEN_REFUSED
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from keypost.ca.v1 import ca_service_pb2
+    from keypost.client.backing_up import BackingUp
     from keypost.client.context import Context
     from keypost.client.identity import Identity
     from keypost.client.key_requests import Begun
@@ -36,6 +43,14 @@ RETRY_AFTER = 5 * MINUTE
 """How long after an automatic renewal failed the next is tried."""
 
 
+class Due(Enum):
+    """How a renewal is due."""
+
+    IN_TIME = "in time"
+    URGENT = "urgent"
+    """The key expires soon: the renewal waits for a backup no longer."""
+
+
 class Renewing:
     """Replaces the key of this device by its successor.
 
@@ -45,27 +60,72 @@ class Renewing:
         ca: The CA.
         records: Where the own record is verified and kept.
         trust: The realm's trust.
+        backing_up: Rewrites the backup that is kept.
     """
 
-    def __init__(self, context: Context, identity: Identity, ca: CaClient, records: Records, trust: Trust) -> None:
+    def __init__(  # each of them takes part in a renewal
+        self,
+        context: Context,
+        identity: Identity,
+        ca: CaClient,
+        records: Records,
+        trust: Trust,
+        backing_up: BackingUp,
+    ) -> None:
         self._context = context
         self._identity = identity
         self._ca = ca
         self._records = records
         self._trust = trust
+        self._backing_up = backing_up
         self._lock = asyncio.Lock()
         self._finishing = asyncio.Lock()
         self._tried_time: int | None = None
 
-    async def renew(self) -> Key:
-        """Renew the key pair and return the new key as the record shows it; see Client.renew."""
+    async def renew(self, *, backup_may_fail: bool = False) -> Key:
+        """Renew the key pair and return the new key as the record shows it; see Client.renew.
+
+        Args:
+            backup_may_fail: Renew even if the backup that is kept cannot be rewritten, and tell that.
+        """
         async with self._lock:
             await self._records.check_not_stolen()
             old = self._identity.current
             pending = self._identity.ring.pending
             if pending is not None and (key := await self._recorded(pending)) is not None:
                 return await self._finish(pending, old, key)
-            return await self._begin(old, pending)
+            return await self._begin(old, pending, backup_may_fail=backup_may_fail)
+
+    async def take_over(self) -> Key:
+        """Renew to a key that no other copy of this device has, and return it.
+
+        A pair that was pending in the backup may be pending in another copy too: it is recorded first, by whichever of
+        them, and then replaced.
+
+        Raises:
+            DeviceKeyStolenError: another copy has gone on without this one.
+        """
+        if self._identity.ring.pending is not None:
+            await self.renew()
+        return await self.renew()
+
+    @asynccontextmanager
+    async def asking_whether_replaced(self) -> AsyncIterator[None]:
+        """If a service says within the block that this device's key was replaced, ask the CA, who alone knows.
+
+        Asking is trying to renew: if the service was wrong, that does no harm.
+
+        Raises:
+            DeviceKeyStolenError: it was, by a key that is not this device's.
+        """
+        try:
+            yield
+        except RefusedError as refused:
+            if _says_replaced(refused) and self._identity.ring.current is not None and self._may_try():
+                self._tried_time = self._context.clock()
+                with suppress(RefusedError, UnreachableError):
+                    await self.renew(backup_may_fail=True)
+            raise
 
     async def renew_if_due(self) -> None:
         """Renew when two thirds of the lifetime are over; a failure is reported and tried again later.
@@ -74,14 +134,13 @@ class Renewing:
             DeviceKeyStolenError: this device has stopped.
         """
         now = self._context.clock()
-        tried = self._tried_time
-        if self._lock.locked() or (tried is not None and tried <= now < tried + RETRY_AFTER):
+        if not self._may_try():
             return
         try:
-            if not await self._is_due(now):
+            if (due := await self._due(now)) is None:
                 return
             self._tried_time = now
-            await self.renew()
+            await self.renew(backup_may_fail=due is Due.URGENT)
         except DeviceKeyStolenError:
             raise
         except KeypostError as error:
@@ -106,11 +165,20 @@ class Renewing:
         if key is not None:
             await self._finish(ring.pending, ring.current, key)
 
-    async def _is_due(self, now: int) -> bool:
+    def _may_try(self) -> bool:
+        now, tried = self._context.clock(), self._tried_time
+        return not self._lock.locked() and not (tried is not None and tried <= now < tried + RETRY_AFTER)
+
+    async def _due(self, now: int) -> Due | None:
         own = self._identity.current
         held = await self._records.held(own.address.username)
         key = None if held is None else held.find(own.fingerprint)
-        return key is not None and now >= key.state_time + (key.expire_time - key.state_time) * 2 // 3
+        if key is None:
+            return None
+        lifetime, age = key.expire_time - key.state_time, now - key.state_time
+        if age < lifetime * 2 // 3:
+            return None
+        return Due.URGENT if age >= lifetime * 9 // 10 else Due.IN_TIME
 
     async def _recorded(self, pending: DeviceKeyPair) -> Key | None:
         """Return the pending key if the record shows it: then only the answer was lost."""
@@ -123,9 +191,11 @@ class Renewing:
             return None
         return record.find(pending.fingerprint)
 
-    async def _begin(self, old: DeviceKeyPair, new: DeviceKeyPair | None) -> Key:
+    async def _begin(self, old: DeviceKeyPair, new: DeviceKeyPair | None, *, backup_may_fail: bool) -> Key:
+        backed_up = b""
+
         async def ask(begun: ca_service_pb2.BeginRenewalResponse) -> pb.KeyInfo:
-            nonlocal new
+            nonlocal new, backed_up
             if new is None:
                 new = await generate(self._context, old.address, old.suite)
                 facts: dict[str, str | int] = {"suite": new.suite.name, "key_bits": new.suite.key_bits}
@@ -133,6 +203,10 @@ class Renewing:
             signed = self._sign(begun, new, old)
             await write_pending(self._context, new, signed)
             await self._identity.reload()
+            if backed_up != new.fingerprint:
+                # Now, with both pairs in it: whatever becomes of this request, the backup can go on from it.
+                await self._back_up(may_fail=backup_may_fail)
+                backed_up = new.fingerprint
             return await self._ca.renew(signed)
 
         me = old.address
@@ -146,6 +220,15 @@ class Renewing:
         if new is None:
             raise AssertionError
         return await self._confirmed(new, old, await self._records.learn(me.username, key_info))
+
+    async def _back_up(self, *, may_fail: bool) -> None:
+        try:
+            await self._backing_up.before_renewal()
+        except BackupError as error:
+            if not may_fail:
+                raise
+            sentence = f"the key is renewed, but the backup is older than it now: {error}"
+            self._context.tell("error", error.reason, sentence)
 
     def _sign(self, begun: Begun, new: DeviceKeyPair, old: DeviceKeyPair) -> pb.SignedKeyRequest:
         context, actor = self._context, old.address
@@ -189,3 +272,7 @@ class Renewing:
             old_fingerprint=short(old.fingerprint),
             old_key_kept_until=step_8_old_key_needed_until(replaced_time, trust.constants),
         )
+
+
+def _says_replaced(refused: RefusedError) -> bool:
+    return refused.reason == TOKEN_REFUSED and refused.metadata.get("cause") == "KEY_SUPERSEDED"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.client.approving import Approving
+from keypost.client.backing_up import BackingUp
 from keypost.client.elsewhere import Elsewhere
 from keypost.client.enrolling import Enrolling
 from keypost.client.handing_out import HandingOut
@@ -17,6 +18,7 @@ from keypost.client.pump import Pump
 from keypost.client.receiving import Receiving
 from keypost.client.records import Records
 from keypost.client.renewing import Renewing
+from keypost.client.restoring import Restoring
 from keypost.client.retiring import Retiring
 from keypost.client.revoking import Revoking
 from keypost.client.sending import Sending
@@ -50,6 +52,8 @@ class Parts:
     approving: Approving
     revoking: Revoking
     renewing: Renewing
+    backing_up: BackingUp
+    restoring: Restoring
     sending: Sending
     receiving: Receiving
     waiting: Waiting
@@ -104,7 +108,8 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
         await renewing.settle()
 
     records = Records(context, identity, trust, directory, pending_directory, newer.set, settle=settle)
-    renewing = Renewing(context, identity, ca, records, trust)
+    backing_up = BackingUp(context)
+    renewing = Renewing(context, identity, ca, records, trust, backing_up)
     delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2], on_refused=settle)
     receiving = Receiving(context, identity, trust, records)
     enrolling = Enrolling(context, identity, ca, records, trust)
@@ -119,6 +124,8 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
         approving=Approving(context, identity, ca, records, trust),
         revoking=Revoking(context, identity, ca, records),
         renewing=renewing,
+        backing_up=backing_up,
+        restoring=Restoring(context, identity, records, renewing),
         sending=Sending(context, identity, trust, records, delivery, retries.backoff, settle=settle),
         receiving=receiving,
         waiting=Waiting(context, receiving),

@@ -14,6 +14,26 @@ if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
 
 
+COUNT = 2**32
+"""What is between the counts of a device: it begins a new one when it is restored (docs/spec.md, "Backups")."""
+
+
+def count_of(counter: int) -> int:
+    """Return how often the device that uses this counter was restored before."""
+    return counter // COUNT
+
+
+def _missed_between(highest: int, counter: int) -> int:
+    """Return how many messages between the highest counter seen and a later one are known to be missing.
+
+    Of a new count these are all before it. How far the one before went on, nobody knows.
+    """
+    if counter <= highest:
+        return 0
+    begin = highest if count_of(highest) == count_of(counter) else count_of(counter) * COUNT
+    return max(0, counter - begin - 1)
+
+
 class SqliteCounters:
     """``CounterPart`` in SQLite."""
 
@@ -24,8 +44,21 @@ class SqliteCounters:
         """Take the next counter of this device in a conversation, from 1."""
         with self._database.transaction():
             text = ensure_conversation(self._database, conversation)
-            self._database.run("UPDATE conversations SET last_counter = last_counter + 1 WHERE conversation = ?", text)
+            self._database.run(
+                "UPDATE conversations SET last_counter = max(last_counter, (SELECT total(base) FROM counting)) + 1"
+                " WHERE conversation = ?",
+                text,
+            )
             return self._database.number("SELECT last_counter FROM conversations WHERE conversation = ?", text)
+
+    def begin_count(self) -> None:
+        """Begin a new count, above every counter that any copy of this store can have used."""
+        with self._database.transaction():
+            highest = self._database.number(
+                "SELECT max(counter) FROM (SELECT max(last_counter) AS counter FROM conversations"
+                " UNION ALL SELECT base FROM counting)"
+            )
+            self._database.run("INSERT OR REPLACE INTO counting VALUES (1, ?)", (count_of(highest) + 1) * COUNT)
 
     def is_received(self, sender: Address, message_id: bytes) -> bool:
         """Return whether that message was opened before."""
@@ -65,10 +98,11 @@ class SqliteCounters:
         )
         if row is None:
             self._put(device, conversation, counter, counter, 0)
-            return 0, counter - 1
+            return 0, _missed_between(0, counter)
         first, highest, missed = row
-        gap = max(0, counter - highest - 1)
-        came_late = first < counter < highest and not cloned
+        gap = _missed_between(highest, counter)
+        # What was missing in an earlier count was perhaps never counted.
+        came_late = first < counter < highest and count_of(counter) == count_of(highest) and not cloned
         self._put(device, conversation, first, max(highest, counter), max(0, missed + gap - came_late))
         return highest, gap
 

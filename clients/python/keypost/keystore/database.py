@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from keypost.errors import InvalidArgumentError
@@ -18,12 +18,14 @@ from keypost.keystore.errors import (
 from keypost.protocol.identifiers import conversation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from keypost.keystore.sealing import Place, Sealer
     from keypost.keystore.values import Conversation
 
 Row = tuple[Any, ...]
+PAGES_AT_ONCE = 256
 
 
 class Database:
@@ -122,6 +124,30 @@ class Database:
         """Write the log into the database and empty it."""
         self._scrub = False
         self.run("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def copy_to(self, path: Path, progress: Callable[[int, int], None] | None) -> None:
+        """Copy what is committed into a new database, some pages at a time.
+
+        Args:
+            path: An empty file.
+            progress: Called with the pages done and the pages in all.
+
+        Raises:
+            KeyStoreUnavailableError: The copy cannot be written, or a transaction is open.
+        """
+        if self._depth:
+            raise KeyStoreUnavailableError("a store is copied between its transactions, not within one")
+
+        def tell(_status: int, remaining: int, total: int) -> None:
+            if progress is not None:
+                progress(total - remaining, total)
+
+        with _explained(), closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            copy.execute("PRAGMA synchronous = OFF")  # a copy that a crash cuts short is thrown away
+            self._connection.backup(copy, pages=PAGES_AT_ONCE, progress=tell)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            copy.execute("PRAGMA secure_delete = ON")
+            copy.execute("DELETE FROM unlock")
 
     def close(self) -> None:
         """Drop the keys and close; uncommitted writes are undone."""

@@ -75,3 +75,39 @@ class KeyStoreUnavailableError(KeyStoreError):
     """The disk does not do what it should: full, read-only, gone; or the store is closed."""
 
     reason = "KEY_STORE_UNAVAILABLE"
+
+
+class BackupError(KeyStoreError):
+    """Base of what can be wrong with the file of a backup."""
+
+    reason = "BACKUP"
+
+
+class NotABackupError(BackupError):
+    """What is in the file is something else, or nothing."""
+
+    reason = "NOT_A_BACKUP"
+
+
+class BackupDamagedError(BackupError):
+    """The backup is cut, or something in it was changed."""
+
+    reason = "BACKUP_DAMAGED"
+
+
+class BackupFormatError(BackupError):
+    """A newer version of Keypost made this backup."""
+
+    reason = "BACKUP_FORMAT"
+
+
+class BackupExistsError(BackupError):
+    """Something is at the place of a new backup, and is not overwritten."""
+
+    reason = "BACKUP_EXISTS"
+
+
+class BackupUnavailableError(BackupError):
+    """The file of a backup cannot be read or written."""
+
+    reason = "BACKUP_UNAVAILABLE"

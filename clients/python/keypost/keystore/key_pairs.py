@@ -63,6 +63,12 @@ class SqliteKeyPairs:
             )
             self._database.run("UPDATE key_pairs SET state = 'current' WHERE fingerprint = ?", fingerprint)
 
+    def retire(self, replaced_time: int) -> None:
+        """Have no pair pending or current any more: all of them only open what was sealed to them."""
+        self._database.run(
+            "UPDATE key_pairs SET state = 'replaced', replaced_time = ? WHERE state <> 'replaced'", replaced_time
+        )
+
     def pending(self) -> KeyPair | None:
         """Return the pending pair."""
         return self._read(self._database.one(f"SELECT {COLUMNS} FROM key_pairs WHERE state = 'pending'"))

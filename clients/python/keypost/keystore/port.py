@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
+    from keypost.keystore.copies import Snapshot
     from keypost.keystore.unlock import Unlock
     from keypost.keystore.values import (
         Conversation,
@@ -104,6 +105,13 @@ class KeyPairPart(Protocol):
         """
         ...
 
+    def retire(self, replaced_time: int) -> None:
+        """Have no pair pending or current any more: all of them only open what was sealed to them.
+
+        For a device whose keys others have replaced for good, and that begins anew.
+        """
+        ...
+
     def pending(self) -> KeyPair | None:
         """Return the pending pair."""
         ...
@@ -146,6 +154,10 @@ class RecordPart(Protocol):
 
     def usernames(self) -> tuple[str, ...]:
         """Return all users of whom a record is held, sorted."""
+        ...
+
+    def forget(self, username: str) -> None:
+        """Forget the record and the pins of a user; evidence stays. Unknown is no error."""
         ...
 
     def pins(self, username: str) -> bytes | None:
@@ -246,6 +258,10 @@ class CounterPart(Protocol):
 
         It is taken when the transaction is committed, and then never again: send only after that.
         """
+        ...
+
+    def begin_count(self) -> None:
+        """Begin a new count: every counter from now on is above all that another copy of this store can have used."""
         ...
 
     def is_received(self, sender: Address, message_id: bytes) -> bool:
@@ -488,6 +504,14 @@ class KeyStore(Protocol):
 
     def change_unlock(self, unlock: Unlock) -> None:
         """Seal the data key anew; the earlier passphrase, key file or variable no longer unlocks."""
+        ...
+
+    def snapshot(self, progress: Callable[[int, int], None] | None = None) -> Snapshot:
+        """Copy the whole store, as it is now, into a file of its own, without what unlocks it; close the copy.
+
+        Args:
+            progress: Called with the pages done and the pages in all.
+        """
         ...
 
     def close(self) -> None:

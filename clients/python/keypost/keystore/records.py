@@ -51,6 +51,12 @@ class SqliteRecords:
         """Return all users of whom a record is held."""
         return tuple(row[0] for row in self._database.all("SELECT username FROM records ORDER BY username"))
 
+    def forget(self, username: str) -> None:
+        """Forget the record and the pins of a user."""
+        with self._database.transaction():
+            self._database.run("DELETE FROM records WHERE username = ?", username)
+            self._database.run("DELETE FROM pins WHERE username = ?", username)
+
     def pins(self, username: str) -> bytes | None:
         """Return the pins of a user."""
         row = self._database.one("SELECT pins FROM pins WHERE username = ?", username)

@@ -104,5 +104,8 @@ _WHEN_ENVELOPES_CAME = ("ALTER TABLE envelopes ADD COLUMN came INTEGER NOT NULL 
 # Sealed rows are bound to it if it is 1.
 _WHO_WAS_VERIFIED = ("ALTER TABLE inbox ADD COLUMN verified INTEGER NOT NULL DEFAULT 0",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME, _WHO_WAS_VERIFIED)
+# No row: the count that begins at 0.
+_COUNTING = ("CREATE TABLE counting (id INTEGER PRIMARY KEY CHECK (id = 1), base INTEGER NOT NULL)",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME, _WHO_WAS_VERIFIED, _COUNTING)
 """The statements of each migration, the oldest first."""

@@ -120,6 +120,10 @@ class Sealer:
         finally:
             wipe(key)
 
+    def copy_data_key(self) -> bytearray:
+        """Return the data key, for a backup; whoever takes it wipes it."""
+        return bytearray(self._key())
+
     def close(self) -> None:
         """Wipe the data key; nothing can be sealed or opened any more."""
         key, self._data_key = self._data_key, None

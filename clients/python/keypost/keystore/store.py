@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keypost.keystore.copies import FILE_NAME, remove_copies, take_snapshot
 from keypost.keystore.counters import SqliteCounters
 from keypost.keystore.database import Database, explain
 from keypost.keystore.envelopes import SqliteSetAside, SqliteWaiting
@@ -36,12 +37,12 @@ from keypost.keystore.values import Limits, Totals
 from keypost.protocol.identifiers import check_realm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from keypost.keystore.copies import Snapshot
+    from keypost.keystore.sealing import Sealer
     from keypost.keystore.unlock import Unlock
-
-FILE_NAME = "keystore.sqlite3"
 
 PRAGMAS = (
     "journal_mode = WAL",
@@ -61,10 +62,17 @@ PRUNING = (
 
 
 class SqliteKeyStore:
-    """``KeyStore`` over an unlocked database."""
+    """``KeyStore`` over an unlocked database.
 
-    def __init__(self, database: Database, limits: Limits) -> None:
+    Args:
+        database: The database.
+        limits: How much the store takes of what others can fill.
+        folder: Where it is; None for one in memory.
+    """
+
+    def __init__(self, database: Database, limits: Limits, folder: Path | None = None) -> None:
         self._database = database
+        self._folder = folder
         self.profile = SqliteProfile(database)
         self.key_pairs = SqliteKeyPairs(database)
         self.records = SqliteRecords(database, limits.evidence_count)
@@ -98,6 +106,10 @@ class SqliteKeyStore:
         with self._database.transaction():
             self._database.run("INSERT OR REPLACE INTO unlock VALUES (1, ?, ?, ?)", unlock.kind, parameters, sealed)
             self._database.scrub()
+
+    def snapshot(self, progress: Callable[[int, int], None] | None = None) -> Snapshot:
+        """Copy the whole store, as it is now, into a file beside it."""
+        return take_snapshot(self._database, self._folder, progress)
 
     def close(self) -> None:
         """Close the store and drop its keys."""
@@ -134,7 +146,7 @@ def create_store(
     with _opened(path) as database:
         if _is_initialised(database):
             raise KeyStoreExistsError(f"there is a profile at {folder} already; open it, or name another place")
-        return _initialise(database, unlock, realm, bundle, limits)
+        return _initialise(database, unlock, realm, bundle, limits, path.parent)
 
 
 def open_store(folder: Path, unlock: Unlock, *, limits: Limits | None = None) -> SqliteKeyStore:
@@ -167,7 +179,33 @@ def open_store(folder: Path, unlock: Unlock, *, limits: Limits | None = None) ->
         database.unlock(open_sealer(unlock, *row))
         _migrate(database)
         database.checkpoint()
-        return SqliteKeyStore(database, limits or Limits())
+        remove_copies(path.parent)
+        return SqliteKeyStore(database, limits or Limits(), path.parent)
+
+
+@contextmanager
+def open_copy(path: Path, sealer: Sealer) -> Iterator[SqliteKeyStore]:
+    """Open a copy of a store that nothing unlocks yet, and close it again: all of it is in its one file then.
+
+    Args:
+        path: The copy.
+        sealer: What its values are sealed with.
+
+    Raises:
+        NotAKeyStoreError: It is no copy of a store.
+        KeyStoreFormatError: The store is of a newer version.
+    """
+    with _opened(path) as database:
+        database.unlock(sealer)
+        if not _is_initialised(database):
+            raise NotAKeyStoreError("there is no profile of Keypost in this copy")
+        _check_version(database)
+        _migrate(database)
+        try:
+            yield SqliteKeyStore(database, Limits())
+            database.checkpoint()
+        finally:
+            database.close()
 
 
 def create_memory_store(unlock: Unlock, *, realm: str, bundle: bytes, limits: Limits | None = None) -> SqliteKeyStore:
@@ -177,7 +215,7 @@ def create_memory_store(unlock: Unlock, *, realm: str, bundle: bytes, limits: Li
     """
     database = Database(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
     database.run("PRAGMA foreign_keys = ON")
-    return _initialise(database, unlock, realm, bundle, limits)
+    return _initialise(database, unlock, realm, bundle, limits, None)
 
 
 @contextmanager
@@ -232,10 +270,12 @@ def _migrate(database: Database) -> None:
         database.run(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
-def _initialise(database: Database, unlock: Unlock, realm: str, bundle: bytes, limits: Limits | None) -> SqliteKeyStore:
+def _initialise(
+    database: Database, unlock: Unlock, realm: str, bundle: bytes, limits: Limits | None, folder: Path | None
+) -> SqliteKeyStore:
     check_realm(realm)
     database.unlock(new_sealer())
-    store = SqliteKeyStore(database, limits or Limits())
+    store = SqliteKeyStore(database, limits or Limits(), folder)
     with database.transaction():
         database.run(f"PRAGMA application_id = {APPLICATION_ID}")
         _migrate(database)

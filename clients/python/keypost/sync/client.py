@@ -98,6 +98,8 @@ class Client:
     set_unverified = _waiting(asyncio_client.Client.set_unverified)
     is_verified = _waiting(asyncio_client.Client.is_verified)
     evidence = _waiting(asyncio_client.Client.evidence)
+    backup = _waiting(asyncio_client.Client.backup)
+    set_backup = _waiting(asyncio_client.Client.set_backup)
 
     def receive(self, *, follow: bool = True) -> Generator[Received]:
         """Yield messages as ``keypost.Client.receive`` does, and raise the same.
