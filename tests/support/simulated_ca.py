@@ -154,6 +154,8 @@ class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
         parent = record.get(request.parent_fingerprint)
         verify_endorsement(request, parent.request)
         if request.kind == pb.KEY_REQUEST_KIND_RENEW:
+            if not parent.is_good:
+                await refuse(context, PRECONDITION, "KEY_REPLACED")
             self.realm.set_state(parent, SUPERSEDED)  # type: ignore[arg-type]  # it has a fingerprint too
             return
         try:

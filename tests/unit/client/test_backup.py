@@ -412,12 +412,12 @@ async def test_a_device_that_is_told_that_its_key_was_replaced_asks_the_ca(
     alice: Any, bob: Any, services: Services
 ) -> None:
     refused = failing(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause="KEY_SUPERSEDED")
-    services.faults["GetKeyInfo"] = [refused] * 2
+    services.faults["GetKeyInfo"] = [refused] * 4
     old = fingerprint(bob)
     with pytest.raises(RefusedError, match="TOKEN_REFUSED"):
         await bob.client.keys("bob")
     assert fingerprint(bob) != old, "it was a lie, so the device renewed"
-    services.faults["GetKeyInfo"] = [refused] * 2
+    services.faults["GetKeyInfo"] = [refused] * 4
     renewed = fingerprint(bob)
     with pytest.raises(RefusedError, match="TOKEN_REFUSED"):
         await bob.client.keys("bob")
