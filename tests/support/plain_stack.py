@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import GeneralName
 
     from keypost.protocol.key_info import KeyRecord
+    from support.valkey import ValkeyServer
 
 SERVICES = ("ca", "directory", "delivery")
 
@@ -68,6 +69,7 @@ class PlainStack:
     ca: CaUnderTest
     directory: RunningService[DirectorySettings]
     delivery: RunningService[DeliverySettings]
+    valkey: ValkeyServer
     exits: contextlib.AsyncExitStack
 
     @property
@@ -110,13 +112,24 @@ def _bundle(folder: Path, ca: CaUnderTest) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def open_plain_stack(folder: Path) -> AsyncIterator[PlainStack]:
-    """Start the three services in this process, with a Valkey for all that is stored or cached."""
+async def open_plain_stack(folder: Path, limits: str = "") -> AsyncIterator[PlainStack]:
+    """Start the three services in this process, with a Valkey for all that is stored, cached or counted.
+
+    Args:
+        folder: Where everything lies.
+        limits: How often callers may call, where it is not as usual.
+    """
     root = ServiceRoot(folder)
     async with contextlib.AsyncExitStack() as exits:
         valkey = exits.enter_context(running_valkey(folder / "valkey", maxmemory_policy="noeviction"))
-        ca = await exits.enter_async_context(open_ca(folder))
-        usual: dict[str, Any] = {"bundle": _bundle(folder, ca), "log_level": "error", "drain_seconds": 1}
+        counted: dict[str, Any] = {"limits_url": valkey.url, "limits": limits, "limits_timeout_seconds": 5}
+        ca = await exits.enter_async_context(open_ca(folder, **counted))
+        usual: dict[str, Any] = {
+            "bundle": _bundle(folder, ca),
+            "log_level": "error",
+            "drain_seconds": 1,
+            **counted,
+        }
         directory_settings = DirectorySettings(
             **tls_settings(folder, "directory"),
             **usual,
@@ -138,7 +151,7 @@ async def open_plain_stack(folder: Path) -> AsyncIterator[PlainStack]:
         delivery = await exits.enter_async_context(
             running("delivery", delivery_settings, compose_delivery, clock=ca.clock)
         )
-        yield PlainStack(folder, root, ca, directory, delivery, exits)
+        yield PlainStack(folder, root, ca, directory, delivery, valkey, exits)
 
 
 @pytest.fixture
