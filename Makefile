@@ -28,6 +28,9 @@ up: $(STAMP) ## Start the whole stack and leave it running (SUITE=RSA1024_AES128
 test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
 	@$(BIN)/python -m pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
+bench: $(STAMP) ## Measure what signing a record costs the CA (JSON=1)
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/record_signing.py $(if $(JSON),--json)
+
 lint: $(STAMP) ## Run all linters
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -48,4 +51,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test lint docs format clean
+.PHONY: help install run up test bench lint docs format clean

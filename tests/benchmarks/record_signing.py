@@ -1,0 +1,129 @@
+"""What records cost the CA, in CPU time (docs/operations.md, "What signing costs"): ``make bench``.
+
+It is the CPU time of this process, not the time on the clock: others may use the machine meanwhile. Of several rounds the
+middle one counts. It ends with 1 if signing a record takes a millisecond or more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.encoding import sha256
+from keypost.protocol.key_requests import read_key_request
+from keypost.protocol.suites import STRONG
+from keypost_services.ca.audit import Actor, ActorKind
+from keypost_services.ca.convert import recorded_key
+from keypost_services.ca.database import open_store
+from keypost_services.ca.policy import Policy
+from keypost_services.ca.realm import Realm, ServedRealm
+from keypost_services.ca.records import Records
+from keypost_services.ca.signing import LocalSigner
+from keypost_services.ca.store import Change, EventDraft, RecordedKey, User
+from support.clock import START
+from support.realm import LIFETIME, SimulatedRealm
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from keypost_services.ca.store import Store
+
+KEYS = (1, 5, 20)
+"""How many keys the record has: one a device, and those that were replaced within the retention."""
+ROUNDS, RECORDS_A_ROUND = 15, 200
+USERS = 100
+"""As many as a directory may ask for at once."""
+MOST_MILLISECONDS = 1.0
+
+
+@dataclass
+class Bench:
+    """A realm, and one key of the strong suite that stands for all: of what is signed, the size matters."""
+
+    realm: SimulatedRealm
+    key: RecordedKey
+
+    @classmethod
+    def make(cls) -> Bench:
+        realm = SimulatedRealm()
+        pair = realm.new_pair(realm.new_address("alice"), STRONG)
+        request = read_key_request(realm.signed_request(pair, pb.KEY_REQUEST_KIND_ENROLL))
+        return cls(realm, recorded_key(request, START))
+
+    def records(self, store: Store | None = None) -> Records:
+        served = ServedRealm(Realm(self.realm.trust(), signers=(LocalSigner(self.realm.record_signer),)))
+        return Records(store, served, Policy(self.realm.constants, LIFETIME), lambda: START)  # type: ignore[arg-type]
+
+    async def fill(self, store: Store) -> list[str]:
+        names = [f"user{number}" for number in range(USERS)]
+        for name in names:
+            key = replace(self.key, username=name, fingerprint=sha256(name.encode()))
+            enrolled = (EventDraft(pb.KEY_EVENT_KIND_ENROLLED, key.fingerprint),)
+            await store.apply(Change(name, 1, 1, START, enrolled, Actor(ActorKind.SIGN_IN, "code"), key=key))
+        return names
+
+
+async def cpu_milliseconds(work: Callable[[], Awaitable[object]], times: int) -> float:
+    """Return the CPU time of doing a piece of work once."""
+    rounds = []
+    for _ in range(ROUNDS):
+        begin = time.process_time()
+        for _ in range(times):
+            await work()
+        rounds.append((time.process_time() - begin) / times * 1_000)
+    return statistics.median(rounds)
+
+
+async def signing(bench: Bench, keys: int) -> dict[str, float]:
+    """Return what signing the record of a user with so many keys costs, and its size in bytes."""
+    records, user = bench.records(), User("alice", 1, keys, (bench.key,) * keys)
+    size = (await records.sign(user)).ByteSize()
+    return {
+        "cpu_milliseconds": round(await cpu_milliseconds(lambda: records.sign(user), RECORDS_A_ROUND), 3),
+        "bytes": size,
+    }
+
+
+async def looking_up(bench: Bench) -> float:
+    """Return what a record costs in a look-up of a hundred users: read from SQLite, signed, serialised."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_store(f"sqlite:///{Path(folder) / 'ca.db'}") as store:
+            records, names = bench.records(store), await bench.fill(store)
+
+            async def look_up() -> None:
+                for key_info in (await records.find(names)).values():
+                    key_info.SerializeToString()
+
+            return await cpu_milliseconds(look_up, 3) / USERS
+
+
+async def measure() -> dict[str, dict[str, float]]:
+    """Return all figures, by what was measured."""
+    bench = Bench.make()
+    figures = {f"sign, {keys} keys": await signing(bench, keys) for keys in KEYS}
+    figures[f"look up, {USERS} users at once"] = {"cpu_milliseconds": round(await looking_up(bench), 3)}
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    figures = asyncio.run(measure())
+    if "--json" in sys.argv[1:]:
+        print(json.dumps(figures))
+    else:
+        print(f"{'a record':<28}{'CPU ms':>8}{'bytes':>8}")
+        for name, figure in figures.items():
+            print(f"{name:<28}{figure['cpu_milliseconds']:>8.3f}{figure.get('bytes', ''):>8}")
+    sys.exit(any(figure["cpu_milliseconds"] >= MOST_MILLISECONDS for figure in figures.values()))
+
+
+if __name__ == "__main__":
+    main()
