@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.clock import DAY, HOUR
+from keypost.clock import DAY, HOUR, MINUTE
 from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.errors import SignatureInvalidError, SuiteRefusedError, TrustRefusedError, UnknownRecordKeyError
-from keypost.protocol.realm_trust import sign_realm_trust
+from keypost.protocol.realm_trust import MOST_EARLIER, sign_realm_trust
 from keypost.protocol.suites import STRONG, WEAK
 from support.attacks import check_told, stopped_by
+from support.chains import Chain
 from support.lies import STRANGER
 from support.realm import seeded_signer
 
@@ -168,3 +169,95 @@ async def test_a_bundle_that_would_have_another_realm_believed(
     bundle.realm = "other.org"
     with stopped_by(InvalidArgumentError, "belongs to"):
         await open_client("alice", bundle=bundle)
+
+
+def serve(services: Services, chain: Chain) -> None:
+    """Have the services hand out the newest statement of a chain, and those that lead to it."""
+    services.trust, services.earlier = chain.served.signed, list(chain.served.earlier)
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_chain_that_nobody_signed_whom_she_knows(alice: Any, services: Services, clock: ManualClock) -> None:
+    chain = Chain(services.realm, [services.realm.signed_trust()])
+    chain.hand_over(STRANGER, STRANGER)
+    services.realm.record_signer = STRANGER
+    chain.add(STRANGER, STRANGER)
+    serve(services, chain)
+    clock.advance(HOUR)
+    with pytest.raises(UnknownRecordKeyError):
+        await alice.client.send("bob", "under a record key of the CA's own")
+    check_told(alice.reasons("warning"), "REALM_TRUST_REFUSED")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_chain_with_a_hole(alice: Any, services: Services, clock: ManualClock) -> None:
+    """The statement by which the root key is said to have handed over is not there: it never was."""
+    chain = Chain(services.realm, [services.realm.signed_trust()])
+    chain.add(STRANGER, STRANGER, seeded_signer(5))
+    services.realm.record_signer = STRANGER
+    chain.add(seeded_signer(5), seeded_signer(5))
+    services.trust, services.earlier = chain.statements[-1], []
+    clock.advance(HOUR)
+    with pytest.raises(UnknownRecordKeyError):
+        await alice.client.send("bob", "under a record key of the CA's own")
+    check_told(alice.reasons("warning"), "REALM_TRUST_REFUSED")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_chain_is_forged_in_the_name_of_her_root_key(
+    alice: Any, services: Services, clock: ManualClock
+) -> None:
+    chain = Chain(services.realm, [services.realm.signed_trust()])
+    chain.add(STRANGER, STRANGER).root_key_fingerprint = services.realm.root.fingerprint
+    services.realm.record_signer = STRANGER
+    chain.add(STRANGER, STRANGER)
+    serve(services, chain)
+    clock.advance(HOUR)
+    with pytest.raises(UnknownRecordKeyError):
+        await alice.client.send("bob", "under a record key of the CA's own")
+    check_told(alice.reasons("warning"), "SIGNATURE_INVALID")
+
+
+@pytest.mark.usefixtures("bob")
+async def test_a_retired_root_key_signs_a_chain_of_its_own(alice: Any, services: Services, clock: ManualClock) -> None:
+    realm = services.realm
+    chain = Chain(realm, [realm.signed_trust()])
+    chain.hand_over(realm.root, seeded_signer(5))
+    serve(services, chain)
+    clock.advance(HOUR)
+    await alice.client.send("bob", "under the new root key")
+    chain.add(realm.root, STRANGER)
+    realm.record_signer = STRANGER
+    chain.add(STRANGER, STRANGER)
+    serve(services, chain)
+    clock.advance(HOUR)
+    with pytest.raises(UnknownRecordKeyError):
+        await alice.client.send("bob", "under whatever the old root key signs")
+    check_told(alice.reasons("warning"), "REALM_TRUST_REFUSED")
+
+
+async def test_a_chain_without_an_end(alice: Any, services: Services, clock: ManualClock) -> None:
+    """The CA makes Alice verify signatures for as long as it likes."""
+    chain = Chain(services.realm, [services.realm.signed_trust()])
+    for _ in range(MOST_EARLIER + 2):
+        chain.add(services.realm.root, services.realm.root)
+    services.trust, services.earlier = chain.statements[-1], chain.statements[1:-1]
+    clock.advance(HOUR)
+    await alice.client.devices()
+    check_told(alice.reasons("warning"), "REALM_TRUST_REFUSED")
+
+
+async def test_a_record_that_is_held_and_whose_record_key_was_stolen(
+    alice: Any, bob: Any, services: Services, clock: ManualClock
+) -> None:
+    """Whoever has stolen a record key made the record that Alice holds; the realm has retired the key since."""
+    await alice.client.send("bob", "while it is in force")
+    asked = len(services.requests["GetKeyInfo"])
+    services.realm.record_signer = seeded_signer(3)
+    services.trust = services.realm.signed_trust(2)
+    clock.advance(2 * MINUTE)
+    await alice.client.keys("alice")
+    await alice.client.send("bob", "once it is retired")
+    looked_up = [request.username for request in services.requests["GetKeyInfo"][asked:]]
+    assert "bob" in looked_up
+    assert len(services.mailboxes[bob.client.address]) == 2

@@ -1,7 +1,7 @@
 """What records cost the CA, in CPU time (docs/operations.md, "What signing costs"): ``make bench``.
 
-It is the CPU time of this process, not the time on the clock: others may use the machine meanwhile. Of several rounds the
-middle one counts. It ends with 1 if signing a record takes a millisecond or more.
+It is the CPU time of this process, not the time on the clock: others may use the machine meanwhile. Of several rounds
+the middle one counts. It ends with 1 if signing a record takes a millisecond or more.
 """
 
 from __future__ import annotations

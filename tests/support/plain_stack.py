@@ -112,18 +112,19 @@ def _bundle(folder: Path, ca: CaUnderTest) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def open_plain_stack(folder: Path, limits: str = "") -> AsyncIterator[PlainStack]:
+async def open_plain_stack(folder: Path, limits: str = "", **ca_settings: Any) -> AsyncIterator[PlainStack]:
     """Start the three services in this process, with a Valkey for all that is stored, cached or counted.
 
     Args:
         folder: Where everything lies.
         limits: How often callers may call, where it is not as usual.
+        ca_settings: Settings of the CA.
     """
     root = ServiceRoot(folder)
     async with contextlib.AsyncExitStack() as exits:
         valkey = exits.enter_context(running_valkey(folder / "valkey", maxmemory_policy="noeviction"))
         counted: dict[str, Any] = {"limits_url": valkey.url, "limits": limits, "limits_timeout_seconds": 5}
-        ca = await exits.enter_async_context(open_ca(folder, **counted))
+        ca = await exits.enter_async_context(open_ca(folder, **counted, **ca_settings))
         usual: dict[str, Any] = {
             "bundle": _bundle(folder, ca),
             "log_level": "error",
@@ -136,6 +137,7 @@ async def open_plain_stack(folder: Path, limits: str = "") -> AsyncIterator[Plai
             internal_listen="127.0.0.1:0",
             ca=f"127.0.0.1:{ca.service.internal_port}",
             cache_url=valkey.url,
+            trust_refresh_seconds=1,
         )
         directory = await exits.enter_async_context(
             running("directory", directory_settings, compose_directory, clock=ca.clock)

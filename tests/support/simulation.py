@@ -53,6 +53,7 @@ class Services:
     def __init__(self, realm: SimulatedRealm) -> None:
         self.realm = realm
         self.trust = realm.signed_trust()
+        self.earlier: list[realm_trust_pb2.SignedRealmTrust] = []
         self.mailboxes: dict[Address, list[delivery_pb.Delivery]] = defaultdict(list)
         self.sent: dict[tuple[Address, bytes], tuple[bytes, int]] = {}
         self.acknowledged: list[str] = []
@@ -142,7 +143,7 @@ class SimulatedDirectory(directory_grpc.DirectoryServiceServicer):
 
     async def GetRealmTrust(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self.services.serve("GetRealmTrust", request, context)
-        return directory_pb.GetRealmTrustResponse(realm_trust=self.services.trust)
+        return directory_pb.GetRealmTrustResponse(realm_trust=self.services.trust, earlier=self.services.earlier)
 
     async def GetKeyInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self.services.serve("GetKeyInfo", request, context)

@@ -132,5 +132,7 @@ def _less(before: RealmTrust, after: RealmTrust) -> Iterator[str]:
     gone = tuple(suite for suite in before.constants.allowed_suites if suite not in after.constants.allowed_suites)
     if gone:
         yield f"the suite {_suites(gone)} is no longer allowed: its keys can neither be sealed to nor renewed"
+    if after.constants.record_lifetime > before.constants.record_lifetime:
+        yield "record_lifetime becomes longer: until they have fetched the statement, all refuse the longer records"
     if after.constants.retention < after.constants.age_limit:
         yield "retention is shorter than messages may wait"

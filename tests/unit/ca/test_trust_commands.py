@@ -194,6 +194,7 @@ def test_the_offline_machine_shows_what_it_is_to_sign_and_asks(operator: Operato
     [
         (["--constant", "retention=50d"], "retention becomes shorter"),
         (["--constant", "renewal_window=1d"], "renewal_window becomes shorter"),
+        (["--constant", "record_lifetime=2h"], "record_lifetime becomes longer"),
         (["--constant", "retention=30d"], "retention is shorter than messages may wait"),
         (["--constant", "allowed_suites=RSA1024_AES128"], "RSA3072_AES256 is no longer allowed"),
         (["--validity", "1d"], "ends before the one that it replaces"),

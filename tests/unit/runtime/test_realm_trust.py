@@ -10,6 +10,7 @@ from keypost.errors import UnreachableError
 from keypost.protocol.realm_trust import ServedTrust
 from keypost_services.runtime.errors import SourceAwayError
 from keypost_services.runtime.realm_trust import TrustKeeper
+from support.chains import Chain
 from support.clock import ManualClock
 from support.directory import Ears, silent_log
 from support.realm import REALM, SimulatedRealm, seeded_signer
@@ -50,7 +51,12 @@ class Bench:
             root_keys=[self.realm.root.public_key_der],
             on_change=self.ears,
             on_sequence=self.sequences.append,
+            on_retired=self.note_retired,
         )
+        self.retired = 0
+
+    async def note_retired(self) -> None:
+        self.retired += 1
 
     async def refresh(self, **changes: Any) -> None:
         self.source.signed = self.realm.signed_trust(**changes)
@@ -160,3 +166,40 @@ async def test_the_question_goes_on_if_who_asked_first_goes_away(bench: Bench) -
     first.cancel()
     assert (await second).sequence == 1
     assert bench.source.asked == 1
+
+
+async def test_root_keys_are_followed_as_they_hand_over(bench: Bench) -> None:
+    chain = Chain(bench.realm)
+    chain.hand_over(bench.realm.root, seeded_signer(5))
+    chain.add(seeded_signer(5), seeded_signer(5))
+    bench.source.signed, bench.source.earlier = chain.served.signed, list(chain.served.earlier)
+    await bench.trust.refresh()
+    assert bench.trust.current().sequence == 4
+    assert bench.trust.served(0) == chain.served
+    assert bench.trust.served(2).earlier == chain.served.earlier[1:]
+
+
+async def test_without_the_way_to_a_new_root_key_it_is_refused(bench: Bench) -> None:
+    chain = Chain(bench.realm)
+    await bench.trust.refresh()
+    chain.hand_over(bench.realm.root, seeded_signer(5))
+    bench.source.signed = chain.served.signed
+    bench.clock.advance(1_000)
+    await bench.trust.refresh()
+    assert bench.trust.current().sequence == 1
+
+
+async def test_nothing_is_served_on_before_it_is_known(bench: Bench) -> None:
+    with pytest.raises(SourceAwayError):
+        bench.trust.served(0)
+
+
+async def test_a_record_key_that_is_retired_before_its_time_is_told(bench: Bench) -> None:
+    await bench.trust.refresh()
+    await bench.refresh(sequence=2)
+    assert bench.retired == 0
+    bench.realm.record_signer = seeded_signer(8)
+    await bench.refresh(sequence=3)
+    assert bench.retired == 1
+    await bench.refresh(sequence=4)
+    assert bench.retired == 1

@@ -231,8 +231,7 @@ def follow_realm_trust(
         TrustRefusedError: too many statements; or as :func:`read_realm_trust`, for any of them.
         TrustRegressedError, MalformedStatementError, SignatureInvalidError: as :func:`read_realm_trust`.
     """
-    if len(served.earlier) > MOST_EARLIER:
-        raise TrustRefusedError(f"more than {MOST_EARLIER} trust statements are said to lead to the current one")
+    _check_length(served)
     held = previous
     for signed in served.earlier:
         if _is_needed(signed, root_keys, held):
@@ -261,6 +260,11 @@ def sequence_of(signed: pb.SignedRealmTrust) -> int:
         MalformedStatementError: the statement does not parse.
     """
     return parse(pb.RealmTrust, signed.realm_trust, "RealmTrust").sequence
+
+
+def _check_length(served: ServedTrust) -> None:
+    if len(served.earlier) > MOST_EARLIER:
+        raise TrustRefusedError(f"more than {MOST_EARLIER} trust statements are said to lead to the current one")
 
 
 def _is_needed(signed: pb.SignedRealmTrust, root_keys: Sequence[bytes], held: RealmTrust | None) -> bool:
