@@ -17,7 +17,7 @@ async def of_the_address_alone(self: GuardedSignIn, _username: str, address: str
     """Count for the network address, and not for the username."""
     charges = self._limits.charges("sign_in_address", address)
     if (shortage := await self._limits.strict.take(charges)) is not None:
-        raise self._limits.refusal(shortage, "sign-ins that failed")
+        raise self._limits.refusal(shortage, "failed sign-ins")
     return charges
 
 
@@ -25,7 +25,7 @@ async def of_the_username_alone(self: GuardedSignIn, username: str, _address: st
     """Count for the username, and not for the network address."""
     charges = self._limits.charges("sign_in_username", username)
     if (shortage := await self._limits.strict.take(charges)) is not None:
-        raise self._limits.refusal(shortage, "sign-ins that failed")
+        raise self._limits.refusal(shortage, "failed sign-ins")
     return charges
 
 
@@ -49,7 +49,7 @@ async def of_users_that_exist(self: GuardedSignIn, username: str, _address: str)
     """Count for usernames whose users exist, as Alice's does."""
     charges = self._limits.charges("sign_in_username", username) if username == "alice" else []
     if (shortage := await self._limits.strict.take(charges)) is not None:
-        raise self._limits.refusal(shortage, "sign-ins that failed")
+        raise self._limits.refusal(shortage, "failed sign-ins")
     return charges
 
 

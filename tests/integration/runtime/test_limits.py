@@ -92,7 +92,7 @@ async def test_the_refusal_says_when_to_try_again_and_is_counted(tmp_path: Path,
         assert metric(service, ASKED) == 4
     assert (caught.code(), error_info(caught).reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
     assert DAY // 3 - MINUTE < (retry_after_ms(caught) or 0) <= DAY // 3
-    assert caught.details() == "too many calls of Send"
+    assert caught.details() == "too many calls of Send: try again in 480 min"
 
 
 async def test_the_work_is_not_done_for_who_is_refused_and_rubbish_is_not_free(

@@ -30,6 +30,8 @@ HINTS = {
     "CLOCK_AHEAD": "Check the clock of this machine.",
     "CLOCK_WRONG": "Set the clock of this machine.",
     "RECORD_EXPIRED": "Check the clock of this machine.",
+    "RATE_LIMITED": "Wait as long as it says; to try sooner does not help.",
+    "LIMITS_UNAVAILABLE": "Try again in a minute; if it lasts, tell your administrator.",
     "MAILBOX_FULL": "The recipient has to read first; try again later.",
     "SENDER_SHARE_FULL": "The recipient has to read first; try again later.",
     "WRONG_PASSPHRASE": "Try again, with the passphrase, --key-file or --key-ring that this profile was made with.",

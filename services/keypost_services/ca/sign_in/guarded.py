@@ -65,7 +65,7 @@ class GuardedSignIn:
             if await self._limits.strict.take(charges) is None:
                 return charges
         if shortage is not None:
-            raise self._limits.refusal(shortage, "sign-ins that failed")
+            raise self._limits.refusal(shortage, "failed sign-ins")
         return charges
 
     async def _give_back(self, taken: Sequence[Charge]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache
 
-from keypost.clock import HOUR
+from keypost.clock import HOUR, MINUTE, SECOND
 from keypost_services.runtime.auth import CallerKind
 from keypost_services.runtime.buckets import peer_address
 from keypost_services.runtime.errors import ServiceError, method_not_admitted, rate_limited
@@ -30,7 +30,7 @@ SAME_AGAIN_MS = HOUR
 """A device that asks for the same unknown user again within this time is not counted again: it guesses nothing new."""
 WHAT = {
     LOOK_UPS: "users looked up",
-    UNKNOWN_USERS: "users asked for that do not exist",
+    UNKNOWN_USERS: "users asked for who do not exist",
 }
 
 _unknown: ContextVar[list[str]] = ContextVar("keypost_unknown_users")
@@ -74,7 +74,7 @@ class Limits:
     def refusal(self, shortage: Shortage, what: str) -> ServiceError:
         """Count a refusal and return it: RESOURCE_EXHAUSTED with RATE_LIMITED."""
         self._metrics.refused.labels(shortage.limit).inc()
-        return rate_limited(what, shortage.retry_after_ms)
+        return rate_limited(f"{what}: try again in {_wait(shortage.retry_after_ms)}", shortage.retry_after_ms)
 
 
 class CallLimits:
@@ -153,6 +153,12 @@ def _name(caller: Caller) -> str:
     if caller.kind is CallerKind.ANYONE:
         return peer_address(caller.peer)
     return f"{caller.kind.value} {caller.address or caller.service or caller.administrator}"
+
+
+def _wait(milliseconds: int) -> str:
+    """Return a time to wait, for people: rounded up."""
+    unit, size = ("min", MINUTE) if milliseconds > 2 * MINUTE else ("s", SECOND)
+    return f"{-(-milliseconds // size)} {unit}"
 
 
 def _users(request: Any) -> int:
