@@ -47,6 +47,17 @@ def administrator_uri(realm: str, name: str) -> str:
     return _uri(realm, Identity(Role.ADMINISTRATOR, name))
 
 
+def check_administrator_name(name: str) -> str:
+    """Return the name of an administrator.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _NAMES[Role.ADMINISTRATOR].fullmatch(name):
+        raise ValueError("an administrator's name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit")
+    return name
+
+
 def identity_of(certificate_pem: bytes, realm: str) -> Identity:
     """Return whom a certificate names.
 

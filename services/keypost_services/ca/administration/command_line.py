@@ -16,6 +16,7 @@ from keypost.ca.v1 import administration_service_pb2 as pb
 from keypost.errors import RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost_services.ca.administration.access import Access, AccessError, read_access
+from keypost_services.ca.administration.certificate_request import make_request
 from keypost_services.ca.administration.client import AdministrationClient, open_client
 from keypost_services.ca.administration.convert import read_audit_entry
 from keypost_services.ca.administration.shown import (
@@ -109,6 +110,27 @@ def options(
 ) -> None:
     """Administer users over the CA's internal port, with an administrator's certificate."""
     context.obj = Options(ca, certificate, private_key, root)
+
+
+@admin.command("request")
+def request_certificate(
+    name: Annotated[str, typer.Argument(help="The administrator: 1 to 64 of a-z 0-9 . _ -.")],
+    *,
+    realm: Annotated[str, typer.Option(help="The realm, such as example.org.")],
+    folder: Annotated[Path, typer.Option(help="Where NAME.key and NAME.csr go.")],
+    as_json: Json = False,
+) -> None:
+    """Make a private key, and a request for its certificate.
+
+    The private key stays where it is. Have the request signed by the internal root as it stands.
+    """
+    try:
+        made = make_request(folder, realm, name)
+    except FileExistsError as error:
+        fail(CommandError(f"{error.filename} is there already: nothing is overwritten"))
+    except (ValueError, OSError) as error:
+        fail(error)
+    print_facts(vars(made), as_json=as_json)
 
 
 @admin.command()
