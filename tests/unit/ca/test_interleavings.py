@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keypost.clock import DAY, HOUR
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.continuity import check_successor
+from keypost.protocol.key_info import KeyRecord
 from keypost_services.ca.database import open_store
 from keypost_services.runtime.errors import ServiceError
 from support.ca import OPEN, CaBench
@@ -23,7 +24,6 @@ from support.store_turns import TurnTakingStore
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.key_requests import DeviceKeyPair
 
 MOST_KEYS = 14
@@ -89,10 +89,12 @@ class Alice:
         self.pairs.append(pair)
         return submit
 
-    async def look(self) -> None:
-        """Look at her record as any client does."""
+    async def look(self, outcomes: list[Any]) -> None:
+        """Look at her record, and at all that was answered since, as any client does."""
         current = await self.bench.record("alice")
-        self.record = check_successor(self.record, current, self.bench.realm.constants)
+        answered = [outcome for outcome in outcomes if isinstance(outcome, KeyRecord)]
+        for record in (*sorted(answered, key=lambda record: record.revision), current):
+            self.record = check_successor(self.record, record, self.bench.realm.constants)
         assert self.record is current
         assert not [key for key in current.keys if key.is_good and current.is_void(key)], (
             "the CA calls no void key good"
@@ -125,7 +127,7 @@ async def live(history: list[tuple[int, list[tuple[Any, ...]]]], data: st.DataOb
                 outcomes = await turns.interleave(at_once, lambda count: data.draw(st.integers(0, count - 1)))
                 refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
                 assert all(isinstance(one, ServiceError) for one in refused), refused
-                await alice.look()
+                await alice.look(outcomes)
                 reasons = {getattr(one, "reason", "") for one in refused}
                 assert reasons.isdisjoint(OVERTAKEN) or alice.record.revision > before, "nobody is overtaken by nothing"
                 await check_events(alice.bench)
