@@ -43,8 +43,8 @@ async def main() -> None:
             "two quotas, in Valkey": {"limits": TWO_QUOTAS, "limits_url": valkey.url},
         }
         for kind, seconds in (await measure(Path(name), kinds)).items():
-            print(f"{kind}: median {statistics.median(seconds) * 1_000_000:.0f} us a call, {len(seconds)} calls")  # noqa: T201
-        print(f"memory: {await bytes_of_a_bucket(valkey):.0f} bytes for each caller and quota")  # noqa: T201
+            print(f"{kind}: median {statistics.median(seconds) * 1_000_000:.0f} us a call, {len(seconds)} calls")
+        print(f"memory: {await bytes_of_a_bucket(valkey):.0f} bytes for each caller and quota")
 
 
 async def measure(folder: Path, kinds: dict[str, dict[str, Any]]) -> dict[str, list[float]]:
