@@ -18,7 +18,8 @@ HINTS = {
     "TLS roots by --bundle.",
     "USER_NOT_FOUND": "Check the spelling; the user must have enrolled a device.",
     "SIGN_IN_REFUSED": "A code is good once, for one user, for a while; ask your administrator for a new one "
-    "(`keypost-ca code USERNAME`) and give it by --code.",
+    "(`keypost-ca code USERNAME`) and give it by --code. With --oidc, sign in as that user; the CA's log says why not.",
+    "SIGN_IN_UNAVAILABLE": "Try again in a while; the CA's log says what the issuer answers.",
     "APPROVAL_REQUIRED": "This user has a device already; another username, or a profile of that device, is needed.",
     "SUITE_NOT_ALLOWED": "The realm does not allow this suite; leave --suite out for the default.",
     "SUITE_REFUSED": "Lower --minimum-suite only if you know why: what is below it is broken in practice.",
