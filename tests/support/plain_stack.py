@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import GeneralName
 
     from keypost.protocol.key_info import KeyRecord
+    from keypost.protocol.key_requests import DeviceKeyPair
     from support.valkey import ValkeyServer
 
 SERVICES = ("ca", "directory", "delivery")
@@ -89,7 +90,10 @@ class PlainStack:
 
     async def enroll(self, username: str) -> PlainDevice:
         """Enrol a device and return it."""
-        pair = await self.ca.enroll(username, OPEN, STRONG)
+        return await self.device(await self.ca.enroll(username, OPEN, STRONG))
+
+    async def device(self, pair: DeviceKeyPair) -> PlainDevice:
+        """Return the device that has a key pair, with connections of its own."""
         delivery: Any = DeliveryServiceStub(await self.public("delivery"))
         directory: Any = DirectoryServiceStub(await self.public("directory"))
         device = PlainDevice(pair, REALM, self.ca.clock, self.ca.record, delivery, directory)
