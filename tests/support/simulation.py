@@ -24,7 +24,9 @@ from keypost.directory.v1 import directory_service_pb2_grpc as directory_grpc
 from keypost.errors import KeypostError
 from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
 from keypost.protocol.errors import KeyUnknownError, TokenRefusedError
+from keypost.protocol.history import later_history
 from keypost.protocol.identifiers import Address
+from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.tokens import peek_token, verify_token
 from keypost.protocol.validity import check_can_act
 from support.realm import REALM, SimulatedRealm
@@ -134,6 +136,16 @@ def failing(code: grpc.StatusCode, reason: str, **details: Any) -> Fault:
     return lambda context: refuse(context, code, reason, **details)
 
 
+def trimmed(key_info: key_info_pb2.KeyInfo, named: bytes) -> key_info_pb2.KeyInfo:
+    """Return key info without the history that an asker holds who knows the key of this fingerprint."""
+    if not named or not key_info.history:
+        return key_info
+    entries = key_info_pb2.UserKeys.FromString(key_info.record.user_keys).entries
+    requests = [read_key_request(signed) for signed in (*key_info.history, *(entry.request for entry in entries))]
+    later = later_history(requests[: len(key_info.history)], requests, requests[-1].epoch, named)
+    return key_info_pb2.KeyInfo(record=key_info.record, history=[request.signed for request in later])
+
+
 class SimulatedDirectory(directory_grpc.DirectoryServiceServicer):
     """The directory's public port."""
 
@@ -150,7 +162,8 @@ class SimulatedDirectory(directory_grpc.DirectoryServiceServicer):
         await self.services.caller("directory", context)
         if request.username not in self.realm.users:
             await refuse(context, grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", username=request.username)
-        key_info = self.services.serve_key_info(request.username, self.realm.key_info(request.username))
+        whole = self.realm.key_info(request.username)
+        key_info = self.services.serve_key_info(request.username, trimmed(whole, request.history_from_fingerprint))
         return directory_pb.GetKeyInfoResponse(key_info=key_info)
 
     async def BatchGetKeyInfo(self, request: Any, context: Any) -> Any:  # noqa: N802

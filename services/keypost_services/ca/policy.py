@@ -112,15 +112,20 @@ class Policy:
         """Return the keys that stand in the record: good, ended within the retention, compromised, or its children.
 
         What a compromised key vouched for after its compromise stays void, and what it vouched for before stays good:
-        either would be hidden by their absence.
+        either would be hidden if it stood in the history, where keys have no times. A child that nothing on record
+        descends from has left for good: whoever saw it leave would take it for a ghost if it came back.
         """
         compromised = {key.fingerprint for key in user.keys if key.reason == pb.REVOCATION_REASON_COMPROMISED}
+        staying = [
+            key
+            for key in user.keys
+            if is_good(key) or now < key.state_time + self.constants.retention or key.fingerprint in compromised
+        ]
+        needed = {key.fingerprint for key in (*staying, *history_of(user, staying))}
         return [
             key
             for key in user.keys
-            if is_good(key)
-            or now < key.state_time + self.constants.retention
-            or compromised & {key.fingerprint, key.parent_fingerprint}
+            if key in staying or (key.parent_fingerprint in compromised and key.fingerprint in needed)
         ]
 
 
@@ -130,21 +135,26 @@ def _last_time(key: RecordedKey) -> int:
 
 
 def history_of(user: User, entries: Sequence[RecordedKey], history_from: bytes = b"") -> Sequence[RecordedKey]:
-    """Return the keys that lead from `history_from`, or from the root, to the entries; oldest first.
+    """Return the keys that lead from the root to the entries, but for those that the asker holds; oldest first.
 
-    From each entry of the epoch the parents are followed up; what other branches need is kept whole.
+    Args:
+        user: The user.
+        entries: The keys that stand in the record.
+        history_from: The newest key that the asker knows (32 bytes), with all that entered before; empty: none.
     """
     by_fingerprint = {key.fingerprint: key for key in user.keys}
     shown = {key.fingerprint for key in entries}
     wanted: set[bytes] = set()
     for entry in entries:
         key: RecordedKey | None = entry if entry.epoch == user.epoch else None
-        while key is not None and key.fingerprint != history_from:
+        while key is not None:
             key = by_fingerprint.get(key.parent_fingerprint)
             if key is None or key.fingerprint in wanted:
                 break
             wanted.add(key.fingerprint)
-    return [key for key in user.keys if key.fingerprint in wanted - shown]
+    known = by_fingerprint.get(history_from)
+    held = known.revision if known is not None and known.epoch == user.epoch else 0
+    return [key for key in user.keys if key.fingerprint in wanted - shown and key.revision > held]
 
 
 def is_good(key: RecordedKey) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.keys.v1 import key_info_pb2
+from keypost.protocol.history import later_history
 from keypost_services.directory.errors import ca_unavailable
 from keypost_services.directory.look_up.ports import Failure, Outcome
 from keypost_services.runtime.requests import user_not_found
@@ -42,26 +43,15 @@ def batch_response(usernames: Sequence[str], outcomes: Mapping[str, Outcome]) ->
 def trim_history(record: KeyRecord, history_from: bytes) -> key_info_pb2.KeyInfo:
     """Return key info with the history that the caller does not know yet.
 
-    From each entry of the epoch the parents are followed up to ``history_from``, which is the oldest shown, or to the
-    root; what other branches need stays.
-
     Args:
         record: With its full history.
-        history_from: The fingerprint (32 bytes) of a key that the caller knows; empty or unknown: everything.
+        history_from: The fingerprint (32 bytes) of the newest key that the caller knows; empty or unknown: everything.
     """
     if not history_from or not record.history:
         return record.key_info
-    requests = {request.fingerprint: request for request in record.history}
-    shown: set[bytes] = set()
-    for key in record.keys:
-        request = key.request if key.request.epoch == record.epoch else None
-        while request is not None and request.fingerprint != history_from:
-            request = requests.get(request.parent_fingerprint)
-            if request is None or request.fingerprint in shown:
-                break
-            shown.add(request.fingerprint)
-    history = [request.signed for request in record.history if request.fingerprint in shown]
-    return key_info_pb2.KeyInfo(record=record.key_info.record, history=history)
+    entries = [key.request for key in record.keys]
+    later = later_history(record.history, entries, record.epoch, history_from)
+    return key_info_pb2.KeyInfo(record=record.key_info.record, history=[request.signed for request in later])
 
 
 def _result(username: str, outcome: Outcome) -> pb.LookUpResult:

@@ -68,7 +68,7 @@ async def test_history_leads_from_the_root_oldest_first(bench: CaBench) -> None:
     assert [key.fingerprint for key in record.keys] == [keys[-1].fingerprint]
 
 
-async def test_history_begins_at_the_key_that_the_asker_names(bench: CaBench) -> None:
+async def test_history_begins_behind_the_key_that_the_asker_names(bench: CaBench) -> None:
     keys = await renewed(bench, 4)
     bench.clock.advance(RETENTION)
     asked = await bench.records.find_one("alice", keys[2].fingerprint)
@@ -79,7 +79,7 @@ async def test_history_begins_at_the_key_that_the_asker_names(bench: CaBench) ->
     assert whole
     assert unknown
     assert newest
-    assert list(asked.history) == list(whole.history)[2:]
+    assert list(asked.history) == list(whole.history)[3:]
     assert list(unknown.history) == list(whole.history)
     assert not newest.history
 

@@ -48,16 +48,19 @@ def test_an_unknown_fingerprint_shows_everything(record: KeyRecord) -> None:
     assert shown(convert.trim_history(record, b"x" * 32)) == [request.fingerprint for request in record.history]
 
 
-def test_history_begins_at_the_fingerprint_but_other_branches_stay_whole(record: KeyRecord) -> None:
+def test_what_entered_up_to_the_fingerprint_is_left_out(record: KeyRecord) -> None:
     first, second, third = (request.fingerprint for request in record.history)
-    assert shown(convert.trim_history(record, first)) == [first, second, third]
-    # The other device hangs on the second key, so the way from there to the root is needed.
-    assert shown(convert.trim_history(record, third)) == [first, second, third]
-    assert shown(convert.trim_history(record, second)) == [second, third]
+    assert shown(convert.trim_history(record, first)) == [second, third]
+    assert shown(convert.trim_history(record, second)) == [third]
+    assert shown(convert.trim_history(record, third)) == []
+    other, current = (key.fingerprint for key in record.keys)
+    # It entered before the third one was renewed.
+    assert shown(convert.trim_history(record, other)) == [third]
+    assert shown(convert.trim_history(record, current)) == []
 
 
 def test_what_is_trimmed_stays_as_it_was_signed(record: KeyRecord) -> None:
-    trimmed = convert.trim_history(record, record.history[1].fingerprint)
+    trimmed = convert.trim_history(record, record.history[0].fingerprint)
     assert trimmed.record == record.key_info.record
     assert list(trimmed.history) == list(record.key_info.history)[1:]
 

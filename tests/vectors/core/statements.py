@@ -75,9 +75,9 @@ def key_requests(case: Case, _: Shared) -> None:
         assert pae(KEY_REQUEST, request.signed.key_request).hex() == case["signed"]
 
 
-def _read(key_info: str, username: str, now: int, shared: Shared) -> KeyRecord:
+def _read(key_info: str, username: str, now: int, shared: Shared, previous: KeyRecord | None = None) -> KeyRecord:
     info = pb.KeyInfo.FromString(bytes.fromhex(key_info))
-    return read_key_info(info, trust=_trust(shared, now), username=username, now=now)
+    return read_key_info(info, trust=_trust(shared, now), username=username, now=now, previous=previous)
 
 
 def user_keys(case: Case, shared: Shared) -> None:
@@ -94,10 +94,9 @@ def user_keys(case: Case, shared: Shared) -> None:
 
 
 def continuity(case: Case, shared: Shared) -> None:
-    previous, current = (
-        _read(case[which]["key_info"], case["username"], case[which]["now"], shared)
-        for which in ("previous", "current")
-    )
+    username, (before, after) = case["username"], (case["previous"], case["current"])
+    previous = _read(before["key_info"], username, before["now"], shared)
+    current = _read(after["key_info"], username, after["now"], shared, previous)
     if case["check"] == "successor":
         kept = check_successor(previous, current, _trust(shared, case["current"]["now"]).constants)
         assert kept is {"previous": previous, "current": current}[case["keep"]]

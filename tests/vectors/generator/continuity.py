@@ -65,6 +65,7 @@ def continuity_file() -> VectorFile:
     assert TRUST.constants.retention == RETENTION
     _successors(file)
     _back_from_history(file)
+    _trimmed(file)
     _aged(file)
     _regressions(file)
     _exchanged(file)
@@ -128,6 +129,28 @@ def _back_from_history(file: VectorFile) -> None:
     name = "a key comes back from the history: it was compromised"
     file.good(name, **h.see().pair("successor"), keep="current")
     assert h.realm.key_record("alice").get(second.fingerprint).is_good
+
+
+def _trimmed(file: VectorFile) -> None:
+    h = History()
+    second = h.realm.renew(h.root)
+    third = h.realm.renew(second)
+    h.clock.advance(RETENTION)
+    h.drop(h.root)
+    h.see()
+    h.realm.renew(third)
+    h.drop(second)
+    # The asker named the third key: it holds the root and the second one.
+    h.realm.user("alice").history = ()
+    file.good("a history without what is held", **h.see().pair("successor"), keep="current")
+    h = History().see()
+    second = h.realm.renew(h.root)
+    h.realm.renew(second)
+    h.clock.advance(RETENTION)
+    h.drop(h.root)
+    h.drop(second)
+    h.realm.user("alice").history = ()
+    file.fails("TREE_BROKEN", "a history with a hole: nobody holds what is left out", **h.see().pair("successor"))
 
 
 def _aged(file: VectorFile) -> None:

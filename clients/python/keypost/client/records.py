@@ -26,6 +26,7 @@ from keypost.protocol.errors import (
     TreeBrokenError,
     UnknownRecordKeyError,
 )
+from keypost.protocol.history import newest
 from keypost.protocol.identifiers import check_username
 from keypost.protocol.key_info import SUPERSEDED, KeyRecord, restore_key_info
 from keypost.protocol.negotiation import step_2_obtain_recipient_key_info
@@ -384,7 +385,7 @@ class Records:
         # only an answer in spite of that counts as a step back.
         known = max(min_revision, _revision(held))
         try:
-            return await directory.get_key_info(username, min_revision=known)
+            return await directory.get_key_info(username, min_revision=known, history_from=_newest_key(held))
         except RefusedError as refused:
             if refused.reason == USER_NOT_FOUND:
                 try:
@@ -437,6 +438,12 @@ def _foreign_successor(
 
 def _revision(held: KeyRecord | None) -> int:
     return 0 if held is None else held.revision
+
+
+def _newest_key(held: KeyRecord | None) -> bytes:
+    """Return the key whose history, and what came before it, need not be shown: it is held."""
+    known = None if held is None else newest(held.requests, held.epoch)
+    return b"" if known is None else known.fingerprint
 
 
 def _restore(stored: StoredRecord) -> KeyRecord:

@@ -16,6 +16,7 @@ from keypost.protocol.errors import (
     RecordFromFutureError,
     RecordRefusedError,
 )
+from keypost.protocol.history import complete_history
 from keypost.protocol.key_requests import KeyRequest, read_key_request
 from keypost.protocol.realm_trust import CLOCK_SKEW
 from keypost.protocol.signing import sign_statement, verify_statement
@@ -23,7 +24,7 @@ from keypost.protocol.suites import WEAK, Suite
 from keypost.protocol.tree import Tree, grow_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -114,7 +115,7 @@ class KeyRecord:
     Attributes:
         keys: All keys that the record names, in the order in which they entered.
         history: Verified requests of older keys, oldest first.
-        key_info: Everything as received.
+        key_info: The record as received, with its whole history.
         reset_time: From when on an announced identity reset may take place, Unix milliseconds; 0: none is announced.
     """
 
@@ -155,7 +156,14 @@ class KeyRecord:
 
     def tree(self, minimum: Suite = WEAK) -> Tree:
         """Return the tree of the epoch's keys; raises as :func:`keypost.protocol.tree.grow_tree`."""
-        return grow_tree(self.epoch, self._requests.values(), minimum)
+        if minimum not in self._trees:
+            self._trees[minimum] = grow_tree(self.epoch, self._requests.values(), minimum)
+        return self._trees[minimum]
+
+    @cached_property
+    def _trees(self) -> dict[Suite, Tree]:
+        """The trees that have grown; each takes a verification for every key."""
+        return {}
 
     @cached_property
     def _void(self) -> frozenset[bytes]:
@@ -211,14 +219,17 @@ def sign_user_keys(statement: pb.UserKeys, signer: Signer) -> pb.SignedUserKeys:
     )
 
 
-def read_key_info(key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now: int) -> KeyRecord:
-    """Verify key info and return the record.
+def read_key_info(
+    key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now: int, previous: KeyRecord | None = None
+) -> KeyRecord:
+    """Verify key info and return the record, with its whole history.
 
     Args:
         key_info: As received, from whomever.
         trust: The realm's trust.
         username: The user that was asked for.
         now: Unix milliseconds.
+        previous: The newest record of the user that was verified before: what the answer leaves out of its history.
 
     Raises:
         TrustRefusedError: ``trust`` has expired.
@@ -235,7 +246,7 @@ def read_key_info(key_info: pb.KeyInfo, *, trust: RealmTrust, username: str, now
     verify_statement(record_key.public_key_der, USER_KEYS, signed.user_keys, signed.signature)
     statement = parse(pb.UserKeys, signed.user_keys, "UserKeys")
     _check_asked_for(statement, trust.realm, username)
-    record = _record(statement, key_info)
+    record = _record(statement, key_info, previous)
     _check_record_lifetime(record, trust.constants)
     record.check_fresh(now)
     record.tree()
@@ -265,11 +276,13 @@ def restore_key_info(key_info: pb.KeyInfo) -> KeyRecord:
     return _record(parse(pb.UserKeys, key_info.record.user_keys, "UserKeys"), key_info)
 
 
-def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
+def _record(statement: pb.UserKeys, key_info: pb.KeyInfo, previous: KeyRecord | None = None) -> KeyRecord:
     if not statement.entries or len(statement.entries) + len(key_info.history) > MOST_ENTRIES:
         raise MalformedStatementError(f"a record has 1 to {MOST_ENTRIES} entries")
     if statement.reset_time < 0:
         raise MalformedStatementError("a record announces an identity reset for a time, or none")
+    keys = tuple(_key(entry, statement.this_update) for entry in statement.entries)
+    history = _whole_history(statement, key_info, keys, previous)
     record = KeyRecord(
         realm=statement.realm,
         username=statement.username,
@@ -277,9 +290,9 @@ def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
         revision=statement.revision,
         this_update=statement.this_update,
         next_update=statement.next_update,
-        keys=tuple(_key(entry, statement.this_update) for entry in statement.entries),
-        history=tuple(read_key_request(request) for request in key_info.history),
-        key_info=key_info,
+        keys=keys,
+        history=history,
+        key_info=pb.KeyInfo(record=key_info.record, history=[request.signed for request in history]),
         reset_time=statement.reset_time,
     )
     _check_owner(record)
@@ -287,6 +300,19 @@ def _record(statement: pb.UserKeys, key_info: pb.KeyInfo) -> KeyRecord:
     _check_epochs(record)
     _check_one_good_key(record)
     return record
+
+
+def _whole_history(
+    statement: pb.UserKeys, key_info: pb.KeyInfo, keys: Sequence[Key], previous: KeyRecord | None
+) -> tuple[KeyRequest, ...]:
+    shown = tuple(read_key_request(request) for request in key_info.history)
+    if previous is None:
+        return shown
+    held = (request for request in previous.requests if request.epoch == statement.epoch)
+    history = complete_history(shown, (key.request for key in keys), held)
+    if len(keys) + len(history) > MOST_ENTRIES:
+        raise MalformedStatementError(f"a record and its history have at most {MOST_ENTRIES} entries")
+    return history
 
 
 def _key(entry: pb.KeyEntry, this_update: int) -> Key:

@@ -58,7 +58,7 @@ def step_2_obtain_recipient_key_info(
         ProtocolError: as :func:`keypost.protocol.key_info.read_key_info` and
             :func:`keypost.protocol.continuity.check_successor`.
     """
-    record = read_key_info(key_info, trust=trust, username=username, now=now)
+    record = read_key_info(key_info, trust=trust, username=username, now=now, previous=previous)
     return check_successor(previous, record, trust.constants) if previous else record
 
 

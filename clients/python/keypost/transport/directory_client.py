@@ -43,13 +43,17 @@ class DirectoryClient:
         response = await self._remote.call(self._stub.GetRealmTrust, request, anonymous=True)
         return ServedTrust(response.realm_trust, tuple(response.earlier))
 
-    async def get_key_info(self, username: str, *, min_revision: int = 0) -> key_info_pb2.KeyInfo:
+    async def get_key_info(
+        self, username: str, *, min_revision: int = 0, history_from: bytes = b""
+    ) -> key_info_pb2.KeyInfo:
         """Return the key info of a user, unverified.
 
         Args:
             username: The user.
             min_revision: A revision that the caller believes to exist; the directory asks the CA
                 rather than answer with less.
+            history_from: The newest key of the user that the caller knows, whose history is then left out (32 bytes);
+                empty: none.
 
         Returns:
             The key info.
@@ -58,7 +62,9 @@ class DirectoryClient:
             RefusedError: USER_NOT_FOUND, CA_UNAVAILABLE, TOKEN_REFUSED.
             UnreachableError: No answer.
         """
-        request = pb.GetKeyInfoRequest(username=username, min_revision=min_revision)
+        request = pb.GetKeyInfoRequest(
+            username=username, min_revision=min_revision, history_from_fingerprint=history_from
+        )
         return (await self._remote.call(self._stub.GetKeyInfo, request)).key_info
 
     async def batch_get_key_info(self, usernames: Sequence[str]) -> Sequence[pb.LookUpResult]:
