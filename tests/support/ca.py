@@ -88,6 +88,7 @@ class CaBench:
     steps: list[Step] = field(default_factory=list)
     bounds: dict[str, int] = field(default_factory=dict)
     blocked: frozenset[bytes] = frozenset()
+    quality: Any = None
     output: io.StringIO = field(default_factory=io.StringIO, repr=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class CaBench:
         decoys = Decoys(b"n" * 32, self.clock(), KEY_LIFETIME * 2 // 3)
         self.records = Records(self.store, served_realm(self.trust, self.realm.record_signer), policy, self.clock)
         self.feed = EventFeed(self.store, poll_seconds=5, heartbeat_seconds=5)
-        quality = KeyQuality(self.blocked)
+        quality = self.quality or KeyQuality(self.blocked)
         authority = Authority(self.store, nonces, policy, quality, self.records, self.feed, self.clock)
         self.binding = realm_hash(self.trust.realm, self.trust.root_keys)
         by_code = CodeSignIn(self.store, self.binding, self.clock)

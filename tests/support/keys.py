@@ -12,10 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, RSAPublicNumbers
+
 from keypost.protocol import rsa
 from keypost.protocol.suites import STRONG, SUITES, Suite
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 POOL = Path(__file__).with_name("key_pool.json")
@@ -37,6 +41,24 @@ class KeyPool:
 
     def __call__(self, suite: Suite = STRONG) -> RSAPrivateKey:
         return pooled_key(suite, next(self._next[suite]))
+
+
+def crossed_keys(suite: Suite) -> Iterator[RSAPrivateKey]:
+    """Yield hundreds of different keys: any two primes of the pool make one, in no time."""
+    primes: list[int] = []
+    for der in json.loads(POOL.read_text())[suite.name]:
+        # Known to be sound: validating each again would take longer than all that is done with them.
+        numbers = rsa.unsealed_private_key_from_der(base64.b64decode(der)).private_numbers()
+        for prime in (numbers.p, numbers.q):
+            yield from (_key_of(earlier, prime) for earlier in primes)
+            primes.append(prime)
+
+
+def _key_of(p: int, q: int) -> RSAPrivateKey:
+    exponent = 65537
+    d = pow(exponent, -1, (p - 1) * (q - 1))
+    numbers = RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), RSAPublicNumbers(exponent, p * q))
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def write_pool() -> None:

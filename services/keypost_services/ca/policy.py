@@ -111,6 +111,8 @@ class Policy:
     def entries_of(self, user: User, now: int) -> list[RecordedKey]:
         """Return the keys that stand in the record: good, ended within the retention, compromised, or its children.
 
+        There is always one of the epoch.
+
         What a compromised key vouched for after its compromise stays void, and what it vouched for before stays good:
         either would be hidden if it stood in the history, where keys have no times. A child that nothing on record
         descends from has left for good: whoever saw it leave would take it for a ghost if it came back.
@@ -121,12 +123,18 @@ class Policy:
             for key in user.keys
             if is_good(key) or now < key.state_time + self.constants.retention or key.fingerprint in compromised
         ]
-        needed = {key.fingerprint for key in (*staying, *history_of(user, staying))}
-        return [
-            key
-            for key in user.keys
-            if key in staying or (key.parent_fingerprint in compromised and key.fingerprint in needed)
-        ]
+        if not any(key.epoch == user.epoch for key in staying):
+            staying.append(_last_of_epoch(user))
+        on_record = {key.fingerprint for key in staying}
+        needed = {key.fingerprint for key in history_of(user, staying) if key.parent_fingerprint in compromised}
+        shown = on_record | needed
+        return [key for key in user.keys if key.fingerprint in shown]
+
+
+def _last_of_epoch(user: User) -> RecordedKey:
+    """Return the key that ended last: without it nothing on record would lead to the root, and there were no record."""
+    of_epoch = (key for key in user.keys if key.epoch == user.epoch)
+    return max(of_epoch, key=lambda key: (key.state_time, key.revision))
 
 
 def _last_time(key: RecordedKey) -> int:

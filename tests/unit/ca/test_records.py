@@ -9,6 +9,7 @@ import pytest
 
 from keypost.clock import DAY, HOUR
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.continuity import check_successor
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import WEAK
 from keypost_services.ca.policy import Policy
@@ -135,3 +136,30 @@ async def test_what_a_compromised_key_vouched_for_stays_in_the_record(bench: CaB
     assert [key.revision for key in policy.entries_of(user, late)] == [3]
     user = replace(user, keys=(compromised, *user.keys[1:]))
     assert [key.revision for key in policy.entries_of(user, late)] == [1, 2, 3]
+
+
+async def test_a_child_of_a_compromised_key_that_has_left_for_good_stays_away(bench: CaBench) -> None:
+    """Whoever saw it leave would take it for a ghost."""
+    root = await bench.enroll("alice")
+    await bench.revoke(await bench.approve(root), root)
+    bench.clock.advance(RETENTION)
+    seen = await bench.record("alice")
+    assert [key.request.revision for key in seen.keys] == [1]
+    await bench.approve(root)
+    await bench.revoke(root, reason=pb.REVOCATION_REASON_COMPROMISED, since_time=1)
+    after = await bench.record("alice")
+    assert [key.request.revision for key in after.keys] == [1, 4]
+    check_successor(seen, after, bench.trust.constants)
+
+
+async def test_a_user_without_a_device_keeps_a_record_that_leads_to_the_root(bench: CaBench) -> None:
+    root = await bench.enroll("alice")
+    renewed_key = await bench.renew(root)
+    other = await bench.approve(renewed_key)
+    await bench.revoke(other)
+    await bench.revoke(renewed_key)
+    bench.clock.advance(RETENTION)
+    record = await bench.record("alice")
+    assert [key.request.revision for key in record.keys] == [3]
+    assert [request.revision for request in record.history] == [1, 2]
+    assert record.tree().root == root.fingerprint

@@ -1,7 +1,10 @@
 import pytest
+from hypothesis import settings
 
 from support.clock import ManualClock
 from support.realm import SimulatedRealm
+
+settings.register_profile("deep", max_examples=2_000, deadline=None)
 
 
 @pytest.fixture

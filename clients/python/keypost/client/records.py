@@ -16,11 +16,13 @@ from keypost.protocol.continuity import Pins, check_pins, pin
 from keypost.protocol.encoding import parse
 from keypost.protocol.errors import (
     DeviceKeyStolenError,
+    EndorsementError,
     EquivocationError,
     ForkDetectedError,
     GhostDeviceError,
     IdentityChangedError,
     NotYetError,
+    PossessionError,
     ProtocolError,
     RecordRegressedError,
     TreeBrokenError,
@@ -54,7 +56,10 @@ EVIDENCE = (
     IdentityChangedError,
     ForkDetectedError,
     TreeBrokenError,
+    EndorsementError,
+    PossessionError,
 )
+"""What shows that somebody lied: the CA, whose signature a record has, or who serves its history."""
 
 
 class RecordBehindError(NotYetError):
