@@ -2,18 +2,34 @@
 
 from keypost.client.client import Client
 from keypost.client.identity import NotEnrolledError
+from keypost.client.joining import InvitationExpiredError
 from keypost.client.key_requests import ClockWrongError
 from keypost.client.restoring import BackupStaleError, restore_profile
-from keypost.client.results import Event, Received, ReceivedFile, SafetyNumber, Sent, SentFile, WaitingElsewhere
+from keypost.client.results import (
+    Devices,
+    Event,
+    JoinRequest,
+    Received,
+    ReceivedFile,
+    RevocationReason,
+    SafetyNumber,
+    Sent,
+    SentFile,
+    WaitingElsewhere,
+)
 
 __all__ = [
     "BackupStaleError",
     "Client",
     "ClockWrongError",
+    "Devices",
     "Event",
+    "InvitationExpiredError",
+    "JoinRequest",
     "NotEnrolledError",
     "Received",
     "ReceivedFile",
+    "RevocationReason",
     "SafetyNumber",
     "Sent",
     "SentFile",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.client.context import short
-from keypost.client.own_watch import revoked_error
+from keypost.client.own_watch import as_revoked, revoked_error
+from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.encoding import fingerprint
 from keypost.protocol.renewal import step_8_old_key_needed_until
@@ -57,7 +58,11 @@ class Retiring:
             KeyRevokedError: it was revoked, or a compromised one vouched for it.
         """
         own = self._identity.current
-        record = await self._records.get(own.address.username, refresh=refresh)
+        try:
+            record = await self._records.get(own.address.username, refresh=refresh)
+        except RefusedError as refused:
+            # Who is revoked is not shown the record that says so.
+            raise as_revoked(refused, own.address) or refused from refused
         key = record.find(own.fingerprint)
         if key is not None and (key.state == pb.KEY_STATE_REVOKED or record.is_void(key)):
             raise revoked_error(own.address)
