@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keypost.cli.app import SuiteName
+from keypost.cli.suites import SuiteName
 from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
 from keypost_services.embedded.perform import perform_story
 from keypost_services.embedded.up import default_folder, serve

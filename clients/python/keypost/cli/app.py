@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from keypost.cli import commands, verifying
+from keypost.cli import commands, device_app, verifying
 from keypost.cli.errors import UsageError
 from keypost.cli.exit_codes import ExitCode, list_of_codes
 from keypost.cli.output import JsonOutput
 from keypost.cli.perform import Action, Options, perform
 from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
-from keypost.cli.sign_in import Proof
+from keypost.cli.suites import SUITE_HELP, SuiteName
 from keypost.client.context import IdentityChange  # noqa: TC001  # typer reads the annotation
 from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
 
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class SuiteName(StrEnum):
-    """The suites by name."""
-
-    RSA3072_AES256 = "RSA3072_AES256"
-    RSA1024_AES128 = "RSA1024_AES128"
-
-
-SUITE_HELP = "The algorithms of the key pair. RSA1024_AES128 is broken in practice, and most realms refuse it."
 JSON = "--json"
 # One paragraph each: typer keeps the line breaks of a paragraph that begins with \b.
 EPILOGUE = f"""\b
@@ -55,7 +46,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Suite = Annotated[SuiteName, typer.Option(help=SUITE_HELP)]
 Username = Annotated[str, typer.Argument(help="A user, such as bob.")]
 
 
@@ -122,29 +112,13 @@ def enroll(
     code: Annotated[
         str | None, typer.Option(envvar="KEYPOST_CODE", help="The one-time code from your administrator.")
     ] = None,
-    oidc: Annotated[
-        bool, typer.Option("--oidc", help="Sign in at the realm's issuer, in your browser: its address is printed.")
-    ] = False,
-    id_token_file: Annotated[
-        Path | None,
-        typer.Option(help="Sign in by the ID token in this file (-: standard input), with the nonce of `nonce`."),
-    ] = None,
-    suite: Suite = SuiteName.RSA3072_AES256,
+    suite: Annotated[SuiteName, typer.Option(help=SUITE_HELP)] = SuiteName.RSA3072_AES256,
 ) -> None:
     """Make this profile a device of USERNAME.
 
     Its private key is made here and never leaves; its public key is published.
     """
-    _perform(context, commands.enroll(username, Proof(code, id_token_file, by_browser=oidc), suite), creates=True)
-
-
-@app.command()
-def nonce(context: typer.Context, username: Username, *, suite: Suite = SuiteName.RSA3072_AES256) -> None:
-    """Print the nonce of the ID token for USERNAME.
-
-    `enroll --id-token-file` takes such a token. It is of the key that is to be recorded, and stays the same until then.
-    """
-    _perform(context, commands.nonce(username, suite), creates=True)
+    _perform(context, commands.enroll(username, code, suite), creates=True)
 
 
 @app.command(
@@ -184,12 +158,6 @@ def receive(
 def keys(context: typer.Context, username: Username) -> None:
     """Show the keys of USERNAME, verified."""
     _perform(context, commands.keys(username))
-
-
-@app.command()
-def devices(context: typer.Context) -> None:
-    """Show your own devices and their keys."""
-    _perform(context, commands.devices())
 
 
 @app.command()
@@ -238,6 +206,9 @@ def accept(
 def rotate(context: typer.Context, username: Username) -> None:
     """Agree on a new session key with USERNAME now."""
     _perform(context, commands.rotate(username))
+
+
+device_app.add_to(app)
 
 
 def run(arguments: Sequence[str]) -> int:

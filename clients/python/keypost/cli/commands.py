@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from keypost.cli.errors import FileError, UsageError
-from keypost.cli.events import OWN_KEY, PEERS_KEY
+from keypost.cli.events import PEERS_KEY
 from keypost.cli.files import create_new
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import suite_named
@@ -16,7 +16,6 @@ from keypost.protocol.suites import suite_named
 if TYPE_CHECKING:
     from keypost.cli.output import Output
     from keypost.cli.perform import Action
-    from keypost.cli.sign_in import Proof
     from keypost.client import Client, ReceivedFile
     from keypost.protocol.key_info import Key, KeyRecord
 
@@ -24,23 +23,12 @@ DEFAULT_FOLDER = Path("keypost-files")
 LARGEST_INPUT = 64 * 1024 * 1024
 
 
-def enroll(username: str, proof: Proof, suite: str) -> Action:
+def enroll(username: str, code: str | None, suite: str) -> Action:
     """Return the command that enrols."""
 
     async def action(client: Client, output: Output) -> None:
-        id_token = await proof.id_token(client, output, username, suite_named(suite))
-        address = await client.enroll(username, code=proof.code, id_token=id_token, suite=suite_named(suite))
+        address = await client.enroll(username, code=code, suite=suite_named(suite))
         output.result("enrolled", f"You are {address}.", address=str(address), suite=suite)
-
-    return action
-
-
-def nonce(username: str, suite: str) -> Action:
-    """Return the command that says the nonce for an ID token."""
-
-    async def action(client: Client, output: Output) -> None:
-        digits = await client.sign_in_nonce(username, suite_named(suite))
-        output.result("nonce", digits, username=username, nonce=digits)
 
     return action
 
@@ -159,17 +147,6 @@ def keys(username: str) -> Action:
         marks = [is_verified and key.request.epoch == record.epoch for key in record.keys]
         rows = [key_row(key) | {"verified": mark} for key, mark in zip(record.keys, marks, strict=True)]
         output.table("keys", title_of(record), PEERS_KEY, rows)
-
-    return action
-
-
-def devices() -> Action:
-    """Return the command that shows the devices of the own user."""
-
-    async def action(client: Client, output: Output) -> None:
-        record = await client.devices()
-        rows = [key_row(key) | {"this_device": key.address == client.address} for key in record.keys]
-        output.table("devices", title_of(record), OWN_KEY, rows)
 
     return action
 

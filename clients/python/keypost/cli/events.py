@@ -4,8 +4,6 @@ from __future__ import annotations
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "enrolled": ("address", "suite"),
-    "nonce": ("username", "nonce"),
-    "sign_in": ("url",),
     "sent": (
         *("username", "message_id", "counter", "accept_time"),
         *("key_id", "new_session", "rsa_operations"),
@@ -19,6 +17,15 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "keys": ("rows",),
     "devices": ("rows",),
+    "invited": ("username", "device", "expire_time", "invitation"),
+    "join_requested": ("device", "suite", "fingerprint", "request"),
+    "joined": ("address", "digits"),
+    "asked": ("device", "suite", "fingerprint"),
+    "approved": ("device", "fingerprint", "digits"),
+    "named": ("device", "name"),
+    "revoked": ("device", "reason", "revision", "ended"),
+    "reset_announced": ("username", "reset_time"),
+    "reset_cancelled": ("username", "revision"),
     "renewed": ("fingerprint", "expire_time"),
     "accepted": ("username", "epoch"),
     "safety_number": ("username", "digits", "code", "verified", "changed"),
@@ -37,7 +44,7 @@ KEY = ("device", "state", "suite", "fingerprint", "expire_time")
 """What each of the ``rows`` of ``keys`` and ``devices`` has."""
 PEERS_KEY = (*KEY, "verified")
 """What each of the ``rows`` of ``keys`` has."""
-OWN_KEY = (*KEY, "this_device")
+OWN_KEY = (*KEY, "this_device", "name")
 """What each of the ``rows`` of ``devices`` has."""
 
 

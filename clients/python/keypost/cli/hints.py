@@ -18,9 +18,16 @@ HINTS = {
     "TLS roots by --bundle.",
     "USER_NOT_FOUND": "Check the spelling; the user must have enrolled a device.",
     "SIGN_IN_REFUSED": "A code is good once, for one user, for a while; ask your administrator for a new one "
-    "(`keypost-ca code USERNAME`) and give it by --code. With --oidc, sign in as that user; the CA's log says why not.",
-    "SIGN_IN_UNAVAILABLE": "Try again in a while; the CA's log says what the issuer answers.",
-    "APPROVAL_REQUIRED": "This user has a device already; another username, or a profile of that device, is needed.",
+    "(`keypost-ca code USERNAME`) and give it by --code.",
+    "APPROVAL_REQUIRED": "This user has a device already: there, type `keypost devices invite`; then here "
+    "`keypost join INVITATION`. If no device is within reach: `keypost reset USERNAME`.",
+    "INVITATION_EXPIRED": "On a device that you have: keypost devices invite",
+    "ENDORSEMENT_REFUSED": "Begin anew: `keypost devices invite` here, `keypost join INVITATION` on the new device.",
+    "NONCE_EXPIRED": "Ten minutes are over: begin anew with `keypost devices invite`.",
+    "REVISION_TAKEN": "Your keys changed meanwhile: begin anew with `keypost devices invite`.",
+    "RESET_NOT_NEEDED": "No device of this user is good: keypost enroll USERNAME",
+    "KEY_REVOKED": "To go on, make another profile a device: `keypost devices invite` on one that you have, then "
+    "`keypost --profile NEW join INVITATION`.",
     "SUITE_NOT_ALLOWED": "The realm does not allow this suite; leave --suite out for the default.",
     "SUITE_REFUSED": "Lower --minimum-suite only if you know why: what is below it is broken in practice.",
     "IDENTITY_CHANGED": "Compare safety numbers with the other person in another way; "

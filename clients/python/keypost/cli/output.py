@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from keypost.cli.qr import qr_code
+from keypost.cli.qr import qr_code, width_of
 from keypost.cli.steps import SHORT, step_as_json, step_as_text
 from keypost.cli.text import harmless, size_of
 
@@ -43,6 +43,9 @@ class Output(Protocol):
 
     def qr(self, text: str) -> None:
         """Show a QR code, where it can be scanned from."""
+
+    def handover(self, event: str, sentence: str, text: str, /, **facts: Any) -> None:
+        """Show a text that a person carries to another device; the facts have it too."""
 
     def step(self, step: Step) -> None:
         """Show a step of the source document."""
@@ -88,6 +91,11 @@ class JsonOutput:
 
     def qr(self, text: str) -> None:
         """Write nothing: the event that belongs to it has the text."""
+
+    def handover(self, event: str, sentence: str, text: str, /, **facts: Any) -> None:
+        """Write the facts."""
+        del sentence, text
+        self._write(event, facts)
 
     def step(self, step: Step) -> None:
         """Write the step."""
@@ -155,11 +163,23 @@ class HumanOutput:
             self._out.print(Text(padded.rstrip(), style="default" if number else "dim"))
 
     def qr(self, text: str) -> None:
-        """Draw the code on a terminal; nothing when piped."""
-        if self._out.file.isatty():
-            # Past rich, which might take the colours that make it black on white.
-            self._out.file.write(qr_code(text))
-            self._out.file.flush()
+        """Draw the code on a terminal that is wide enough; nothing when piped."""
+        if not self._out.file.isatty():
+            return
+        columns = width_of(text)
+        if columns > self._out.width:
+            self._err.print(Text(f"(a terminal of {columns} columns would show a QR code too)", style="dim"))
+            return
+        # Past rich, which might take the colours that make it black on white.
+        self._out.file.write(qr_code(text))
+        self._out.file.flush()
+
+    def handover(self, event: str, sentence: str, text: str, /, **facts: Any) -> None:
+        """Print the text alone on standard output, for a pipe as for the eye; the sentence stands beside it."""
+        del event, facts
+        self._err.print(sentence)
+        self.qr(text)
+        self._out.print(text)
 
     def step(self, step: Step) -> None:
         """Print the step."""

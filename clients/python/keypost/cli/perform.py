@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keypost.cli.asking import check_can_ask
 from keypost.cli.errors import UsageError
 from keypost.cli.exit_codes import ExitCode, exit_code_of
 from keypost.cli.hints import GET_A_BUNDLE, hint_for
@@ -50,19 +51,22 @@ class Options:
         return JsonOutput() if self.json else HumanOutput()
 
 
-def perform(options: Options, action: Action, *, creates: bool = False) -> int:
+def perform(options: Options, action: Action, *, creates: bool = False, asks: bool = False) -> int:
     """Open the client, do ``action``, close it; say what went wrong in one sentence.
 
     Args:
         options: The options before the command.
         action: What the command does.
         creates: The command may make a new profile: a passphrase is asked for twice.
+        asks: The command asks before it does what cannot be undone: somebody has to be there.
 
     Returns:
         The exit code.
     """
     output = options.output()
     try:
+        if asks:
+            check_can_ask(is_for_people=output.is_for_people)
         asyncio.run(_perform(options, output, action, creates=creates))
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

@@ -18,3 +18,9 @@ def qr_code(text: str) -> str:
     stream = io.StringIO()
     segno.make_qr(text, error="l").terminal(stream, compact=True)
     return "".join(f"{WHITE_ON_BLACK}{line}{PLAIN}\n" for line in stream.getvalue().splitlines())
+
+
+def width_of(text: str) -> int:
+    """Return how many columns the QR code of ``text`` takes."""
+    columns, _ = segno.make_qr(text, error="l").symbol_size()
+    return int(columns)
