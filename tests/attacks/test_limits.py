@@ -6,11 +6,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from keypost.ca.v1 import ca_service_pb2 as pb
+from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.directory.v1 import directory_service_pb2 as directory_pb
 from support.ca_service import REALM, CaUnderTest, open_ca
+from support.elsewhere import forwarded
 from support.plain_client import reason
 from support.plain_stack import open_plain_stack
 from support.plain_world import PlainWorld
@@ -65,6 +68,39 @@ async def test_codes_of_one_user_guessed_by_whatever_method(tmp_path: Path, valk
         await refused(ask_reset(ca, "alice"), "SIGN_IN_REFUSED")
         await refused(begin(ca, "alice"), "SIGN_IN_REFUSED")  # what this address has in reserve
         await refused(begin(ca, "alice", await ca.code("alice")), "RATE_LIMITED")
+
+
+@asynccontextmanager
+async def elsewhere(ca: CaUnderTest, address: str) -> AsyncIterator[Any]:
+    """Yield a stub of the CA whose calls come from another network address."""
+    credentials = grpc.ssl_channel_credentials((ca.folder / "public-root.pem").read_bytes())
+    async with (
+        forwarded(ca.service.public_port, address) as port,
+        grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel,
+    ):
+        yield CertificateAuthorityServiceStub(channel)
+
+
+def guess(stub: Any, username: str, sign_in: pb.SignIn = GUESS) -> Any:
+    return stub.BeginEnrollment(pb.BeginEnrollmentRequest(username=username, sign_in=sign_in), timeout=20)
+
+
+async def test_codes_of_one_user_guessed_from_many_addresses(tmp_path: Path, valkey: ValkeyServer) -> None:
+    async with counting_ca(tmp_path, valkey, "sign_in_username=2/1d,sign_in_reserve=1/1d") as ca:
+        for number in (2, 3):
+            async with elsewhere(ca, f"127.0.0.{number}") as stub:
+                await refused(guess(stub, "alice"), "SIGN_IN_REFUSED")
+        async with elsewhere(ca, "127.0.0.4") as stub:
+            await refused(guess(stub, "alice"), "SIGN_IN_REFUSED")
+            await refused(guess(stub, "alice", await ca.code("alice")), "RATE_LIMITED")
+
+
+async def test_a_user_kept_out_by_the_failures_of_others(tmp_path: Path, valkey: ValkeyServer) -> None:
+    async with counting_ca(tmp_path, valkey) as ca:
+        reasons = [await reason(begin(ca, "alice")) for _ in range(12)]
+        assert reasons[-1] == "RATE_LIMITED"
+        async with elsewhere(ca, "127.0.0.2") as stub:
+            await served(guess(stub, "alice", await ca.code("alice")))
 
 
 async def test_codes_guessed_all_at_once(tmp_path: Path, valkey: ValkeyServer) -> None:

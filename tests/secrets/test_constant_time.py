@@ -43,6 +43,7 @@ STORY = "keypost_services/embedded/story.py"
 TELLERS = "keypost_services/embedded/tellers.py"
 TOLD = "a demonstration's own events, which it prints"
 REVIEWED = {
+    ("keypost/cli/issuer.py", "_check_named"): {"description.get('issuer') != issuer": "an issuer's name"},
     ("keypost/client/opening.py", "_is_as_announced"): {
         "(digest.digest(), size) == (part.sha256, part.size)": "one peer's digest of his own file",
     },

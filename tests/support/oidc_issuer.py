@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from keypost.clock import Clock
     from keypost_services.ca.store import Store
-    from support.clock import ManualClock
 
 CLIENT_ID = "keypost-devices"
 LIFETIME = 300
@@ -45,6 +45,7 @@ class Asked:
 
     redirect_uri: str
     challenge: str
+    method: str
     nonce: str
 
 
@@ -59,11 +60,14 @@ class OidcIssuer:
         person: Who sits before the browser: the claims about whoever signs in next.
         description: What it says of itself otherwise than it should.
         answers: By path, what is answered instead.
+        stalled: Nothing is answered until ``go_on``.
+        extra_keys: What it shows besides its keys.
+        refusal: With what the browser is sent back instead of a code.
     """
 
     url: str
     roots: Path
-    clock: ManualClock
+    clock: Clock
     keys: dict[str, EllipticCurvePrivateKey] = field(default_factory=dict, repr=False)
     kid: str = ""
     requests: list[str] = field(default_factory=list)
@@ -73,6 +77,7 @@ class OidcIssuer:
     stalled: bool = False
     codes: dict[str, Asked] = field(default_factory=dict, repr=False)
     extra_keys: list[dict[str, Any]] = field(default_factory=list)
+    refusal: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rotate()
@@ -80,8 +85,11 @@ class OidcIssuer:
 
     def keys_at_the_ca(self, seconds: float = 5) -> Issuer:
         """Return the issuer as a CA knows it."""
-        tls = ssl.create_default_context(cafile=self.roots)
-        return Issuer(self.url, partial(fetch_json, tls=tls), self.clock, seconds)
+        return Issuer(self.url, partial(fetch_json, tls=self.tls()), self.clock, seconds)
+
+    def tls(self) -> ssl.SSLContext:
+        """Return what believes its certificate."""
+        return ssl.create_default_context(cafile=self.roots)
 
     def sign_in(self, store: Store) -> OidcSignIn:
         """Return sign-in by this issuer."""
@@ -161,12 +169,14 @@ class OidcIssuer:
     async def authorize(self, request: web.Request) -> web.Response:
         """Sign the person in at once, and send the browser back with a code (RFC 6749, section 4.1; RFC 7636)."""
         query = request.query
-        wanted = {"client_id": CLIENT_ID, "response_type": "code", "code_challenge_method": "S256"}
+        wanted = {"client_id": CLIENT_ID, "response_type": "code"}
         if any(query.get(name) != value for name, value in wanted.items()) or "openid" not in query["scope"].split():
             raise web.HTTPBadRequest
         code = secrets.token_urlsafe(16)
-        self.codes[code] = Asked(query["redirect_uri"], query["code_challenge"], query["nonce"])
-        answer = urlencode({"code": code, "state": query["state"], "iss": self.url})
+        self.codes[code] = Asked(
+            query["redirect_uri"], query["code_challenge"], query["code_challenge_method"], query["nonce"]
+        )
+        answer = urlencode({"state": query["state"]} | (self.refusal or {"code": code, "iss": self.url}))
         raise web.HTTPFound(f"{query['redirect_uri']}?{answer}")
 
     async def give_token(self, request: web.Request) -> web.Response:
@@ -175,16 +185,22 @@ class OidcIssuer:
         asked = self.codes.pop(str(form.get("code")), None)
         if asked is None or form.get("grant_type") != "authorization_code" or form.get("client_id") != CLIENT_ID:
             return web.json_response({"error": "invalid_grant"}, status=400)
-        digest = hashlib.sha256(str(form.get("code_verifier")).encode()).digest()
-        challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        challenge = _challenge(str(form.get("code_verifier")), asked.method)
         if (challenge, form.get("redirect_uri")) != (asked.challenge, asked.redirect_uri):
             return web.json_response({"error": "invalid_grant"}, status=400)
         return web.json_response({"token_type": "Bearer", "access_token": "a", "id_token": self.id_token(asked.nonce)})
 
 
+def _challenge(verifier: str, method: str) -> str:
+    """Return what the verifier of a code was sent as (RFC 7636, section 4.6)."""
+    if method != "S256":
+        return verifier
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+
+
 @asynccontextmanager
 async def open_issuer(
-    folder: Path, clock: ManualClock, path: str = "/realms/main", *, plain: bool = False
+    folder: Path, clock: Clock, path: str = "/realms/main", *, plain: bool = False
 ) -> AsyncIterator[OidcIssuer]:
     """Serve an issuer on a free port of loopback, with a TLS root of its own; or without TLS, as none may."""
     tls = issue_tls()

@@ -42,6 +42,10 @@ def by_the_algorithm_that_the_token_names(token: str, key: IssuerKey) -> dict[st
     return whatever_signature(token, key)
 
 
+def plain_challenge(verifier: str) -> dict[str, str]:
+    return {"code_challenge": verifier, "code_challenge_method": "plain"}
+
+
 async def whichever_key(self: Issuer, _kid: str) -> IssuerKey | None:
     await self._read_once()
     return next(iter(self._keys.values()))

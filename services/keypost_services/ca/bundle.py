@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
 
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost_services.ca.realm_files import RealmFilesError
+from keypost_services.ca.sign_in.urls import check_issuer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,24 +18,54 @@ if TYPE_CHECKING:
     from keypost.protocol.realm_trust import RealmTrust
 
 
-def make_bundle(trust: RealmTrust, endpoints: Mapping[str, str], tls_roots: Path) -> str:
+@dataclass(frozen=True)
+class OidcOptions:
+    """Where users sign in.
+
+    Attributes:
+        issuer: The issuer's URL.
+        client_id: The client id of Keypost there.
+        scope: What clients ask for; empty: what they ask for by themselves.
+        tls_roots: PEM file: the roots of the issuer's TLS certificate; None: the operating system's.
+    """
+
+    issuer: str
+    client_id: str
+    scope: str = ""
+    tls_roots: Path | None = None
+
+
+def make_bundle(
+    trust: RealmTrust, endpoints: Mapping[str, str], tls_roots: Path, oidc: OidcOptions | None = None
+) -> str:
     """Return the bundle as protobuf JSON.
 
     Args:
         trust: The realm's.
         endpoints: ``host:port`` by ``ca``, ``directory`` and ``delivery``.
         tls_roots: PEM file: the roots of the public TLS certificates.
+        oidc: Where users sign in, if they do it at an issuer.
 
     Raises:
-        RealmFilesError: The PEM file is missing or wrong.
+        RealmFilesError: A PEM file is missing or wrong, or the issuer's URL is.
     """
     bundle = pb.Bundle(
         realm=trust.realm,
         endpoints=pb.Endpoints(**endpoints),
         root_keys=[pb.RootKey(public_key_der=root) for root in trust.root_keys],
         tls_roots_pem=_read_certificates(tls_roots),
+        oidc=None if oidc is None else _oidc_message(oidc),
     )
     return json_format.MessageToJson(bundle)
+
+
+def _oidc_message(oidc: OidcOptions) -> pb.OidcClient:
+    try:
+        issuer = check_issuer(oidc.issuer)
+    except ValueError as error:
+        raise RealmFilesError(f"the issuer {error}") from error
+    roots = "" if oidc.tls_roots is None else _read_certificates(oidc.tls_roots)
+    return pb.OidcClient(issuer=issuer, client_id=oidc.client_id, scope=oidc.scope, tls_roots_pem=roots)
 
 
 def _read_certificates(path: Path) -> str:

@@ -71,13 +71,22 @@ def init(  # noqa: PLR0913  # the realm's constants
 
 
 @app.command()
-def bundle(
+def bundle(  # noqa: PLR0913  # what stands in a bundle
     *,
     realm_folder: Folder,
     ca: Annotated[str, typer.Option(help="host:port of the CA's public port.")],
     directory: Annotated[str, typer.Option(help="host:port of the directory's public port.")],
     delivery: Annotated[str, typer.Option(help="host:port of delivery's public port.")],
     tls_roots: Annotated[Path, typer.Option(help="PEM file: the roots of the services' TLS certificates.")],
+    oidc_issuer: Annotated[
+        str | None, typer.Option(help="The issuer at which users sign in, exactly as it names itself.")
+    ] = None,
+    oidc_client_id: Annotated[str | None, typer.Option(help="The client id that Keypost has there.")] = None,
+    oidc_scope: Annotated[str, typer.Option(help="What clients ask it for.")] = "openid profile",
+    oidc_tls_roots: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: the roots of its TLS certificate; without it, those of each operating system."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="A file to write; without it, standard output.")] = None,
 ) -> None:
     """Print the bundle from which clients start.
@@ -87,7 +96,8 @@ def bundle(
     """
     endpoints = {"ca": ca, "directory": directory, "delivery": delivery}
     try:
-        text = commands.bundle_of(realm_folder, endpoints, tls_roots, system_clock())
+        oidc = commands.read_oidc(oidc_issuer, oidc_client_id, oidc_scope, oidc_tls_roots)
+        text = commands.bundle_of(realm_folder, endpoints, tls_roots, system_clock(), oidc)
         if output is not None:
             output.write_text(f"{text}\n", encoding="utf-8")
     except (CommandError, OSError) as error:

@@ -16,7 +16,7 @@ from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import suite_named
 from keypost_services.ca.acts import code_made
 from keypost_services.ca.audit import NOWHERE, OPERATOR
-from keypost_services.ca.bundle import make_bundle
+from keypost_services.ca.bundle import OidcOptions, make_bundle
 from keypost_services.ca.codes import MadeCode, new_code, realm_hash
 from keypost_services.ca.database import open_store
 from keypost_services.ca.durations import parse_duration
@@ -106,7 +106,22 @@ def init_realm(
     }
 
 
-def bundle_of(folder: Path, endpoints: Mapping[str, str], tls_roots: Path, now: int) -> str:
+def read_oidc(issuer: str | None, client_id: str | None, scope: str, tls_roots: Path | None) -> OidcOptions | None:
+    """Return where users sign in; None if no issuer is named.
+
+    Raises:
+        CommandError: Half of it is missing.
+    """
+    if issuer is None and client_id is None and tls_roots is None:
+        return None
+    if not issuer or not client_id:
+        raise CommandError("an issuer needs both --oidc-issuer and --oidc-client-id")
+    return OidcOptions(issuer, client_id, scope, tls_roots)
+
+
+def bundle_of(
+    folder: Path, endpoints: Mapping[str, str], tls_roots: Path, now: int, oidc: OidcOptions | None = None
+) -> str:
     """Return the bundle as protobuf JSON.
 
     Args:
@@ -114,12 +129,13 @@ def bundle_of(folder: Path, endpoints: Mapping[str, str], tls_roots: Path, now: 
         endpoints: ``host:port`` by ``ca``, ``directory`` and ``delivery``.
         tls_roots: PEM file.
         now: Unix milliseconds.
+        oidc: Where users sign in, if they do it at an issuer.
 
     Raises:
         CommandError: A file is missing or wrong.
     """
     try:
-        return make_bundle(load_trust(RealmFolder(folder), now), endpoints, tls_roots)
+        return make_bundle(load_trust(RealmFolder(folder), now), endpoints, tls_roots, oidc)
     except RealmFilesError as error:
         raise CommandError(str(error)) from error
 

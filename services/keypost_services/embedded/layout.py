@@ -103,7 +103,9 @@ def settings_of(layout: Layout, service: str, ports: Mapping[str, Ports], redis_
             "BUNDLE": str(layout.bundle),
         },
     }
-    settings = _common_settings(layout, service, ports[service]) | {"LIMITS_URL": redis_url} | own[service]
+    # One server for all: it may be writing mailboxes to the disk when it is asked to count.
+    limits = {"LIMITS_URL": redis_url, "LIMITS_TIMEOUT_SECONDS": "2"}
+    settings = _common_settings(layout, service, ports[service]) | limits | own[service]
     return {f"KEYPOST_{service.upper()}_{name}": value for name, value in settings.items()}
 
 

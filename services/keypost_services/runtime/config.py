@@ -127,7 +127,7 @@ class ServiceSettings(BaseSettings):
         default="",
     )
     limits_timeout_seconds: float = Field(
-        description="How long the limits server may take to answer.", default=0.1, ge=0.01, le=5
+        description="How long the limits server may take to answer.", default=0.2, ge=0.01, le=5
     )
     limits_retry_seconds: float = Field(
         description="After the limits server did not answer, it is not asked again for this long.",

@@ -231,3 +231,43 @@ def test_no_window_ever_sees_more_than_the_quota_and_what_came_back_within_it(
         run_history(quota, history)
 
     law()
+
+
+# Periods that binary fractions hold exactly: where the one admits at the very moment, so does the other.
+EXACT = st.builds(lambda most, power: Quota(most, most * 2**power), st.integers(1, 50), st.integers(0, 9))
+Acts = list[tuple[int, bool, int]]
+ACTS = st.lists(st.tuples(st.integers(0, 600), st.booleans(), st.integers(-5, 60)), min_size=1, max_size=30)
+
+
+async def act(limiter: Limiter, quota: Quota, acts: Acts, clock: ManualClock) -> list[int | None]:
+    """Take or book, one after the other; return the waits of what was refused."""
+    waits = []
+    for pause, is_booked, cost in acts:
+        clock.advance(pause)
+        if is_booked:
+            await limiter.book([Charge("calls", "alice", quota, cost)])
+        elif cost >= 0:
+            shortage = await limiter.take([Charge("calls", "alice", quota, cost)])
+            waits.append(None if shortage is None else shortage.retry_after_ms)
+    return waits
+
+
+def test_here_and_in_redis_the_same_is_admitted_refused_owed_and_given_back(valkey: ValkeyServer) -> None:
+    async def compare(quota: Quota, acts: Acts) -> None:
+        clock = ManualClock()
+        here = await act(LocalLimiter(clock), quota, acts, clock)
+        async with redis_client(valkey.url) as redis:
+            await redis.flushall()
+            clock = ManualClock()
+            limiter = RedisLimiter(redis, realm="example.org", timeout_ms=5_000, clock=clock)
+            there = await act(limiter, quota, acts, clock)
+        for ours, theirs in zip(here, there, strict=True):
+            assert (ours is None) == (theirs is None)
+            assert abs((ours or 0) - (theirs or 0)) <= 1
+
+    @settings(max_examples=60, deadline=None)
+    @given(quota=EXACT, acts=ACTS)
+    def law(quota: Quota, acts: Acts) -> None:
+        asyncio.run(compare(quota, acts))
+
+    law()

@@ -26,8 +26,13 @@ DESCRIPTION = "/realms/main/.well-known/openid-configuration"
 
 
 @pytest.fixture
-async def issuer(tmp_path: Path) -> AsyncIterator[OidcIssuer]:
-    async with open_issuer(tmp_path, ManualClock()) as opened:
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def issuer(tmp_path: Path, clock: ManualClock) -> AsyncIterator[OidcIssuer]:
+    async with open_issuer(tmp_path, clock) as opened:
         yield opened
 
 
@@ -50,42 +55,46 @@ async def test_keys_are_read_once_and_kept(issuer: OidcIssuer, known: Issuer) ->
     assert issuer.requests == [DESCRIPTION, KEYS]
 
 
-async def test_an_unknown_key_has_them_read_anew_at_most_once_in_a_while(issuer: OidcIssuer, known: Issuer) -> None:
+async def test_an_unknown_key_has_them_read_anew_at_most_once_in_a_while(
+    clock: ManualClock, issuer: OidcIssuer, known: Issuer
+) -> None:
     await known.find_key(issuer.kid)
     issuer.rotate()
     assert await known.find_key(issuer.kid) is None
-    issuer.clock.advance(READ_INTERVAL)
+    clock.advance(READ_INTERVAL)
     assert await known.find_key(issuer.kid) is not None
     for number in range(5):
         assert await known.find_key(f"made up {number}") is None
     assert issuer.count(KEYS) == 2
 
 
-async def test_a_key_that_is_shown_no_more_is_dropped(issuer: OidcIssuer, known: Issuer) -> None:
+async def test_a_key_that_is_shown_no_more_is_dropped(clock: ManualClock, issuer: OidcIssuer, known: Issuer) -> None:
     old = issuer.kid
     await known.find_key(old)
     issuer.rotate()
-    issuer.clock.advance(KEYS_LIFETIME)
+    clock.advance(KEYS_LIFETIME)
     assert await known.find_key(old) is None
 
 
-async def test_known_keys_serve_while_the_issuer_is_away_but_not_for_long(issuer: OidcIssuer, known: Issuer) -> None:
+async def test_known_keys_serve_while_the_issuer_is_away_but_not_for_long(
+    clock: ManualClock, issuer: OidcIssuer, known: Issuer
+) -> None:
     await known.find_key(issuer.kid)
     issuer.answers[KEYS] = web.Response(status=503)
-    issuer.clock.advance(KEYS_LIFETIME - 1)
+    clock.advance(KEYS_LIFETIME - 1)
     assert "status 503" in await away(known, "unknown")
     assert await known.find_key(issuer.kid) is not None
-    issuer.clock.advance(1)
+    clock.advance(1)
     assert "status 503" in await away(known, issuer.kid)
 
 
-async def test_an_issuer_that_is_back_is_asked_again(issuer: OidcIssuer, known: Issuer) -> None:
+async def test_an_issuer_that_is_back_is_asked_again(clock: ManualClock, issuer: OidcIssuer, known: Issuer) -> None:
     issuer.answers[DESCRIPTION] = web.Response(status=500)
     for _ in range(3):
         assert "status 500" in await away(known, issuer.kid)
     assert issuer.requests == [DESCRIPTION]
     issuer.answers.clear()
-    issuer.clock.advance(RETRY_INTERVAL)
+    clock.advance(RETRY_INTERVAL)
     assert await known.find_key(issuer.kid) is not None
 
 
@@ -165,8 +174,10 @@ async def test_an_issuer_with_another_root_is_not_believed(issuer: OidcIssuer, t
         assert "Certificate" in await away(issuer.keys_at_the_ca(), issuer.kid)
 
 
-async def test_the_time_of_the_next_question_counts_from_the_answer(issuer: OidcIssuer, known: Issuer) -> None:
+async def test_the_time_of_the_next_question_counts_from_the_answer(
+    clock: ManualClock, issuer: OidcIssuer, known: Issuer
+) -> None:
     await known.find_key(issuer.kid)
-    issuer.clock.advance(READ_INTERVAL - SECOND)
+    clock.advance(READ_INTERVAL - SECOND)
     assert await known.find_key("unknown") is None
     assert issuer.count(KEYS) == 1

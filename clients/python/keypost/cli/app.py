@@ -14,6 +14,7 @@ from keypost.cli.exit_codes import ExitCode, list_of_codes
 from keypost.cli.output import JsonOutput
 from keypost.cli.perform import Action, Options, perform
 from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
+from keypost.cli.sign_in import Proof
 from keypost.cli.suites import SUITE_HELP, SuiteName
 from keypost.client.context import IdentityChange  # noqa: TC001  # typer reads the annotation
 from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
@@ -46,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Suite = Annotated[SuiteName, typer.Option(help=SUITE_HELP)]
 Username = Annotated[str, typer.Argument(help="A user, such as bob.")]
 
 
@@ -112,13 +114,29 @@ def enroll(
     code: Annotated[
         str | None, typer.Option(envvar="KEYPOST_CODE", help="The one-time code from your administrator.")
     ] = None,
-    suite: Annotated[SuiteName, typer.Option(help=SUITE_HELP)] = SuiteName.RSA3072_AES256,
+    oidc: Annotated[
+        bool, typer.Option("--oidc", help="Sign in at the realm's issuer, in your browser: its address is printed.")
+    ] = False,
+    id_token_file: Annotated[
+        Path | None,
+        typer.Option(help="Sign in by the ID token in this file (-: standard input), with the nonce of `nonce`."),
+    ] = None,
+    suite: Suite = SuiteName.RSA3072_AES256,
 ) -> None:
     """Make this profile a device of USERNAME.
 
     Its private key is made here and never leaves; its public key is published.
     """
-    _perform(context, commands.enroll(username, code, suite), creates=True)
+    _perform(context, commands.enroll(username, Proof(code, id_token_file, by_browser=oidc), suite), creates=True)
+
+
+@app.command()
+def nonce(context: typer.Context, username: Username, *, suite: Suite = SuiteName.RSA3072_AES256) -> None:
+    """Print the nonce of the ID token for USERNAME.
+
+    `enroll --id-token-file` takes such a token. It is of the key that is to be recorded, and stays the same until then.
+    """
+    _perform(context, commands.nonce(username, suite), creates=True)
 
 
 @app.command(

@@ -16,6 +16,7 @@ from keypost.protocol.suites import suite_named
 if TYPE_CHECKING:
     from keypost.cli.output import Output
     from keypost.cli.perform import Action
+    from keypost.cli.sign_in import Proof
     from keypost.client import Client, ReceivedFile
     from keypost.protocol.key_info import Key, KeyRecord
 
@@ -23,12 +24,23 @@ DEFAULT_FOLDER = Path("keypost-files")
 LARGEST_INPUT = 64 * 1024 * 1024
 
 
-def enroll(username: str, code: str | None, suite: str) -> Action:
+def enroll(username: str, proof: Proof, suite: str) -> Action:
     """Return the command that enrols."""
 
     async def action(client: Client, output: Output) -> None:
-        address = await client.enroll(username, code=code, suite=suite_named(suite))
+        id_token = await proof.id_token(client, output, username, suite_named(suite))
+        address = await client.enroll(username, code=proof.code, id_token=id_token, suite=suite_named(suite))
         output.result("enrolled", f"You are {address}.", address=str(address), suite=suite)
+
+    return action
+
+
+def nonce(username: str, suite: str) -> Action:
+    """Return the command that says the nonce for an ID token."""
+
+    async def action(client: Client, output: Output) -> None:
+        digits = await client.sign_in_nonce(username, suite_named(suite))
+        output.result("nonce", digits, username=username, nonce=digits)
 
     return action
 

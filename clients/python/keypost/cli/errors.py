@@ -26,5 +26,11 @@ class FileError(HintedError):
     reason = "FILE"
 
 
+class SignInFailedError(HintedError):
+    """The user could not be signed in at the issuer, or was not."""
+
+    reason = "SIGN_IN_FAILED"
+
+
 class NoProfileError(HintedError, KeyStoreMissingError):
     """There is no profile of that name, or at that place."""

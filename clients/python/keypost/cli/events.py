@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "enrolled": ("address", "suite"),
+    "nonce": ("username", "nonce"),
+    "sign_in": ("url",),
     "sent": (
         *("username", "message_id", "counter", "accept_time"),
         *("key_id", "new_session", "rsa_operations"),

@@ -18,7 +18,8 @@ HINTS = {
     "TLS roots by --bundle.",
     "USER_NOT_FOUND": "Check the spelling; the user must have enrolled a device.",
     "SIGN_IN_REFUSED": "A code is good once, for one user, for a while; ask your administrator for a new one "
-    "(`keypost-ca code USERNAME`) and give it by --code.",
+    "(`keypost-ca code USERNAME`) and give it by --code. With --oidc, sign in as that user; the CA's log says why not.",
+    "SIGN_IN_UNAVAILABLE": "Try again in a while; the CA's log says what the issuer answers.",
     "APPROVAL_REQUIRED": "This user has a device already: there, type `keypost devices invite`; then here "
     "`keypost join INVITATION`. If no device is within reach: `keypost reset USERNAME`.",
     "INVITATION_EXPIRED": "On a device that you have: keypost devices invite",

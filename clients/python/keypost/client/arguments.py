@@ -5,6 +5,8 @@ Each function raises InvalidArgumentError, whose ``metadata["field"]`` is the na
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 from pathlib import Path
@@ -22,6 +24,9 @@ from keypost.protocol.suites import Suite
 LARGEST_BODY = 224 * 1024
 """Bytes; leaves room in an envelope for padding and for sealed keys."""
 CODE_LETTERS = 26
+LARGEST_ID_TOKEN = 8 * 1024
+"""Characters."""
+_SIGNED_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _MEDIA_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -73,6 +78,28 @@ def check_code(code: Any) -> None:
     if len(text) != CODE_LETTERS or not text.isascii() or not text.isalnum():
         sentence = f"a one-time code is {CODE_LETTERS} letters and digits, and this is not: type it as it was given out"
         raise InvalidArgumentError(sentence, field="code")
+
+
+def check_id_token(id_token: Any, code: Any) -> None:
+    """Accept an ID token, or None where there is none; one proof is enough."""
+    if id_token is None:
+        return
+    if not isinstance(id_token, str) or len(id_token) > LARGEST_ID_TOKEN or not _SIGNED_TOKEN.fullmatch(id_token):
+        sentence = f"an ID token is three parts of letters, digits, - and _, at most {LARGEST_ID_TOKEN} characters"
+        raise InvalidArgumentError(sentence, field="id_token")
+    if code is not None:
+        raise InvalidArgumentError("sign in by a code or by an ID token, not by both", field="id_token")
+
+
+def nonce_of(id_token: str) -> str | None:
+    """Return the nonce of an ID token, unverified: the CA verifies it."""
+    payload = id_token.split(".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    nonce = claims.get("nonce") if isinstance(claims, dict) else None
+    return nonce if isinstance(nonce, str) else None
 
 
 def check_suite(suite: Any, field: str = "suite") -> None:

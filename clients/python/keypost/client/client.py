@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from keypost.client.arguments import (
     check_code,
+    check_id_token,
     check_identity_change,
     check_received,
     check_suite,
@@ -25,6 +26,7 @@ from keypost.client.key_requests import warn_if_weak
 from keypost.client.profiles import keep_bundle, open_profile, read_bundle
 from keypost.client.restoring import stale
 from keypost.client.results import OCTETS
+from keypost.client.sign_in_calls import SignInCalls
 from keypost.client.store_worker import open_worker
 from keypost.client.wiring import wire
 from keypost.clock import system_clock
@@ -64,7 +66,7 @@ def _generate(suite: Suite) -> RSAPrivateKey:
     return suite.generate_private_key()
 
 
-class Client(BackupCalls, DeviceCalls, IdentityCalls):
+class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
     Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
@@ -177,7 +179,9 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls):
     ) -> None:
         await self.close()
 
-    async def enroll(self, username: str, *, code: str | None = None, suite: Suite = STRONG) -> Address:
+    async def enroll(
+        self, username: str, *, code: str | None = None, id_token: str | None = None, suite: Suite = STRONG
+    ) -> Address:
         """Make this device one of ``username``: generate its key pair and publish the public key (step 1).
 
         It may be called again after a failure: the same key is asked for again. For a device that is enrolled for
@@ -185,7 +189,9 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls):
 
         Args:
             username: The user.
-            code: The one-time code; None for a realm with open sign-in.
+            code: The one-time code.
+            id_token: An ID token of the realm's issuer, with the nonce that ``sign_in_nonce`` returns. Without it and
+                without a code, the realm must have open sign-in.
             suite: The suite of the key.
 
         Returns:
@@ -200,9 +206,10 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls):
         async with self._working(copy_too=True):
             check_username(username)
             check_code(code)
+            check_id_token(id_token, code)
             check_suite(suite)
             is_new = self._parts.identity.ring.current is None
-            address = await self._parts.enrolling.enroll(username, code, suite)
+            address = await self._parts.enrolling.enroll(username, code, id_token, suite)
             await self._parts.restoring.take_over()
             if is_new:
                 await self._parts.elsewhere.tell()

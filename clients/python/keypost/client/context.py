@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from keypost.protocol.suites import Suite
 
 log = logging.getLogger("keypost")
-# Without a handler of the application's Python prints warnings on standard error, where the command line tells them too.
+# Without a handler of the application's Python prints warnings on standard error; the command line tells them itself.
 log.addHandler(logging.NullHandler())
 LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "set_aside": logging.WARNING}
 

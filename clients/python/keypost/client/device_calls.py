@@ -6,7 +6,7 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING
 
-from keypost.client.arguments import check_code, check_suite, read_reason
+from keypost.client.arguments import check_code, check_id_token, check_suite, read_reason
 from keypost.client.base import ClientBase
 from keypost.client.device_names import check_name, read_names, write_name
 from keypost.client.results import Devices
@@ -177,7 +177,7 @@ class DeviceCalls(ClientBase):
         async with self._working():
             return await self._parts.revoking.revoke(device_id, read_reason(reason), since)
 
-    async def request_reset(self, username: str, *, code: str | None = None) -> int:
+    async def request_reset(self, username: str, *, code: str | None = None, id_token: str | None = None) -> int:
         """Ask for a new identity of a user whose devices are all out of reach; all of them are told.
 
         From the time that is returned on (a day later, unless the realm says otherwise), and unless one of them
@@ -186,6 +186,7 @@ class DeviceCalls(ClientBase):
         Args:
             username: The user.
             code: As in ``enroll``; it is not used up.
+            id_token: As in ``enroll``, but with any nonce.
 
         Returns:
             From when on ``enroll`` may be called, Unix milliseconds.
@@ -197,7 +198,8 @@ class DeviceCalls(ClientBase):
         async with self._working(copy_too=True):
             check_username(username)
             check_code(code)
-            return await self._parts.enrolling.request_reset(username, code)
+            check_id_token(id_token, code)
+            return await self._parts.enrolling.request_reset(username, code, id_token)
 
     async def cancel_reset(self) -> KeyRecord:
         """Stop an identity reset of this user that somebody asked for; none is no error.

@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keypost.ca.v1 import ca_service_pb2
+from keypost.client.arguments import nonce_of
 from keypost.client.context import short
 from keypost.client.key_requests import (
     BEGIN_ANEW,
     INVITATION,
     KEY_WEAK,
+    NO_DEVICE,
     fill_request,
     generate,
     request_key,
+    unasked,
     warn_if_weak,
     write_pending,
 )
@@ -53,32 +56,45 @@ class Enrolling:
         self._records = records
         self._trust = trust
 
-    async def enroll(self, username: str, code: str | None, suite: Suite) -> Address:
+    async def enroll(self, username: str, code: str | None, id_token: str | None, suite: Suite) -> Address:
         """Enrol this device for ``username`` and return its address; see Client.enroll."""
         check_username(username)
         await self.check_suite(suite)
         ring = self._identity.ring
         if ring.address is not None:
             if ring.address.username != username:
-                raise InvalidArgumentError(
-                    f"this profile is {ring.address} already: use another profile for {username}", field="username"
-                )
+                raise _is_another(ring.address, username)
             if ring.current is not None:
                 return ring.address
-        sign_in = _sign_in(code)
+        sign_in = _sign_in(code, id_token)
         pair = await self._resumable(username, suite)
+        if id_token is not None:
+            _check_nonce(id_token, pair)
         if pair is not None and (address := await self._repeat(pair, sign_in)) is not None:
             return address
         return await self._begin(username, sign_in, suite, pair)
 
-    async def request_reset(self, username: str, code: str | None) -> int:
+    async def nonce(self, username: str, suite: Suite) -> str:
+        """Return the nonce for an ID token by which ``username`` is to be enrolled; see Client.sign_in_nonce."""
+        await self.check_suite(suite)
+        ring = self._identity.ring
+        if ring.address is not None and (ring.current is not None or ring.address.username != username):
+            raise _is_another(ring.address, username)
+        pair = await self._resumable(username, suite)
+        if pair is None:
+            pair = await generate(self._context, Address(username, NO_DEVICE), suite)
+            await write_pending(self._context, pair, unasked(self._context, pair))
+            await self._identity.reload()
+        return pair.fingerprint.hex()
+
+    async def request_reset(self, username: str, code: str | None, id_token: str | None) -> int:
         """Announce an identity reset, and return from when on it may take place; see Client.request_reset."""
-        return (await self._ca.request_reset(username, _sign_in(code))).reset_time
+        return (await self._ca.request_reset(username, _sign_in(code, id_token))).reset_time
 
     async def resume(self) -> None:
         """Finish an enrolment whose answer was lost, if the CA has recorded the pending key."""
         ring = self._identity.ring
-        if ring.current is not None or ring.pending is None:
+        if ring.current is not None or ring.pending is None or await self._asked() is None:
             return
         try:
             await self.finish(ring.pending, await self._records.get_as_pending(ring.pending.address.username))
@@ -109,16 +125,22 @@ class Enrolling:
 
     async def _repeat(self, pair: DeviceKeyPair, sign_in: ca_service_pb2.SignIn) -> Address | None:
         """Ask again what was asked before a crash: the CA answers as it did, if it did."""
-        stored = await self._context.store.run(lambda store: store.key_pairs.pending())
-        if stored is None:
+        asked = await self._asked()
+        if asked is None:
             return None
         try:
-            key_info = await self._ca.enroll(pb.SignedKeyRequest.FromString(stored.key_request), sign_in)
+            key_info = await self._ca.enroll(asked, sign_in)
         except RefusedError as refused:
             if refused.reason not in {*BEGIN_ANEW, KEY_WEAK}:
                 raise
             return None
         return await self._learn(pair, key_info)
+
+    async def _asked(self) -> pb.SignedKeyRequest | None:
+        """Return the last request for the pending key; None if it was never asked for, and waits for a sign-in."""
+        stored = await self._context.store.run(lambda store: store.key_pairs.pending())
+        signed = None if stored is None else pb.SignedKeyRequest.FromString(stored.key_request)
+        return signed if signed is not None and signed.possession else None
 
     async def _begin(
         self, username: str, sign_in: ca_service_pb2.SignIn, suite: Suite, pair: DeviceKeyPair | None
@@ -176,13 +198,33 @@ class Enrolling:
         return key.address
 
 
+def _is_another(address: Address, username: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"this profile is {address} already: use another profile for {username}", field="username"
+    )
+
+
+def _check_nonce(id_token: str, pair: DeviceKeyPair | None) -> None:
+    """Refuse early what the CA would refuse without a word: an ID token that was issued for another key.
+
+    Raises:
+        InvalidArgumentError: it was.
+    """
+    if pair is None or nonce_of(id_token) != pair.fingerprint.hex():
+        raise InvalidArgumentError(
+            "this ID token was issued for another key: its nonce must be what sign_in_nonce() returns", field="id_token"
+        )
+
+
 def _kind(begun: ca_service_pb2.BeginEnrollmentResponse) -> pb.KeyRequestKind.ValueType:
     """Return how the key is to enter: as a first key, or by an identity reset that was announced and is due."""
     is_reset = begun.kind == pb.KEY_REQUEST_KIND_RESET
     return pb.KEY_REQUEST_KIND_RESET if is_reset else pb.KEY_REQUEST_KIND_ENROLL
 
 
-def _sign_in(code: str | None) -> ca_service_pb2.SignIn:
+def _sign_in(code: str | None, id_token: str | None) -> ca_service_pb2.SignIn:
     if code:
         return ca_service_pb2.SignIn(one_time_code=code)
+    if id_token:
+        return ca_service_pb2.SignIn(id_token=id_token)
     return ca_service_pb2.SignIn(open=ca_service_pb2.OpenSignIn())

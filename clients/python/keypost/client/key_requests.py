@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from keypost.protocol.suites import Suite
 
 LIFETIME = 90 * DAY
+NO_DEVICE = "a" * 16
+"""Stands for a device id that the CA has not drawn yet."""
 ROUNDS = 5
 """How often a request is begun anew when another change took its revision, or its nonce expired."""
 BEGIN_ANEW = frozenset({"REVISION_TAKEN", "NONCE_EXPIRED"})
@@ -115,6 +117,12 @@ def fill_request(
         revision=begun.next_revision,
         ca_nonce=begun.ca_nonce,
     )
+
+
+def unasked(context: Context, pair: DeviceKeyPair) -> pb.SignedKeyRequest:
+    """Return what stands for the request of a pair for which nothing was asked yet: it says whose it is, unsigned."""
+    request = pb.KeyRequest(realm=context.realm, username=pair.address.username, device_id=pair.address.device_id)
+    return pb.SignedKeyRequest(key_request=request.SerializeToString())
 
 
 async def write_pending(context: Context, pair: DeviceKeyPair, signed: pb.SignedKeyRequest) -> None:

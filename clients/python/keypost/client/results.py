@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from keypost.errors import InvalidArgumentError
 from keypost.protocol.key_info import KeyRecord
@@ -14,12 +14,14 @@ from keypost.protocol.safety_numbers import grouped
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from keypost.keys.v1 import realm_trust_pb2
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key
     from keypost.protocol.suites import Suite
 
 TEXT = "text/plain; charset=utf-8"
 OCTETS = "application/octet-stream"
+DEFAULT_SCOPE = "openid profile"
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
@@ -173,6 +175,31 @@ class Devices(KeyRecord):
     def is_this_device(self, key: Key) -> bool:
         """Return whether a key is, or was, this device's."""
         return key.address == self.address
+
+
+@dataclass(frozen=True)
+class Oidc:
+    """The OpenID Connect issuer at which users of a realm sign in, as the bundle says.
+
+    Attributes:
+        issuer: Its URL, exactly as it names itself.
+        client_id: The client id of Keypost there.
+        scope: What is asked for, with spaces between.
+        tls_roots_pem: Which certificates its TLS certificate must chain to; empty: the operating system's.
+    """
+
+    issuer: str
+    client_id: str
+    scope: str
+    tls_roots_pem: str
+
+    @classmethod
+    def of(cls, bundle: realm_trust_pb2.Bundle) -> Self | None:
+        """Return what a bundle says; None if it says nothing."""
+        if not bundle.HasField("oidc"):
+            return None
+        said = bundle.oidc
+        return cls(said.issuer, said.client_id, said.scope or DEFAULT_SCOPE, said.tls_roots_pem)
 
 
 @dataclass(frozen=True)

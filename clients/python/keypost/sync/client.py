@@ -73,6 +73,7 @@ class Client:
         self._thread = thread
 
     open = classmethod(_opening(asyncio_client.Client.open))
+    sign_in_nonce = _waiting(asyncio_client.Client.sign_in_nonce)
     enroll = _waiting(asyncio_client.Client.enroll)
     send = _waiting(asyncio_client.Client.send)
     rotate = _waiting(asyncio_client.Client.rotate)
@@ -146,6 +147,11 @@ class Client:
     def address(self) -> Address | None:
         """The own address, or None before enrolment; it stays known when the client is closed."""
         return self._client.address
+
+    @property
+    def oidc(self) -> results.Oidc | None:
+        """Where users of this realm sign in, as the bundle says; None if it names no issuer."""
+        return self._client.oidc
 
     def _received(self, message: results.Received) -> Received:
         file = message.file
