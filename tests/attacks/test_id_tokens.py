@@ -188,6 +188,19 @@ async def test_the_same_subject_as_another_user(world: OidcCa) -> None:
     assert world.causes() == ["ANOTHER_IDENTITY"]
 
 
+async def test_one_subject_as_two_users_at_once(world: OidcCa) -> None:
+    """Both requests are judged before either is recorded."""
+    requests = []
+    for name in ("alice", "mallory"):
+        world.issuer.person = {"sub": "subject-mallory", "preferred_username": name}
+        requests.append((await world.request(name))[1])
+    stub = await world.ca.devices()
+    outcomes = await asyncio.gather(*map(stub.Enroll, requests), return_exceptions=True)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert len(failures) == 1, "one subject is two users"
+    await refused(raised(failures[0]), "SIGN_IN_REFUSED")
+
+
 async def test_a_description_of_another_issuer(world: OidcCa) -> None:
     world.issuer.description = {"issuer": "https://evil.example.org"}
     await refused(world.enroll("alice"), "SIGN_IN_UNAVAILABLE")

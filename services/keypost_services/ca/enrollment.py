@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import ROOT_KINDS
-from keypost_services.ca import errors
 from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.authority import Start, draw_device_id
 from keypost_services.ca.convert import recorded_key
@@ -78,7 +77,7 @@ class Enrollment:
         user = await self._authority.find_user(request.address.username)
         if user is not None and _is_repeated(request, grant, user):
             return await self._authority.records.sign(user)
-        check_unused(grant)
+        self._sign_in.check_unused(request.address.username, grant)
         now = self._authority.clock()
         self._authority.nonces.check(request.ca_nonce, Purpose.ENROLLMENT, request.address, now)
         check_needs_no_approval(request, user, now)
@@ -99,16 +98,6 @@ def _is_repeated(request: KeyRequest, grant: Grant, user: User) -> bool:
     if grant.code_hash is not None:
         return grant.used_fingerprint == request.fingerprint
     return known.device_id == request.address.device_id
-
-
-def check_unused(grant: Grant) -> None:
-    """Check that a sign-in was not used up before.
-
-    Raises:
-        ServiceError: SIGN_IN_REFUSED.
-    """
-    if grant.used_fingerprint:
-        raise errors.sign_in_refused()
 
 
 def _change(request: KeyRequest, grant: Grant, user: User | None, now: int) -> Change:

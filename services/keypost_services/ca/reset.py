@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost_services.ca import errors
 from keypost_services.ca.audit import Actor, ActorKind
-from keypost_services.ca.enrollment import check_unused
 from keypost_services.ca.policy import check_next, has_usable_device, next_revision, reset_is_announced
 from keypost_services.ca.store import Change, EventDraft
 from keypost_services.runtime.requests import user_not_found
@@ -83,7 +82,7 @@ class Resets:
 
     async def _request(self, username: str, proof: Proof) -> Announcement:
         grant = await self._sign_in.admit(username, proof, None)
-        check_unused(grant)
+        self._sign_in.check_unused(username, grant)
         now = self._authority.clock()
         user = await self._authority.find_user(username)
         if user is None or not has_usable_device(user, now):

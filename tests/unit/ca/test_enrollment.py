@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +15,11 @@ from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
+from keypost_services.ca.codes import realm_hash
 from keypost_services.ca.sign_in.port import Proof
 from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
 from keypost_services.runtime.errors import ServiceError
-from support.ca import KEY_LIFETIME, OPEN, CaBench, open_bench
+from support.ca import KEY_LIFETIME, OPEN, RESET_DELAY, CaBench, open_bench
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -81,6 +83,43 @@ async def test_a_failed_enrolment_does_not_use_up_the_code(code_bench: CaBench) 
     proof = await code_bench.add_code("alice")
     assert await enroll_refused(code_bench, proof, expire_time=1) == "KEY_LIFETIME_REFUSED"
     await code_bench.enroll("alice", proof, WEAK)
+
+
+async def test_why_a_code_is_refused_is_told_to_the_operator_alone(code_bench: CaBench) -> None:
+    used, expired = await code_bench.add_code("alice"), await code_bench.add_code("alice", lifetime=MINUTE)
+    pair = await code_bench.enroll("alice", used, WEAK)
+    code_bench.clock.advance(KEY_LIFETIME)
+    refusals = [
+        await refused(code_bench.enrollment.begin("alice", OPEN)),
+        await refused(code_bench.enrollment.begin("alice", WRONG_CODE)),
+        await refused(code_bench.enrollment.begin("alice", expired)),
+        await enroll_refused(code_bench, used),
+    ]
+    assert refusals == ["SIGN_IN_REFUSED"] * 4
+    lines = [json.loads(line) for line in code_bench.output.getvalue().splitlines()]
+    assert [line["cause"] for line in lines] == ["KIND_NOT_TAKEN", "UNKNOWN_CODE", "EXPIRED", "USED"]
+    assert str(used.code) not in code_bench.output.getvalue()
+    assert (await code_bench.record("alice")).find(pair.fingerprint)
+
+
+async def test_a_code_of_a_realm_with_other_root_keys_is_refused(code_bench: CaBench) -> None:
+    code_bench.binding, own = realm_hash(code_bench.trust.realm, [b"another root"]), code_bench.binding
+    elsewhere = await code_bench.add_code("alice")
+    assert await refused(code_bench.enrollment.begin("alice", elsewhere)) == "SIGN_IN_REFUSED"
+    code_bench.binding = own
+    await code_bench.enroll("alice", await code_bench.add_code("alice"), WEAK)
+
+
+async def test_a_code_that_lasts_longer_than_a_reset_waits_enrols_after_it(code_bench: CaBench) -> None:
+    await code_bench.enroll("alice", await code_bench.add_code("alice"), WEAK)
+    short, lasting = await code_bench.add_code("alice"), await code_bench.add_code("alice", lifetime=3 * DAY)
+    await code_bench.resets.request("alice", lasting)
+    code_bench.clock.advance(RESET_DELAY)
+    assert await refused(code_bench.enrollment.begin("alice", short)) == "SIGN_IN_REFUSED"
+    kind = pb.KEY_REQUEST_KIND_RESET
+    _, signed = await code_bench.enroll_request("alice", lasting, WEAK, kind=kind)
+    assert (await code_bench.submit_enroll(signed, lasting)).epoch == 2
+    assert await refused(code_bench.resets.request("alice", lasting)) == "SIGN_IN_REFUSED"
 
 
 async def test_a_code_raced_for_enrols_one(code_bench: CaBench) -> None:

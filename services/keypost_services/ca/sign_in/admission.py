@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost_services.ca import errors
-from keypost_services.ca.sign_in.port import SignInRefusedError
+from keypost_services.ca.sign_in.port import Kind, SignInRefusedError
 from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from keypost_services.ca.sign_in.port import Grant, Kind, Proof, SignIn
+    from keypost_services.ca.sign_in.port import Grant, Proof, SignIn
+    from keypost_services.runtime.errors import ServiceError
 
 
 class Admission:
@@ -42,11 +43,24 @@ class Admission:
         try:
             return await self._sign_in(proof.kind).admit(username, proof, fingerprint)
         except SignInRefusedError as refused:
-            self._log.info("sign_in_refused", kind=proof.kind.value, cause=refused.cause, username=username)
-            raise errors.sign_in_refused() from None
+            raise self._refusal(proof.kind, refused.cause, username) from None
         except SourceAwayError as away:
             self._log.warning("sign_in_unavailable", kind=proof.kind.value, why=str(away))
             raise errors.sign_in_unavailable() from away
+
+    def check_unused(self, username: str, grant: Grant) -> None:
+        """Check that what a sign-in would use up was not used up before.
+
+        Raises:
+            ServiceError: SIGN_IN_REFUSED.
+        """
+        if grant.used_fingerprint:
+            raise self._refusal(Kind.CODE, "USED", username)
+
+    def _refusal(self, kind: Kind, cause: str, username: str) -> ServiceError:
+        """Tell the operator why, and return what the caller is told."""
+        self._log.info("sign_in_refused", kind=kind.value, cause=cause, username=username)
+        return errors.sign_in_refused()
 
     def _sign_in(self, kind: Kind) -> SignIn:
         if kind not in self._kinds:
