@@ -19,6 +19,8 @@ SECRET = re.compile(
 )
 REVIEWED = {
     "keypost.client.results.SafetyNumber.code": "the text of a QR code that is shown to people",
+    "keypost_services.ca.administration.certificate_request.MadeRequest.private_key": "the path of the file",
+    "keypost_services.ca.administration.command_line.Options.private_key": "the path of the file",
     "keypost_services.ca.store.Change.key": "a public key on record",
     "keypost_services.runtime.auth.Caller.key": "a public key on record",
     "keypost_services.runtime.calls._Outcome.code": "a status of gRPC",
@@ -60,7 +62,8 @@ def test_no_field_named_like_a_secret_is_shown() -> None:
         "keypost.client.results.Received.body",
         "keypost.transport.tokens._Cached.token",
         "keypost_services.ca.sign_in.port.Proof.code",
-        "keypost_services.ca.commands.MadeCode.code",
+        "keypost_services.ca.codes.MadeCode.code",
+        "keypost_services.ca.administration.access.Access.private_key",
     ],
 )
 def test_the_names_of_secrets_are_known(name: str) -> None:

@@ -35,6 +35,7 @@ KINDS = {
     "private key record.key",
     "private key ca/public.key",
     "private key delivery/internal.key",
+    "private key administrators/operator.key",
 }
 FILES = {
     "logs/ca.log",

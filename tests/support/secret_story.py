@@ -135,6 +135,31 @@ class Story:
         self.secrets.append(Secret("one-time code", code.encode(), frozenset({f"{name}: stdout"})))
         return code
 
+    def invite(self, username: str) -> str:
+        """Have an administrator make a one-time code."""
+        done = self._administer("invite", username, marker=username)
+        code: str = json.loads(done.stdout)["code"]
+        home = frozenset({f"keypost-ca admin invite {username}: stdout"})
+        self.secrets.append(Secret("one-time code", code.encode(), home))
+        return code
+
+    def audit(self) -> None:
+        """Have an administrator read the audit log."""
+        for command in ("list", "verify"):
+            self._administer("audit", command, marker="code_made" if command == "list" else "head")
+
+    def _administer(self, *arguments: str, marker: str) -> subprocess.CompletedProcess[bytes]:
+        layout = self.stack.layout
+        port = json.loads(layout.ports_file.read_text(encoding="utf-8"))["ca"]["internal"]
+        variables = {
+            "KEYPOST_ADMIN_CA": f"127.0.0.1:{port}",
+            "KEYPOST_ADMIN_CERTIFICATE": f"{layout.administrator}.pem",
+            "KEYPOST_ADMIN_PRIVATE_KEY": f"{layout.administrator}.key",
+            "KEYPOST_ADMIN_ROOT": str(layout.certificates / "service-root.pem"),
+        }
+        command = [sys.executable, "-m", "keypost_services.ca", "admin", *arguments, "--json"]
+        return self._process(f"keypost-ca admin {' '.join(arguments)}", command, variables, b"", marker)
+
     def wrong(self, kind: str) -> str:
         """Return a one-time code or passphrase that is none: whoever mistypes gives away nearly the right one."""
         text = "7" + "".join(secrets.choice("0123456789ABCDEFGHJKMNPQRSTVWXYZ") for _ in range(25))
@@ -343,7 +368,8 @@ async def _talk(story: Story) -> None:
     await story.refused(alice.enroll("alice", code=story.wrong("code")))
     await story.refused(alice.send("bob", story.text()))
     for name, one in (("alice", alice), ("bob", bob)):
-        await one.enroll(name, code=story.code(name))
+        await one.enroll(name, code=story.code(name) if name == "alice" else story.invite(name))
+    story.audit()
     await story.refused(alice.send("nobody-at-all", story.text()))
     await story.refused(alice.send("alice", story.text()))
     await story.refused(alice.send("bob", story.text() * 3000))

@@ -94,15 +94,14 @@ class SqlStore:
 
     async def list_users(self, after_username: str, limit: int) -> Sequence[UserSummary]:
         """Return users in the order of their names."""
-        good = func.count(case((device_keys.c.state == pb.KEY_STATE_GOOD, 1))).label("good_keys")
-        query = (
-            select(*_USER, good)
-            .join(device_keys, device_keys.c.username == users.c.username)
-            .where(users.c.username > after_username)
-            .group_by(*_USER)
-            .order_by(users.c.username)
-            .limit(limit)
+        # Counted for the users of the page alone: a join would group all that come after.
+        good = (
+            select(func.count())
+            .where(device_keys.c.username == users.c.username, device_keys.c.state == pb.KEY_STATE_GOOD)
+            .scalar_subquery()
+            .label("good_keys")
         )
+        query = select(*_USER, good).where(users.c.username > after_username).order_by(users.c.username).limit(limit)
         return [UserSummary(**row) for row in await self._all(query)]
 
     async def add_code(self, code: OneTimeCode, act: Act) -> None:

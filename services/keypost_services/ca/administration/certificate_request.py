@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -25,12 +25,12 @@ class MadeRequest:
     Attributes:
         uri: What the certificate is to say.
         request: The certificate request (PKCS #10, PEM): for whoever holds the internal root.
-        private_key: The private key (PEM): it stays here.
+        private_key: The file of the private key (PEM): it stays here.
     """
 
     uri: str
     request: str
-    private_key: str = field(repr=False)
+    private_key: str
 
 
 def make_request(folder: Path, realm: str, name: str) -> MadeRequest:
