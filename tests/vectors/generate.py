@@ -17,6 +17,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(FOLDER.parent))
 
 from vectors.generator import (  # noqa: E402 - after the path is set
+    administrators,
     continuity,
     hashes,
     key_requests,
@@ -53,6 +54,7 @@ MAKERS: tuple[Callable[[], VectorFile], ...] = (
     safety_numbers.safety_number_file,
     revocations.revocations_file,
     revocations.reset_cancellations_file,
+    administrators.administrators_revocations_file,
 )
 
 

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from keypost.protocol.errors import ProtocolError
 from vectors import verify
-from vectors.core import messages, revocations, safety_numbers, statements
+from vectors.core import administrators, messages, revocations, safety_numbers, statements
 from vectors.generate import MAKERS
 from vectors.generator.files import flipped
 from vectors.verifier.primitives import MismatchError, RefusedError
@@ -34,6 +34,7 @@ CORE = {
     "safety_number": safety_numbers.safety_number,
     "revocations": revocations.revocations,
     "reset_cancellations": revocations.reset_cancellations,
+    "administrators_revocations": administrators.administrators_revocations,
 }
 CONTENTS = {name: verify.load(name) for name in FILES}
 CASES = [pytest.param(name, case, id=f"{name}: {case['name']}") for name in FILES for case in CONTENTS[name]["cases"]]
@@ -100,6 +101,7 @@ FLIPPED = {
     "safety_number": ["encoding", "root"],
     "revocations": ["revocation", "signer"],
     "reset_cancellations": ["reset_cancellation", "signer"],
+    "administrators_revocations": ["revocation", "public_key"],
 }
 
 
