@@ -108,7 +108,10 @@ def options(
         Path | None, typer.Option(envvar="KEYPOST_ADMIN_ROOT", help="PEM file: the root of the internal port.")
     ] = None,
 ) -> None:
-    """Administer users over the CA's internal port, with an administrator's certificate."""
+    """Administer users, with a certificate.
+
+    Calls the internal port of the CA over mutual TLS.
+    """
     context.obj = Options(ca, certificate, private_key, root)
 
 
