@@ -345,7 +345,7 @@ def _play(story: Story) -> None:
         Secret(
             "valkey password",
             valkey._password.encode(),
-            frozenset({"valkey/valkey.conf", "directory: environment", "delivery: environment"}),
+            frozenset({"valkey/valkey.conf", *(f"{service}: environment" for service in SERVICES)}),
         )
     )
     story.secrets += _server_secrets(story.stack)
