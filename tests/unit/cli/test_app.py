@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 import pytest
 
-from keypost.cli import __main__, perform
+from keypost.cli import __main__, passphrases, perform
 from keypost.cli.app import run
 from keypost.cli.commands import read_input
 from keypost.cli.errors import UsageError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KEYPOST_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(perform, "_somebody_is_there", lambda: False)
+    monkeypatch.setattr(passphrases, "_somebody_is_there", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -202,10 +202,10 @@ def test_something_unforeseen_shows_no_traceback(
 
 @pytest.mark.parametrize(("typed", "said"), [(["one", "two"], "differ"), ([""], "empty")])
 def test_a_new_passphrase_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch, typed: list[str], said: str) -> None:
-    monkeypatch.setattr(perform, "_somebody_is_there", lambda: True)
+    monkeypatch.setattr(passphrases, "_somebody_is_there", lambda: True)
     monkeypatch.setattr(getpass, "getpass", lambda _prompt: typed.pop(0))
     with pytest.raises(UsageError, match=said):
-        perform.ask_passphrase(new=True)
+        passphrases.ask_passphrase(new=True)
 
 
 def test_the_command_line_is_the_one_of_the_process(

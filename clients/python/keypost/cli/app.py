@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from keypost.cli import commands, device_app, verifying
+from keypost.cli import backups, commands, device_app, verifying
 from keypost.cli.errors import UsageError
 from keypost.cli.exit_codes import ExitCode, list_of_codes
 from keypost.cli.output import JsonOutput
-from keypost.cli.perform import Action, Options, perform
+from keypost.cli.perform import Action, Options, Prepare, perform
 from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
 from keypost.cli.sign_in import Proof
 from keypost.cli.suites import SUITE_HELP, SuiteName
@@ -102,8 +102,8 @@ def options(  # noqa: PLR0913  # what goes before every command
     )
 
 
-def _perform(context: typer.Context, action: Action, *, creates: bool = False) -> None:
-    raise typer.Exit(perform(context.obj, action, creates=creates))
+def _perform(context: typer.Context, action: Action, *, creates: bool = False, prepare: Prepare | None = None) -> None:
+    raise typer.Exit(perform(context.obj, action, creates=creates, prepare=prepare))
 
 
 @app.command()
@@ -224,6 +224,34 @@ def accept(
 def rotate(context: typer.Context, username: Username) -> None:
     """Agree on a new session key with USERNAME now."""
     _perform(context, commands.rotate(username))
+
+
+@app.command()
+def backup(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="The backup; nothing is overwritten.")] = None,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Rewrite it before each renewal from now on.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Rewrite none any more; the file stays.")] = False,
+) -> None:
+    """Write all of this profile into FILE, sealed by a passphrase of its own.
+
+    The passphrase is asked for, or taken from KEYPOST_BACKUP_PASSPHRASE.
+    """
+    _perform(context, backups.backup(file, keep=keep, stop=stop))
+
+
+@app.command(
+    epilog="""\b
+Example:  keypost --profile new restore alice.backup
+"""
+)
+def restore(context: typer.Context, file: Annotated[Path, typer.Argument(help="The backup.")]) -> None:
+    """Make this profile from a backup: a move to new hardware.
+
+    Its key is renewed at once, and any other copy of the device stops.
+    """
+    _perform(context, backups.restore(), prepare=backups.from_backup(file, context.obj.bundle))
 
 
 device_app.add_to(app)

@@ -36,6 +36,8 @@ HINTS = {
     "SAFETY_NUMBER_DIFFERS": "Send that person nothing that matters, and tell your administrator.",
     "DEVICE_KEY_STOLEN": "Was it restored elsewhere? Then go on there. If it was not you: tell your administrator, and "
     "use another device.",
+    "BACKUP_STALE": "Enroll anew by `enroll` for the same user, and have the device that goes on revoked if it is not "
+    "yours.",
     "CLOCK_AHEAD": "Check the clock of this machine.",
     "CLOCK_WRONG": "Set the clock of this machine.",
     "RECORD_EXPIRED": "Check the clock of this machine.",

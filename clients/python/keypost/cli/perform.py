@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import hmac
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +14,22 @@ from keypost.cli.errors import UsageError
 from keypost.cli.exit_codes import ExitCode, exit_code_of
 from keypost.cli.hints import GET_A_BUNDLE, hint_for
 from keypost.cli.output import HumanOutput, JsonOutput, Output
+from keypost.cli.passphrases import PROFILE, passphrase_for
 from keypost.cli.profiles import is_profile, no_profile, profile_path
 from keypost.client import Client
 from keypost.errors import KeypostError
-from keypost.keystore import KeyFile, Passphrase, SystemKeyRing, Unlock
+from keypost.keystore import KeyFile, KeyStoreExistsError, SystemKeyRing, Unlock
 from keypost.protocol.suites import suite_named
 
 if TYPE_CHECKING:
     from keypost.client.context import IdentityChange
     from keypost.protocol.steps import Step
 
-PASSPHRASE_VARIABLE = "KEYPOST_PASSPHRASE"  # noqa: S105  # its name, not its value
 DEBUG_VARIABLE = "KEYPOST_DEBUG"
 
 Action = Callable[[Client, Output], Awaitable[None]]
+Prepare = Callable[[Path, Unlock, Output], None]
+"""Makes a profile, before it is opened: its folder, what is to unlock it, and where to say how far it is."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,9 @@ class Options:
         return JsonOutput() if self.json else HumanOutput()
 
 
-def perform(options: Options, action: Action, *, creates: bool = False, asks: bool = False) -> int:
+def perform(
+    options: Options, action: Action, *, creates: bool = False, asks: bool = False, prepare: Prepare | None = None
+) -> int:
     """Open the client, do ``action``, close it; say what went wrong in one sentence.
 
     Args:
@@ -59,6 +60,7 @@ def perform(options: Options, action: Action, *, creates: bool = False, asks: bo
         action: What the command does.
         creates: The command may make a new profile: a passphrase is asked for twice.
         asks: The command asks before it does what cannot be undone: somebody has to be there.
+        prepare: Makes the profile; there must be none.
 
     Returns:
         The exit code.
@@ -67,7 +69,7 @@ def perform(options: Options, action: Action, *, creates: bool = False, asks: bo
     try:
         if asks:
             check_can_ask(is_for_people=output.is_for_people)
-        asyncio.run(_perform(options, output, action, creates=creates))
+        asyncio.run(_perform(options, output, action, creates=creates, prepare=prepare))
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
@@ -86,9 +88,15 @@ def perform(options: Options, action: Action, *, creates: bool = False, asks: bo
     return ExitCode.OK
 
 
-async def _perform(options: Options, output: Output, action: Action, *, creates: bool) -> None:
+async def _perform(options: Options, output: Output, action: Action, *, creates: bool, prepare: Prepare | None) -> None:
     profile = profile_path(options.profile)
-    _check(options, profile, creates=creates)
+    if prepare is None:
+        _check(options, profile, creates=creates)
+    else:
+        _check_new(options, profile)
+    unlock = unlock_for(options, new=not is_profile(profile))
+    if prepare is not None:
+        prepare(profile, unlock, output)
 
     def observer(step: Step) -> None:
         if options.steps:
@@ -96,7 +104,7 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
 
     client = await Client.open(
         profile,
-        unlock=unlock_for(options, new=not is_profile(profile)),
+        unlock=unlock,
         bundle=options.bundle,
         observer=observer,
         on_event=lambda event: output.notice(event.kind, event.reason, event.sentence),
@@ -109,13 +117,7 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
 
 def _check(options: Options, profile: Path, *, creates: bool) -> None:
     """Find what is missing before anybody is asked for a passphrase, and before anything is made."""
-    if options.key_file is not None and options.key_ring:
-        raise UsageError(
-            "a profile is unlocked either by a key file or by the key ring, and both are given",
-            "Leave out --key-file (KEYPOST_KEY_FILE) or --key-ring (KEYPOST_KEY_RING).",
-        )
-    if options.bundle is not None and not options.bundle.is_file():
-        raise UsageError(f"there is no bundle at {options.bundle}", f"Check --bundle or KEYPOST_BUNDLE. {GET_A_BUNDLE}")
+    _check_options(options)
     if is_profile(profile):
         return
     if not creates:
@@ -125,6 +127,22 @@ def _check(options: Options, profile: Path, *, creates: bool) -> None:
             "a new profile starts from the bundle of its realm, and none is given",
             f"Give it by --bundle FILE or KEYPOST_BUNDLE. {GET_A_BUNDLE}",
         )
+
+
+def _check_new(options: Options, profile: Path) -> None:
+    _check_options(options)
+    if is_profile(profile):
+        raise KeyStoreExistsError(f"there is a profile {options.profile} already ({profile}); nothing is overwritten")
+
+
+def _check_options(options: Options) -> None:
+    if options.key_file is not None and options.key_ring:
+        raise UsageError(
+            "a profile is unlocked either by a key file or by the key ring, and both are given",
+            "Leave out --key-file (KEYPOST_KEY_FILE) or --key-ring (KEYPOST_KEY_RING).",
+        )
+    if options.bundle is not None and not options.bundle.is_file():
+        raise UsageError(f"there is no bundle at {options.bundle}", f"Check --bundle or KEYPOST_BUNDLE. {GET_A_BUNDLE}")
 
 
 def unlock_for(options: Options, *, new: bool) -> Unlock:
@@ -137,40 +155,4 @@ def unlock_for(options: Options, *, new: bool) -> Unlock:
         return KeyFile(options.key_file)
     if options.key_ring:
         return SystemKeyRing()
-    if passphrase := os.environ.get(PASSPHRASE_VARIABLE):
-        return Passphrase(passphrase)
-    return Passphrase(ask_passphrase(new=new))
-
-
-def ask_passphrase(*, new: bool) -> str:
-    """Return the passphrase that the person types, twice for a new profile.
-
-    Raises:
-        UsageError: there is nobody to ask, or the two differ, or it is empty.
-    """
-    if not _somebody_is_there():
-        raise UsageError(
-            "this profile needs a passphrase, and there is no terminal to ask for it",
-            f"Set {PASSPHRASE_VARIABLE}, or unlock it by --key-file or --key-ring.",
-        )
-    passphrase = getpass.getpass("Passphrase of this profile: ")
-    if not passphrase:
-        raise UsageError("an empty passphrase protects nothing")
-    if new and not _same(getpass.getpass("Once more: "), passphrase):
-        raise UsageError("the two passphrases differ")
-    return passphrase
-
-
-def _same(typed: str, passphrase: str) -> bool:
-    return hmac.compare_digest(typed.encode("utf-8", "surrogatepass"), passphrase.encode("utf-8", "surrogatepass"))
-
-
-def _somebody_is_there() -> bool:
-    """Return whether a question can be answered: getpass asks the terminal itself, even when input is piped."""
-    if sys.stdin.isatty():
-        return True
-    try:
-        with Path("/dev/tty").open():
-            return True
-    except OSError:
-        return False
+    return passphrase_for(PROFILE, new=new)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keypost.keystore.backup_file import BackupKey
-from keypost.keystore.backups import write_backup
+from keypost.keystore.backups import check_free, write_backup
 from keypost.keystore.errors import KeyStoreTamperedError
 
 if TYPE_CHECKING:
@@ -51,12 +51,11 @@ class BackingUp:
 
     async def make(self, path: Path, passphrase: Passphrase, progress: Progress | None) -> None:
         """Make a backup; see Client.backup."""
-        key = await asyncio.to_thread(BackupKey.new, passphrase)
-        await self._write(Kept(path, key), progress)
+        await self._write(await asyncio.to_thread(_new, path, passphrase), progress)
 
     async def keep(self, path: Path, passphrase: Passphrase, progress: Progress | None) -> None:
         """Make a backup and rewrite it before each renewal; see Client.set_backup."""
-        kept = Kept(Path.cwd() / path, await asyncio.to_thread(BackupKey.new, passphrase))
+        kept = await asyncio.to_thread(_new, Path.cwd() / path, passphrase)
         await self._write(kept, progress)
         await self._context.store.run(_note, kept)
 
@@ -85,6 +84,12 @@ class BackingUp:
             snapshot = await self._context.store.run(lambda store: store.snapshot(_half(tell)))
             # Off the store's thread: sealing needs the copy alone, and messages go on meanwhile.
             await asyncio.to_thread(_seal, snapshot, kept, self._context.clock(), _other_half(tell), replace=replace)
+
+
+def _new(path: Path, passphrase: Passphrase) -> Kept:
+    # Deriving the key takes long, and so does copying: what is in the way is told first.
+    check_free(path)
+    return Kept(path, BackupKey.new(passphrase))
 
 
 def _seal(snapshot: Snapshot, kept: Kept, now: int, progress: Progress, *, replace: bool) -> None:

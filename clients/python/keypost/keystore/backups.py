@@ -65,7 +65,7 @@ def write_backup(
         BackupExistsError: Something is at that place (that is no backup under this key).
         BackupUnavailableError: The file cannot be written.
     """
-    _check_free(target, key if replace else None)
+    check_free(target, key if replace else None)
     half_made = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with _new_file(half_made) as stream:
@@ -78,7 +78,13 @@ def write_backup(
             half_made.unlink()
 
 
-def _check_free(target: Path, own: BackupKey | None) -> None:
+def check_free(target: Path, own: BackupKey | None = None) -> None:
+    """Check that nothing is at the place of a new backup, or an earlier one under the same key.
+
+    Raises:
+        BackupExistsError: Something else is.
+        BackupUnavailableError: It cannot be told.
+    """
     try:
         if not os.path.lexists(target) or (own is not None and _is_under(target, own)):
             return
