@@ -31,6 +31,9 @@ test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
 bench: $(STAMP) ## Measure what signing a record costs the CA (JSON=1)
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/record_signing.py $(if $(JSON),--json)
 
+killed: $(STAMP) ## Kill a device before every one of its writes, not a sample (minutes)
+	@KEYPOST_EVERY_WRITE=1 $(BIN)/python -m pytest -s -p no:xdist tests/integration/client/test_killed.py
+
 lint: $(STAMP) ## Run all linters
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -51,4 +54,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test bench lint docs format clean
+.PHONY: help install run up test killed bench lint docs format clean

@@ -9,9 +9,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from keypost.errors import InvalidArgumentError
 from keypost.keystore import (
+    KeyStoreEmptyError,
     KeyStoreExistsError,
     KeyStoreFormatError,
     KeyStoreLockedError,
@@ -68,11 +71,11 @@ def test_a_profile_is_made_once(folder: Path) -> None:
 
 def test_a_creation_that_was_cut_short_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).touch()
-    with pytest.raises(KeyStoreMissingError):
+    with pytest.raises(KeyStoreEmptyError, match="is empty"):
         open_store(tmp_path, UNLOCK)
     with pytest.raises(InvalidArgumentError):
         create_store(tmp_path, Passphrase("", CHEAP), realm=REALM, bundle=BUNDLE)
-    with pytest.raises(KeyStoreMissingError):
+    with pytest.raises(KeyStoreEmptyError):
         open_store(tmp_path, UNLOCK)
     create_store(tmp_path, UNLOCK, realm=REALM, bundle=BUNDLE).close()
     assert opens(tmp_path)
@@ -166,6 +169,18 @@ def test_a_file_with_a_destroyed_page_is_damaged(folder: Path) -> None:
     path.write_bytes(content[:4096] + bytes(len(content) - 4096))
     with pytest.raises(KeyStoreTamperedError):
         open_store(folder, UNLOCK)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_law_wherever_a_profile_is_cut_it_is_told_and_left_alone(folder: Path, data: st.DataObject) -> None:
+    whole, path = (folder / FILE_NAME).read_bytes(), folder.parent / FILE_NAME
+    # SQLite takes a file of one byte for an empty one.
+    cut = whole[: data.draw(st.integers(2, len(whole) - 1))]
+    path.write_bytes(cut)
+    with pytest.raises((NotAKeyStoreError, KeyStoreTamperedError)):
+        open_store(folder.parent, UNLOCK)
+    assert path.read_bytes() == cut
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems protect the folder of the user")

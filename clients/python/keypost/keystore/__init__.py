@@ -9,6 +9,7 @@ from __future__ import annotations
 from keypost.keystore.errors import (
     KeyRingUnavailableError,
     KeyStoreConflictError,
+    KeyStoreEmptyError,
     KeyStoreError,
     KeyStoreExistsError,
     KeyStoreFormatError,
@@ -32,6 +33,7 @@ __all__ = [
     "KeyRingUnavailableError",
     "KeyStore",
     "KeyStoreConflictError",
+    "KeyStoreEmptyError",
     "KeyStoreError",
     "KeyStoreExistsError",
     "KeyStoreFormatError",

@@ -35,6 +35,12 @@ class KeyStoreMissingError(KeyStoreError):
     reason = "KEY_STORE_MISSING"
 
 
+class KeyStoreEmptyError(KeyStoreMissingError):
+    """There is a file at that place, and nothing is in it."""
+
+    reason = "KEY_STORE_EMPTY"
+
+
 class NotAKeyStoreError(KeyStoreError):
     """What is at that place is something else."""
 

@@ -17,6 +17,7 @@ from keypost.keystore.counters import SqliteCounters
 from keypost.keystore.database import Database, explain
 from keypost.keystore.envelopes import SqliteSetAside, SqliteWaiting
 from keypost.keystore.errors import (
+    KeyStoreEmptyError,
     KeyStoreExistsError,
     KeyStoreFormatError,
     KeyStoreMissingError,
@@ -159,6 +160,7 @@ def open_store(folder: Path, unlock: Unlock, *, limits: Limits | None = None) ->
 
     Raises:
         KeyStoreMissingError: There is no profile in that folder.
+        KeyStoreEmptyError: There is a file, with nothing in it.
         NotAKeyStoreError: The file at that place is something else.
         KeyStoreFormatError: A newer version wrote it.
         KeyStoreLockedError: Another process uses it.
@@ -166,12 +168,14 @@ def open_store(folder: Path, unlock: Unlock, *, limits: Limits | None = None) ->
         KeyStoreTamperedError: It is damaged.
     """
     path = Path(folder) / FILE_NAME
-    missing = f"there is no profile at {folder}; enrol first, or name another place"
     if not path.is_file():
-        raise KeyStoreMissingError(missing)
+        raise KeyStoreMissingError(f"there is no profile at {folder}; enrol first, or name another place")
     with _opened(path) as database:
         if not _is_initialised(database):
-            raise KeyStoreMissingError(missing)
+            raise KeyStoreEmptyError(
+                f"the profile at {folder} is empty: its making was cut short, or somebody emptied it; enrol again, or "
+                "restore a backup"
+            )
         _check_version(database)
         row = database.one("SELECT kind, parameters, sealed_data_key FROM unlock")
         if row is None:
@@ -179,6 +183,7 @@ def open_store(folder: Path, unlock: Unlock, *, limits: Limits | None = None) ->
         database.unlock(open_sealer(unlock, *row))
         _migrate(database)
         database.checkpoint()
+        _check_whole(database, path)
         remove_copies(path.parent)
         return SqliteKeyStore(database, limits or Limits(), path.parent)
 
@@ -247,6 +252,13 @@ def _is_initialised(database: Database) -> bool:
     if application or database.number("SELECT count(*) FROM sqlite_master"):
         raise NotAKeyStoreError("the file at this place is not a profile of Keypost; name another place")
     return False
+
+
+def _check_whole(database: Database, path: Path) -> None:
+    """Raise if the file ends within its last page: SQLite takes what is missing there for zeros."""
+    size = database.number("PRAGMA page_size") * database.number("PRAGMA page_count")
+    if path.stat().st_size < size:
+        raise KeyStoreTamperedError("the profile's file is cut; restore a backup")
 
 
 def _check_version(database: Database) -> None:
