@@ -43,12 +43,15 @@ class KeyPool:
         return pooled_key(suite, next(self._next[suite]))
 
 
-def crossed_keys(suite: Suite) -> Iterator[RSAPrivateKey]:
-    """Yield hundreds of different keys: any two primes of the pool make one, in no time."""
+def crossed_keys(suite: Suite, more: int = 0) -> Iterator[RSAPrivateKey]:
+    """Yield hundreds of different keys: any two primes of the pool, and of ``more`` keys, make one in no time."""
     primes: list[int] = []
-    for der in json.loads(POOL.read_text())[suite.name]:
-        # Known to be sound: validating each again would take longer than all that is done with them.
-        numbers = rsa.unsealed_private_key_from_der(base64.b64decode(der)).private_numbers()
+    # Known to be sound: validating each again would take longer than all that is done with them.
+    pool = (
+        rsa.unsealed_private_key_from_der(base64.b64decode(der)) for der in json.loads(POOL.read_text())[suite.name]
+    )
+    for key in itertools.chain(pool, (suite.generate_private_key() for _ in range(more))):
+        numbers = key.private_numbers()
         for prime in (numbers.p, numbers.q):
             yield from (_key_of(earlier, prime) for earlier in primes)
             primes.append(prime)
