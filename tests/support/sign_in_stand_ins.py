@@ -74,8 +74,8 @@ def every_certificate(_settings: object) -> ssl.SSLContext:
     return context
 
 
-def everybody(_self: Admission, _kind: Kind) -> SignIn:
-    return OpenSignIn()
+def everybody(self: Admission, kind: Kind) -> SignIn:
+    return self._kinds.get(kind, OpenSignIn())
 
 
 async def tell_why(self: Admission, username: str, proof: Proof, fingerprint: bytes | None) -> Grant:
