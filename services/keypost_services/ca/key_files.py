@@ -2,7 +2,8 @@
 
 A sealed key is a JSON object. Argon2id (RFC 9106) makes a key of the passphrase; under it AES-256-GCM seals the 32
 bytes of the Ed25519 private key, bound to the public key and to the cost beside it. The public key stands there in the
-clear: to list keys, nobody has to open them. Why not PKCS#8's own encryption: docs/adr/0020-sealed-key-files-and-signers.md.
+clear: to list keys, nobody has to open them. docs/adr/0020-sealed-key-files-and-signers.md says why not PKCS#8's own
+encryption.
 """
 
 from __future__ import annotations

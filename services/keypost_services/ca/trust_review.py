@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from keypost.clock import DAY
+from keypost.clock import DAY, SECOND
 from keypost.protocol.encoding import fingerprint
 from keypost.protocol.suites import SUITES
-from keypost_services.ca.printing import shown_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def changes(before: RealmTrust, after: RealmTrust) -> list[str]:
     """Return a line for each thing that a statement changes: ``+`` is new, ``-`` is gone, ``~`` is another."""
     return [
         f"~ sequence {before.sequence} -> {after.sequence}",
-        *_changed("until", shown_time(before.until_time), shown_time(after.until_time)),
+        *_changed("until", _moment(before.until_time), _moment(after.until_time)),
         *_root_keys(before, after),
         *_record_keys(before, after),
         *_constants(before, after),
@@ -46,6 +46,11 @@ def short(public_key_der: bytes) -> str:
     return fingerprint(public_key_der).hex()[:16]
 
 
+def _moment(milliseconds: int) -> str:
+    """Return a time to the second: whoever signs wants to see whatever changes."""
+    return datetime.fromtimestamp(milliseconds // SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def _changed(name: str, before: str, after: str) -> Iterator[str]:
     if before != after:
         yield f"~ {name} {before} -> {after}"
@@ -66,7 +71,7 @@ def _record_keys(before: RealmTrust, after: RealmTrust) -> Iterator[str]:
 
 
 def _span(key: RecordKey) -> str:
-    return f"{shown_time(key.from_time)} to {shown_time(key.until_time)}"
+    return f"{_moment(key.from_time)} to {_moment(key.until_time)}"
 
 
 def _constants(before: RealmTrust, after: RealmTrust) -> Iterator[str]:

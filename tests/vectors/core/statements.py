@@ -10,7 +10,7 @@ from keypost.protocol.continuity import check_pins, check_successor, pin
 from keypost.protocol.encoding import KEY_REQUEST, pae
 from keypost.protocol.key_info import GOOD, REVOKED, SUPERSEDED, Key, KeyRecord, read_key_info
 from keypost.protocol.key_requests import read_key_request, verify_endorsement
-from keypost.protocol.realm_trust import Constants, RealmTrust, read_realm_trust
+from keypost.protocol.realm_trust import Constants, RealmTrust, ServedTrust, follow_realm_trust, read_realm_trust
 from keypost.protocol.renewal import (
     step_5_hash_uploaded_public_key,
     step_6_verify_signature,
@@ -43,8 +43,9 @@ def realm_trust(case: Case, _: Shared) -> None:
         signed = _signed_trust(case["previous"])
         former = [key.public_key_der for key in trust_pb.RealmTrust.FromString(signed.realm_trust).root_keys]
         previous = read_realm_trust(signed, realm=case["realm"], root_keys=roots + former, now=case["now"])
-    trust = read_realm_trust(
-        _signed_trust(case["signed_realm_trust"]),
+    earlier = tuple(_signed_trust(signed) for signed in case["earlier"])
+    trust = follow_realm_trust(
+        ServedTrust(_signed_trust(case["signed_realm_trust"]), earlier),
         realm=case["realm"],
         root_keys=roots,
         now=case["now"],

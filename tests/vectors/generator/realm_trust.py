@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 from keypost.clock import DAY
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.encoding import USER_KEYS
-from keypost.protocol.realm_trust import read_realm_trust, sign_realm_trust
+from keypost.protocol.realm_trust import MOST_EARLIER, read_realm_trust, sign_realm_trust
 from keypost.protocol.signing import sign_statement
 from support.clock import START
 from support.realm import REALM, SimulatedRealm, seeded_signer
 from vectors.generator.files import VectorFile, flipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from keypost.protocol.signing import Ed25519Signer
 
 ROOT, NEW_ROOT, STRANGER = seeded_signer(1), seeded_signer(3), seeded_signer(9)
 
@@ -32,13 +34,17 @@ def statement(**changes: Any) -> pb.RealmTrust:
 
 
 def _input(
-    signed: pb.SignedRealmTrust, previous: pb.SignedRealmTrust | None = None, now: int = START
+    signed: pb.SignedRealmTrust,
+    previous: pb.SignedRealmTrust | None = None,
+    now: int = START,
+    earlier: Sequence[pb.SignedRealmTrust] = (),
 ) -> dict[str, Any]:
     return {
         "realm": REALM,
         "root_keys": [ROOT.public_key_der.hex()],
         "now": now,
         "previous": previous.SerializeToString().hex() if previous else None,
+        "earlier": [one.SerializeToString().hex() for one in earlier],
         "signed_realm_trust": signed.SerializeToString().hex(),
     }
 
@@ -47,7 +53,8 @@ def realm_trust_file() -> VectorFile:
     file = VectorFile(
         "realm_trust",
         "A SignedRealmTrust as a client receives it. `root_keys` are the bundle's; `previous` is the SignedRealmTrust "
-        "that the client accepted before, whose root keys count instead.",
+        "that the client accepted before, whose root keys count instead. `earlier` are the statements that came with "
+        "it, by which root keys handed over, oldest first.",
         "Realm trust",
         deterministic=True,
     )
@@ -67,7 +74,49 @@ def realm_trust_file() -> VectorFile:
     other = sign_realm_trust(statement(until_time=START + DAY), ROOT)
     file.fails("REALM_TRUST_REGRESSED", "another one of the same sequence", **_input(other, first))
     _malformed(file)
+    _chains(file, first, second, third)
     return file
+
+
+def _chains(
+    file: VectorFile, first: pb.SignedRealmTrust, second: pb.SignedRealmTrust, third: pb.SignedRealmTrust
+) -> None:
+    late = START + 380 * DAY
+    fourth = sign_realm_trust(statement(sequence=4, root_keys=[_key(NEW_ROOT)], until_time=START + 500 * DAY), NEW_ROOT)
+    old_second = sign_realm_trust(statement(sequence=2, root_keys=[_key(ROOT), _key(NEW_ROOT)], until_time=START), ROOT)
+    file.good("followed from the bundle", **_input(fourth, earlier=[second, third]), sequence=4)
+    file.good("followed from the statement before", **_input(fourth, first, earlier=[second, third]), sequence=4)
+    file.good("what is known already is passed over", **_input(fourth, third, earlier=[second, third]), sequence=4)
+    file.good("the statement on the way has expired", **_input(fourth, now=late, earlier=[old_second]), sequence=4)
+    strange = sign_realm_trust(statement(sequence=2, root_keys=[_key(STRANGER)]), STRANGER)
+    file.good("what a stranger signed is passed over", **_input(second, earlier=[strange]), sequence=2)
+    _broken_chains(file, first, second, fourth)
+
+
+def _broken_chains(
+    file: VectorFile, first: pb.SignedRealmTrust, second: pb.SignedRealmTrust, fourth: pb.SignedRealmTrust
+) -> None:
+    file.fails("REALM_TRUST_REFUSED", "the way is missing", **_input(fourth, first))
+    strange = sign_realm_trust(statement(sequence=2, root_keys=[_key(NEW_ROOT)]), STRANGER)
+    file.fails("REALM_TRUST_REFUSED", "a stranger leads the way", **_input(fourth, first, earlier=[strange]))
+    forged = sign_realm_trust(statement(sequence=2, root_keys=[_key(NEW_ROOT)]), STRANGER)
+    forged.root_key_fingerprint = ROOT.fingerprint
+    file.fails("SIGNATURE_INVALID", "the way is forged", **_input(fourth, first, earlier=[forged]))
+    foreign = sign_realm_trust(statement(sequence=2, realm="evil.org", root_keys=[_key(NEW_ROOT)]), ROOT)
+    file.fails("REALM_TRUST_REFUSED", "the way leads through another realm", **_input(fourth, first, earlier=[foreign]))
+    file.fails(
+        "REALM_TRUST_REGRESSED", "the way leads back", **_input(second, first, earlier=[second, _third_of(ROOT)])
+    )
+    too_many = [second] * (MOST_EARLIER + 1)
+    file.fails("REALM_TRUST_REFUSED", "65 statements", **_input(fourth, first, earlier=too_many))
+
+
+def _third_of(root: Ed25519Signer) -> pb.SignedRealmTrust:
+    return sign_realm_trust(statement(sequence=3, root_keys=[_key(ROOT), _key(NEW_ROOT)]), root)
+
+
+def _key(signer: Ed25519Signer) -> pb.RootKey:
+    return pb.RootKey(public_key_der=signer.public_key_der)
 
 
 def _good(file: VectorFile, signed: pb.SignedRealmTrust) -> None:

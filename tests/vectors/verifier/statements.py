@@ -36,14 +36,32 @@ def read_trust(signed_hex: str, root_keys: list[bytes]) -> realm_trust_pb2.Realm
     return parsed(realm_trust_pb2.RealmTrust(), signed.realm_trust)
 
 
+def stand(statement: realm_trust_pb2.RealmTrust) -> tuple[list[bytes], int]:
+    """Return the root keys that count from a statement on, and its sequence."""
+    return [key.public_key_der for key in statement.root_keys], statement.sequence
+
+
+def follow(earlier: list[str], roots: list[bytes], sequence: int | None) -> list[bytes]:
+    """Return the root keys at the end of a chain of statements."""
+    for signed_hex in earlier:
+        signed = realm_trust_pb2.SignedRealmTrust.FromString(bytes.fromhex(signed_hex))
+        if sequence is None:
+            needed = signed.root_key_fingerprint in map(sha256, roots)
+        else:
+            needed = parsed(realm_trust_pb2.RealmTrust(), signed.realm_trust).sequence > sequence
+        if needed:
+            roots, sequence = stand(read_trust(signed_hex, roots))
+    return roots
+
+
 def realm_trust(case: Case, _: Shared) -> None:
     """Check a case of realm_trust.json."""
     roots = [bytes.fromhex(der) for der in case["root_keys"]]
+    sequence = None
     if case["previous"]:
         previous = realm_trust_pb2.SignedRealmTrust.FromString(bytes.fromhex(case["previous"]))
-        statement = realm_trust_pb2.RealmTrust.FromString(previous.realm_trust)
-        roots = [key.public_key_der for key in statement.root_keys]
-    trust = read_trust(case["signed_realm_trust"], roots)
+        roots, sequence = stand(realm_trust_pb2.RealmTrust.FromString(previous.realm_trust))
+    trust = read_trust(case["signed_realm_trust"], follow(case["earlier"], roots, sequence))
     if "must_fail" in case:
         return
     same("sequence", case["sequence"], trust.sequence)
