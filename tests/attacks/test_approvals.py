@@ -66,6 +66,19 @@ async def test_an_invitation_whose_root_was_exchanged(alice: Any, open_client: A
     check_told(person.reasons("error"), "IDENTITY_CHANGED")
 
 
+async def test_an_invitation_whose_root_was_exchanged_for_who_is_content_with_warnings(
+    alice: Any, open_client: Any
+) -> None:
+    """The own identity is no peer's: there is nothing to be content with."""
+    invitation = read_invitation((await alice.client.invite()).text)
+    person = await open_client("second", on_identity_change="warn")
+    request = await person.client.join(replace(invitation, root=bytes(32)).text)
+    await alice.client.approve(request.text)
+    with pytest.raises(IdentityChangedError):
+        await person.client.joined()
+    assert person.client.address is None
+
+
 async def test_the_device_that_joins_is_shown_another_tree(alice: Any, services: Services, open_client: Any) -> None:
     person = await open_client("second")
     request = await person.client.join((await alice.client.invite()).text)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.command_line import User
+from support.pseudo_terminal import on_a_terminal
+from support.qr import scanned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,3 +134,17 @@ def test_what_is_pasted_wrongly_is_told(alice: User, tmp_path: Path) -> None:
     assert (other.code, "of kind invitation" in other.sentence) == (2, True)
     assert device.fail("join").code in {5, 6}
     assert "the request is missing" in alice.fail("devices", "approve", "--yes").sentence
+
+
+def test_a_terminal_that_is_wide_enough_shows_codes_to_scan(alice: User, tmp_path: Path) -> None:
+    shown = on_a_terminal(alice, "devices", "invite")
+    invitation = scanned(shown)
+    assert invitation in shown.splitlines()
+    device = User(alice.stack, alice.name, tmp_path / "second")
+    request = scanned(on_a_terminal(device, "join", invitation, "--no-wait"))
+    narrow = on_a_terminal(device, "join", invitation, "--no-wait", COLUMNS="80")
+    assert "a terminal of" in narrow
+    assert request in narrow.splitlines()
+    assert "Does the new device show" in (asked := on_a_terminal(alice, "devices", "approve", request, answer="n\n"))
+    assert "(NOT_CONFIRMED)" in asked
+    assert "is a device of yours" in on_a_terminal(alice, "devices", "approve", request, answer="y\n")

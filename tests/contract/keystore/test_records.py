@@ -90,3 +90,11 @@ def test_a_user_can_be_forgotten_but_for_the_evidence(key_store: Reopening) -> N
     assert records.usernames() == ("alice",)
     assert records.pins("alice") == b"pins"
     assert records.evidence("bob") == (EVIDENCE,)
+
+
+def test_pins_are_removed_before_others_take_their_place(key_store: Reopening) -> None:
+    records = key_store.store.records
+    records.set_pins("bob", b"of an invitation")
+    records.set_pins("bob", None)
+    records.set_pins("carol", None)
+    assert key_store.again().records.pins("bob") is None

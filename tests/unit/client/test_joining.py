@@ -70,6 +70,21 @@ async def test_a_further_device_joins_and_both_receive(alice: Any, bob: Any, sec
     assert (message.text, message.sender) == ("from the second", address)
 
 
+async def test_what_was_sealed_before_a_device_came_is_set_aside_and_told(
+    alice: Any, bob: Any, second: Second, services: Services
+) -> None:
+    """Delivery does not put it there; whoever does is told from somebody who seals to a wrong key."""
+    await bob.client.send("alice", "before")
+    await approved(alice, second)
+    [older] = services.mailboxes[alice.client.address]
+    await services.put(second.client.address, older.envelope)
+    await bob.client.send("alice", "after")
+    assert [message.text for message in await second.person.inbox()] == ["after"]
+    [event] = [event for event in second.person.events if event.kind == "set_aside"]
+    assert event.reason == "NOT_FOR_THIS_DEVICE"
+    assert "a device opens nothing from before it came" in event.sentence
+
+
 async def test_both_devices_know_one_identity(alice: Any, second: Second) -> None:
     await approved(alice, second)
     records = [await person.client.devices() for person in (alice, second.person)]

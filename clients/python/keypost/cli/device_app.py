@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003  # typer reads the annotations
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keypost.cli import device_commands as commands
 from keypost.cli.perform import Action, perform
+from keypost.cli.sign_in import Proof
 from keypost.cli.suites import SUITE_HELP, SuiteName
 
 devices_app = typer.Typer(
@@ -26,6 +28,8 @@ Another device:  keypost devices invite               here
 Device = Annotated[str, typer.Argument(help="The device: its private name, its id or its address.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Code = Annotated[str | None, typer.Option(envvar="KEYPOST_CODE", help="The one-time code from your administrator.")]
+Oidc = Annotated[bool, typer.Option("--oidc", help="Sign in at the realm's issuer, in your browser.")]
+IdTokenFile = Annotated[Path | None, typer.Option(help="Sign in by the ID token in this file (-: standard input).")]
 
 
 class Reason(StrEnum):
@@ -131,13 +135,16 @@ def reset(
     username: Annotated[str, typer.Argument(help="Your username.")],
     *,
     code: Code = None,
+    oidc: Oidc = False,
+    id_token_file: IdTokenFile = None,
     yes: Yes = False,
 ) -> None:
     """Ask for a new identity of USERNAME, whose devices are all out of reach.
 
     All of them are told, and each can cancel it. A day later (as the realm says) `keypost enroll` withdraws them.
     """
-    _perform(context, commands.reset(username, code, yes=yes), creates=True, asks=not yes)
+    proof = Proof(code, id_token_file, by_browser=oidc)
+    _perform(context, commands.reset(username, proof, yes=yes), creates=True, asks=not yes)
 
 
 def add_to(app: typer.Typer) -> None:

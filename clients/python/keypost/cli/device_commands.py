@@ -9,11 +9,12 @@ from keypost.cli.asking import confirm, read_pasted
 from keypost.cli.commands import key_row, title_of
 from keypost.cli.errors import UsageError
 from keypost.cli.events import OWN_KEY
-from keypost.protocol.suites import suite_named
+from keypost.protocol.suites import STRONG, suite_named
 
 if TYPE_CHECKING:
     from keypost.cli.output import Output
     from keypost.cli.perform import Action
+    from keypost.cli.sign_in import Proof
     from keypost.client import Client, Devices
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
@@ -159,7 +160,7 @@ def _milliseconds(since: datetime) -> int:
     return int(since.replace(tzinfo=since.tzinfo or UTC).timestamp() * 1000)
 
 
-def reset(username: str, code: str | None, *, yes: bool) -> Action:
+def reset(username: str, proof: Proof, *, yes: bool) -> Action:
     """Return the command that asks for an identity reset."""
 
     async def action(client: Client, output: Output) -> None:
@@ -168,7 +169,8 @@ def reset(username: str, code: str | None, *, yes: bool) -> Action:
                 f"Withdraw ALL devices of {username}, once the time is over? What waits for them can then be read by "
                 "nobody, and everybody is told that the identity changed."
             )
-        reset_time = await client.request_reset(username, code=code)
+        id_token = await proof.id_token(client, output, username, STRONG)
+        reset_time = await client.request_reset(username, code=proof.code, id_token=id_token)
         when = datetime.fromtimestamp(reset_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
         output.result(
             "reset_announced",

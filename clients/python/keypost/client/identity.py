@@ -41,6 +41,14 @@ class KeyRing:
     pending: DeviceKeyPair | None = None
     replaced: tuple[DeviceKeyPair, ...] = ()
 
+    @property
+    def usernames(self) -> frozenset[str]:
+        """The own user: also of a device that joins, and is none yet."""
+        addresses = [pair.address for pair in self.all()]
+        if self.address is not None:
+            addresses.append(self.address)
+        return frozenset(address.username for address in addresses)
+
     def find(self, fingerprint: bytes) -> DeviceKeyPair | None:
         """Return the pair with this fingerprint."""
         return next((pair for pair in self.all() if pair.fingerprint == fingerprint), None)

@@ -339,8 +339,7 @@ class Records:
 
     def _takes_over(self, pins: Pins | None, username: str) -> bool:
         """Return whether a changed identity is relied upon before anybody has compared it."""
-        address = self._identity.ring.address
-        is_own = address is not None and address.username == username
+        is_own = username in self._identity.ring.usernames
         is_verified = pins is not None and pins.verified
         return self._context.on_identity_change == "warn" and not is_own and not is_verified
 

@@ -172,8 +172,12 @@ def check_addressed(sealed: SealedEnvelope, realm: str, me: Address, fingerprint
         raise OwnMessageError("the envelope claims to come from this very device")
     if sealed.header.recipient_username != me.username:
         raise NotForThisDeviceError("the envelope is for another user")
-    devices = sealed.signed_extension.extension.recipient_devices
-    if not any(device.address == me and device.fingerprint in fingerprints for device in devices):
+    devices = [device for device in sealed.signed_extension.extension.recipient_devices if device.address == me]
+    if not devices:
+        raise NotForThisDeviceError(
+            "the envelope is sealed to other devices of this user alone: a device opens nothing from before it came"
+        )
+    if not any(device.fingerprint in fingerprints for device in devices):
         raise NotForThisDeviceError("the envelope is not sealed to a key that this device holds")
 
 
