@@ -34,7 +34,7 @@ import redis
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from keypost.client import Client, identity
+from keypost.client import Client, identity, restore_profile
 from keypost.client.storing import to_session
 from keypost.clock import HOUR, system_clock
 from keypost.directory.v1 import directory_service_pb2
@@ -379,6 +379,7 @@ async def _talk(story: Story) -> None:
     await _tamper(alice, story)
     await _receive(bob, story)
     await bob.send("alice", story.text())
+    await _back_up(alice, story)
     await alice.renew()
     await alice.send("bob", story.text())
     await _send_file(alice, story)
@@ -396,6 +397,19 @@ async def _talk(story: Story) -> None:
     alice = await client("alice", bundle=None)
     await _receive(alice, story)
     await alice.close()
+
+
+async def _back_up(alice: Client, story: Story) -> None:
+    """Keep a backup, which the next renewal rewrites, and restore it beside the profile, which nobody opens."""
+    file, passphrase = story.folder / "backups" / "alice.backup", Passphrase(story.passphrase("a backup"), CHEAP)
+    file.parent.mkdir()
+    await alice.set_backup(file, passphrase)
+    kept = json.loads(await alice._parts.context.store.run(lambda store: store.profile.note("backup") or b""))
+    story.secrets.append(Secret("backup key", bytes.fromhex(kept["key"])))
+    wrong, elsewhere = Passphrase(story.wrong("passphrase"), CHEAP), story.profile("alice-elsewhere")
+    for phrase in (wrong, passphrase):
+        restoring = asyncio.to_thread(restore_profile, file, elsewhere, passphrase=phrase, unlock=passphrase)
+        await (restoring if phrase is passphrase else story.refused(restoring))
 
 
 async def _tamper(alice: Client, story: Story) -> None:
@@ -537,6 +551,8 @@ def _marker(path: Path) -> bytes:
     markers = {"keystore.sqlite3": b"SQLite format", "ca.db": b"SQLite format", ".key": b"PRIVATE KEY"}
     if path.parent.name == "logs":
         return b"alice" if path.name in {"directory.log", "delivery.log"} else b"/keypost.ca.v1"
+    if path.parent.name == "backups":
+        return b"keypost backup"
     if path.parent.name == "broken":
         return b"no profile"
     return next((marker for end, marker in markers.items() if path.name.endswith(end)), b"")
