@@ -1,7 +1,8 @@
 """Emptying: what waits for a device that was revoked is deleted; nobody may receive it any more.
 
 A key event says whose record has changed, and no more. What is deleted, the verified record alone says: whoever could
-forge an event could not make delivery forget a message.
+forge an event could not make delivery forget a message. What another replica still accepts by an older record, it
+deletes itself as soon as it sees the newer one.
 """
 
 from __future__ import annotations
