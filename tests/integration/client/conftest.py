@@ -26,6 +26,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
+def unlock() -> Passphrase:
+    return CHEAP
+
+
+@pytest.fixture
 async def enrolled(stack: Stack, tmp_path: Path) -> AsyncIterator[Enrolled]:
     """Opens a client and enrols it."""
     async with AsyncExitStack() as clients:
