@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost_services.embedded.up import PASSPHRASE, commands_to_type
-from support.made_parts import ATTACKS, EVENTS, help_text
+from support.made_parts import ATTACKS, EVENTS, LIMITS, help_text
 from support.pages import MADE, PAGES, ROOT, Block, blocks, inline_code, name_of, read
 from support.terminal import Terminal, is_as_shown
 
@@ -27,6 +27,8 @@ NOT_RUN = {
     ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
 }
 """Blocks that are not run, by page and first line, and why."""
+OTHERS = {ATTACKS, EVENTS, LIMITS}
+"""Made parts that are no help text."""
 DIAGRAMS = ("flowchart LR", "flowchart TB", "sequenceDiagram")
 
 
@@ -138,7 +140,7 @@ def test_what_is_not_run_is_still_there() -> None:
 
 
 def help_texts() -> dict[str, str]:
-    parts = (made for page in PAGES for made in MADE.finditer(read(page)) if made["what"] not in {ATTACKS, EVENTS})
+    parts = (made for page in PAGES for made in MADE.finditer(read(page)) if made["what"] not in OTHERS)
     return {made["what"]: made["text"] for made in parts}
 
 

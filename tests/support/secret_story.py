@@ -260,7 +260,9 @@ class Monitor:
     def __init__(self, path: Path, password: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
-        self._socket.sendall(f"AUTH {password}\r\nCONFIG SET slowlog-log-slower-than 0\r\nMONITOR\r\n".encode())
+        # All of it, and not the last 128 commands alone.
+        slow_log = "CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 100000"
+        self._socket.sendall(f"AUTH {password}\r\n{slow_log}\r\nMONITOR\r\n".encode())
         self._answers = bytearray()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
