@@ -51,7 +51,8 @@ class Revocations:
         key = _find_revocable(revocation, user, self._authority.policy, now)
         check_next(revocation.revision, user)
         _check_since(revocation, now)
-        return await self._authority.commit(_change(user, key, revocation, signatory.actor(user), now))
+        void = _void(revocation, user, key, self._authority.policy, now)
+        return await self._authority.commit(_change(user, (key, *void), revocation, signatory.actor(user), now))
 
 
 def voided(user: User, compromised: RecordedKey, since: int) -> Sequence[RecordedKey]:
@@ -87,11 +88,16 @@ def _find_revocable(revocation: Revocation, user: User, policy: Policy, now: int
     key = user.find(revocation.fingerprint)
     if key is None or key.device_id != revocation.address.device_id or key.state == REVOKED:
         raise errors.key_ended()
-    entries = policy.entries_of(user, now)
-    shown = [*entries, *history_of(user, entries)] if revocation.reason == COMPROMISED else entries
+    shown = _shown(user, policy, now) if revocation.reason == COMPROMISED else policy.entries_of(user, now)
     if key not in shown:
         raise errors.key_ended()
     return key
+
+
+def _shown(user: User, policy: Policy, now: int) -> Sequence[RecordedKey]:
+    """Return the keys in record and history: of others nobody is told any more, whatever becomes of them."""
+    entries = policy.entries_of(user, now)
+    return [*entries, *history_of(user, entries)]
 
 
 def _check_since(revocation: Revocation, now: int) -> None:
@@ -99,10 +105,18 @@ def _check_since(revocation: Revocation, now: int) -> None:
         raise errors.since_time_ahead("revocation.revocation.since_time")
 
 
-def _change(user: User, key: RecordedKey, revocation: Revocation, actor: Actor, now: int) -> Change:
-    """Return the change by which the key ends; an announced identity reset stays announced."""
+def _void(revocation: Revocation, user: User, key: RecordedKey, policy: Policy, now: int) -> Sequence[RecordedKey]:
+    """Return the keys that end with a compromised one, as far as anybody is told of them."""
+    if revocation.reason != COMPROMISED:
+        return ()
+    shown = _shown(user, policy, now)
+    return [child for child in voided(user, key, _since(key, revocation, user.no_earlier(now))) if child in shown]
+
+
+def _change(user: User, ending: Sequence[RecordedKey], revocation: Revocation, actor: Actor, now: int) -> Change:
+    """Return the change by which a key ends, and those that are void with it; an announced reset stays announced."""
     now = user.no_earlier(now)
-    void = voided(user, key, _since(key, revocation, now)) if revocation.reason == COMPROMISED else ()
+    key, *void = ending
     return Change(
         username=user.username,
         epoch=user.epoch,
@@ -114,7 +128,7 @@ def _change(user: User, key: RecordedKey, revocation: Revocation, actor: Actor, 
             Ending(key.fingerprint, REVOKED, revocation.reason, revocation.since_time or None),
             *(Ending(child.fingerprint, REVOKED, COMPROMISED, child.enter_time) for child in void),
         ),
-        events=tuple(map(_event, (key, *void))),
+        events=tuple(map(_event, ending)),
     )
 
 

@@ -309,3 +309,42 @@ async def test_compromised_keys_of_long_ago_do_not_keep_new_ones_out(tmp_path: P
         bench.clock.advance(bench.realm.constants.retention + DAY)
         assert len((await bench.record("alice")).keys) == 3
         await bench.approve(first)
+
+
+@pytest.mark.parametrize("end", ["retired", "renewed and retired"])
+async def test_what_left_record_and_history_long_ago_does_not_come_back_as_a_ghost(bench: CaBench, end: str) -> None:
+    """It was vouched for by the key that turns out to be compromised; clients have forgotten it, as they may."""
+    first, second = await two_devices(bench)
+    gone = await bench.approve(second)
+    if end != "retired":
+        await bench.revoke(await bench.renew(gone), first, reason=RETIRED)
+    else:
+        await bench.revoke(gone, first, reason=RETIRED)
+    third = await bench.renew(second)
+    bench.clock.advance(bench.realm.constants.retention)
+    await bench.renew(third)
+    first = await bench.renew(first)
+    before = await bench.record("alice")
+    assert not {second.fingerprint, gone.fingerprint} & {key.fingerprint for key in before.keys}
+    assert gone.fingerprint not in {request.fingerprint for request in before.history}
+    record = await bench.revoke(second, first, reason=COMPROMISED, since_time=1)
+    assert check_successor(before, record, bench.realm.constants) is record
+    assert [key.address for key in record.good_keys(bench.clock())] == [first.address]
+    assert record.find(gone.fingerprint) is None
+
+
+async def test_what_a_compromised_key_vouched_for_before_stays_good_however_long(bench: CaBench) -> None:
+    """Its own enter_time says so; once it had left for the history, only its successor's would be known."""
+    first = await bench.enroll("alice")
+    second = await bench.approve(first)
+    compromised = bench.clock()
+    bench.clock.advance(HOUR)
+    newest = await bench.renew(second)
+    await bench.revoke(first, newest, reason=COMPROMISED, since_time=compromised)
+    for _ in range(3):
+        bench.clock.advance(bench.realm.constants.retention)
+        before = await bench.record("alice")
+        newest = await bench.renew(newest)
+        record = await bench.record("alice")
+        assert check_successor(before, record, bench.realm.constants) is record
+        assert [key.fingerprint for key in record.good_keys(bench.clock())] == [newest.fingerprint]
