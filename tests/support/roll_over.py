@@ -67,7 +67,11 @@ class Operator:
 
     async def install(self, **edits: Any) -> RealmTrust:
         """Have the next statement served, and return it once the CA and the directory do."""
-        await asyncio.to_thread(self._install, edits)
+        await asyncio.to_thread(self.install_file, edits)
+        return await self.until_served()
+
+    async def until_served(self) -> RealmTrust:
+        """Return the statement in the realm's folder once the CA and the directory serve it."""
         trust = self.trust
         await until(lambda: self.served_by_ca() == self.served_by_directory() == trust.sequence)
         return trust
@@ -83,14 +87,15 @@ class Operator:
     def refused_by_ca(self) -> int:
         return len([line for line in self.stack.ca.log if line["event"] == "realm refused"])
 
-    def _install(self, edits: dict[str, Any]) -> None:
+    def install_file(self, edits: dict[str, Any], *, force: bool = False) -> None:
+        """Put the next statement into the realm's folder."""
         self.statements += 1
         now, folder = self.stack.ca.clock(), self.stack.folder
         draft, signed = folder / f"draft-{self.statements}.json", folder / f"signed-{self.statements}.json"
         trust_commands.draft(self.files.path, draft, Edits(**{"until_time": now + 300 * DAY, **edits}), now)
         reviewed = trust_commands.review(draft, self.root_key, self.known_roots, now)
         trust_commands.sign(reviewed, self.root_key, no_passphrase, signed)
-        trust_commands.install(self.files.path, signed, now, force=False)
+        trust_commands.install(self.files.path, signed, now, force=force)
 
 
 @dataclass

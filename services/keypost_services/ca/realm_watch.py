@@ -78,7 +78,7 @@ class RealmWatch:
 
     async def run(self, seconds: float) -> None:
         """Look for ever, every so many seconds."""
-        seen, warned_time = await asyncio.to_thread(self.state), None
+        seen, warned_time, refused = await asyncio.to_thread(self.state), None, None
         self.measure()
         while True:
             now = self.clock()
@@ -87,26 +87,40 @@ class RealmWatch:
                 self.warn()
             await asyncio.sleep(seconds)
             state = await asyncio.to_thread(self.state)
-            if state != seen:
+            if state != seen or refused is not None:
+                # What is refused now may be in force later: a record key that begins in a moment.
+                refused = await self.take_up(refused if state == seen else None)
                 seen = state
-                await self.take_up()
             self.measure()
 
-    async def take_up(self) -> None:
-        """Serve what the files say now; what cannot be served is refused, and what is served goes on."""
+    async def take_up(self, known: str | None = None) -> str | None:
+        """Serve what the files say now; what cannot be served is refused, and what is served goes on.
+
+        Args:
+            known: Why it was refused before: that is not said again.
+
+        Returns:
+            Why it is refused; None: it is served.
+        """
         try:
             realm = await asyncio.to_thread(self.load)
             self._check(realm)
             self.realm.replace(realm)
             self.policy.follow(realm.trust.constants)
         except (RealmFilesError, KeypostError, ValueError) as error:
-            self.metrics.refused.inc()
-            self.log.error("realm refused", why=str(error), serving=self.realm.trust.sequence)  # noqa: TRY400  # the reason is all
-            self.health.set_degraded(PART, f"a change of the realm's files is refused: {error}")
-            return
+            self._refuse(str(error), known)
+            return str(error)
         self.health.set_degraded(PART, None)
         self.log.info("realm", sequence=realm.trust.sequence, until_time=realm.trust.until_time)
         self.warn()
+        return None
+
+    def _refuse(self, why: str, known: str | None) -> None:
+        if why == known:
+            return
+        self.metrics.refused.inc()
+        self.log.error("realm refused", why=why, serving=self.realm.trust.sequence)
+        self.health.set_degraded(PART, f"a change of the realm's files is refused: {why}")
 
     def warn(self) -> None:
         """Say what ends soon, and which record keys are listed and not here."""

@@ -153,3 +153,22 @@ async def test_the_constants_of_a_new_statement_are_gone_by_at_once(stack: Plain
         record = await traffic.alice.keys("bob")
         assert record.next_update - record.this_update == 30 * MINUTE
         assert traffic.alice._parts.trust.held.constants.retention == 90 * DAY
+
+
+async def test_a_statement_whose_record_key_begins_in_a_moment_is_taken_up_then(stack: PlainStack) -> None:
+    operator = Operator(stack)
+    (old,) = operator.trust.record_keys
+    async with talking(stack) as (traffic, tasks):
+        new_der = operator.new_record_key()
+        edits = {
+            "new_record_keys": [listed(new_der, stack.ca.clock() + MINUTE)],
+            "retired_record_keys": [old.fingerprint.hex()],
+        }
+        operator.install_file(edits, force=True)
+        await until(lambda: operator.refused_by_ca() == 1)
+        await traffic.flow(tasks)
+        await traffic.advance(MINUTE)
+        assert (await operator.until_served()).sequence == 2
+        await traffic.flow(tasks)
+        assert await signer_of(traffic.alice, "bob") == fingerprint(new_der)
+        assert "realm" not in stack.ca.service.runtime.health.degraded
