@@ -27,6 +27,7 @@ from vectors.generator import (  # noqa: E402 - after the path is set
     revocations,
     safety_numbers,
     suites,
+    texts,
     tokens,
     user_keys,
 )
@@ -52,6 +53,7 @@ MAKERS: tuple[Callable[[], VectorFile], ...] = (
     renewal.renewal_file,
     tokens.tokens_file,
     safety_numbers.safety_number_file,
+    texts.texts_file,
     revocations.revocations_file,
     revocations.reset_cancellations_file,
     administrators.administrators_revocations_file,

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from keypost.protocol.errors import ProtocolError
 from vectors import verify
-from vectors.core import administrators, messages, revocations, safety_numbers, statements
+from vectors.core import administrators, messages, revocations, safety_numbers, statements, texts
 from vectors.generate import MAKERS
 from vectors.generator.files import flipped
 from vectors.verifier.primitives import MismatchError, RefusedError
@@ -32,6 +32,7 @@ CORE = {
     "renewal": statements.renewal,
     "tokens": messages.tokens,
     "safety_number": safety_numbers.safety_number,
+    "texts": texts.texts,
     "revocations": revocations.revocations,
     "reset_cancellations": revocations.reset_cancellations,
     "administrators_revocations": administrators.administrators_revocations,
@@ -99,6 +100,7 @@ FLIPPED = {
     "negotiation": ["envelope"],
     "renewal": ["upload", "parent"],
     "safety_number": ["encoding", "root"],
+    "texts": ["message"],
     "revocations": ["revocation", "signer"],
     "reset_cancellations": ["reset_cancellation", "signer"],
     "administrators_revocations": ["revocation", "public_key"],

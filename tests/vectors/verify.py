@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 if __name__ == "__main__":
     sys.path.insert(0, str(FOLDER.parent))
 
-from vectors.verifier import administrators, messages, revocations, safety_numbers, statements  # noqa: E402 - after the path is set
+from vectors.verifier import administrators, messages, revocations, safety_numbers, statements, texts  # noqa: E402 - after the path is set
 from vectors.verifier.primitives import MismatchError, RefusedError  # noqa: E402
 
 CHECKS = {
@@ -37,6 +37,7 @@ CHECKS = {
     "renewal": statements.renewal,
     "tokens": messages.tokens,
     "safety_number": safety_numbers.safety_number,
+    "texts": texts.texts,
     "revocations": revocations.revocations,
     "reset_cancellations": revocations.reset_cancellations,
     "administrators_revocations": administrators.administrators_revocations,

@@ -50,6 +50,11 @@ async def devices(stack: Stack, tmp_path: Path, unlock: Any) -> AsyncIterator[De
         await client.close()
 
 
+def device_of(client: Client) -> str:
+    assert client.address is not None
+    return client.address.device_id
+
+
 async def texts(client: Client) -> list[str]:
     return [message.text async for message in client.receive(follow=False)]
 
@@ -60,7 +65,7 @@ async def test_a_sender_follows_the_devices_of_a_user_by_itself(enrolled: Any, d
         await dora.send("cleo", "before")
         phone = await devices.join(cleo, "cleos-phone")
         await dora.send("cleo", "to both")
-        await cleo.revoke(phone.address.device_id, "lost")
+        await cleo.revoke(device_of(phone), "lost")
         sent = await dora.send("cleo", "to the good one")
         assert sent.new_session
         assert await texts(cleo) == ["before", "to both", "to the good one"]
@@ -76,7 +81,7 @@ async def test_a_device_that_waits_for_messages_is_cut_off_while_it_waits(enroll
         stream = phone.receive()
         assert (await anext(stream)).text == "in time"
         waiting = asyncio.ensure_future(anext(stream))
-        await cleo.revoke(phone.address.device_id, "compromised")
+        await cleo.revoke(device_of(phone), "compromised")
         with pytest.raises(KeyRevokedError, match="stays readable"):
             await waiting
 
@@ -133,7 +138,7 @@ async def test_a_compromised_device_takes_with_it_what_it_approved(enrolled: Any
         phone = await devices.join(cleo, "phone")
         thief = await devices.join(phone, "thief")
         since = (await cleo.devices()).get(thief._parts.identity.current.fingerprint).enter_time - 1
-        record = await cleo.revoke(phone.address.device_id, "compromised", since=since)
+        record = await cleo.revoke(device_of(phone), "compromised", since=since)
         assert [key.address for key in record.keys if key.is_good] == [cleo.address]
         await dora.send("cleo-6", "for Cleo alone")
         assert await texts(cleo) == ["for Cleo alone"]
