@@ -41,7 +41,7 @@ change = st.one_of(
     st.tuples(st.just("cancel_reset"), numbers),
     st.tuples(st.just("enroll")),
 )
-meanwhile = st.sampled_from([0, HOUR, DAY])
+meanwhile = st.sampled_from([0, HOUR, DAY, 60 * DAY])
 histories = st.lists(st.tuples(meanwhile, st.lists(change, min_size=2, max_size=3)), min_size=2, max_size=5)
 
 
