@@ -13,6 +13,7 @@ from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.encoding import REALM_TRUST, fingerprint
 from keypost.protocol.realm_trust import MOST_EARLIER, read_realm_trust
 from keypost.protocol.signing import Ed25519Signer, sign_statement
+from keypost.protocol.signing import load_public_key as load_ed25519_key
 from keypost_services.ca.commands import CommandError
 from keypost_services.ca.key_files import (
     KeyFileError,
@@ -137,6 +138,7 @@ def review(draft_file: Path, root_key: Path, known_roots: Sequence[Path], now: i
         own = load_public_key(root_key)
         known = [own, *(key for file in known_roots for key in load_public_keys(file))]
         before, after = _previous(made, known), made.next
+        _check_keys(after)
     except (RealmFilesError, KeyFileError, KeypostError) as error:
         raise CommandError(str(error)) from error
     _check_may_sign(own, before, after)
@@ -250,15 +252,12 @@ def _check_may_sign(own: bytes, before: RealmTrust, after: RealmTrust) -> None:
         raise CommandError("this root key may not sign: the statement before does not list it")
     if after.sequence <= before.sequence:
         raise CommandError(f"the sequence {after.sequence} is not above {before.sequence}: no client would accept it")
+
+
+def _check_keys(after: RealmTrust) -> None:
+    """Raise KeyRefusedError unless all keys that a statement lists are Ed25519."""
     for key in (*after.root_keys, *(key.public_key_der for key in after.record_keys)):
-        _check_ed25519(key)
-
-
-def _check_ed25519(public_key_der: bytes) -> None:
-    try:
-        public_pem(public_key_der)
-    except KeyFileError as error:
-        raise CommandError(str(error)) from error
+        load_ed25519_key(key)
 
 
 def _own_keys(files: RealmFolder) -> set[bytes]:

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from keypost.errors import KeypostError
 from keypost.keys.v1 import realm_trust_pb2 as pb
-from keypost.protocol.encoding import fingerprint
+from keypost.protocol.encoding import fingerprint, parse
 from keypost.protocol.realm_trust import Constants, restore_realm_trust
 from keypost.protocol.suites import suite_named
 from keypost_services.ca.durations import parse_duration
@@ -47,7 +47,7 @@ class Draft:
             MalformedStatementError: nothing that a trust statement could say.
             TrustRefusedError: they are of another realm than the previous statement.
         """
-        realm = pb.RealmTrust.FromString(self.previous.realm_trust).realm
+        realm = parse(pb.RealmTrust, self.previous.realm_trust, "RealmTrust").realm
         return restore_realm_trust(pb.SignedRealmTrust(realm_trust=self.statement), realm)
 
     def to_json(self) -> bytes:

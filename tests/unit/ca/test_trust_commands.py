@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 from dataclasses import dataclass
@@ -299,6 +300,35 @@ def test_what_is_no_draft_is_refused(operator: Operator, content: str) -> None:
     root_key = operator.offline / "root.key"
     said = operator.refused("root", "sign", draft, operator.folder / "s.json", "--root-key", root_key)
     assert "draft" in said
+
+
+def altered(draft: Path, **changes: bytes) -> None:
+    """Change what a draft would have signed, or what it shows as the statement before."""
+    fields = json.loads(draft.read_text())
+    if "realm_trust" in changes:
+        fields["realm_trust"] = base64.b64encode(changes["realm_trust"]).decode()
+    if "previous" in changes:
+        fields["previous"]["realmTrust"] = base64.b64encode(changes["previous"]).decode()
+    draft.write_text(json.dumps(fields))
+
+
+def test_a_draft_that_lists_what_is_no_key_is_refused(operator: Operator) -> None:
+    root_key = operator.offline / "root.key"
+    for kind in ("root_keys", "record_keys"):
+        draft = operator.draft()
+        statement = pb.RealmTrust.FromString(base64.b64decode(json.loads(draft.read_text())["realm_trust"]))
+        getattr(statement, kind)[0].public_key_der = b"no key"
+        altered(draft, realm_trust=statement.SerializeToString())
+        said = operator.refused("root", "sign", draft, operator.folder / "s.json", "--root-key", root_key, "--yes")
+        assert "no public key" in said
+
+
+@pytest.mark.parametrize("part", ["previous", "realm_trust"])
+def test_a_draft_that_does_not_parse_is_refused_in_one_line(operator: Operator, part: str) -> None:
+    draft, root_key = operator.draft(), operator.offline / "root.key"
+    altered(draft, **{part: b"\xff"})
+    said = operator.refused("root", "sign", draft, operator.folder / "s.json", "--root-key", root_key, "--yes")
+    assert "no RealmTrust" in said
 
 
 def test_a_sequence_that_is_not_higher_is_never_signed(operator: Operator) -> None:
