@@ -152,7 +152,7 @@ async def test_alice_is_shown_a_device_that_is_not_bobs(alice: Any, bob: Any, se
     realm.users["bob"].keys = before
     assert [message.text for message in await bob.inbox()] == ["for Bob alone, she thinks"]
     assert len(services.mailboxes[mallory.address]) == 1
-    check_told(bob.reasons(), "DEVICES_DIFFER")
+    check_told(bob.reasons("warning"), "DEVICES_DIFFER")
 
 
 async def test_a_device_of_bobs_is_hidden_from_alice(alice: Any, bob: Any, services: Services) -> None:
@@ -163,4 +163,4 @@ async def test_a_device_of_bobs_is_hidden_from_alice(alice: Any, bob: Any, servi
     await alice.client.send("bob", "to one device alone")
     realm.users["bob"].keys = both
     assert [message.text for message in await bob.inbox()] == ["to one device alone"]
-    check_told(bob.reasons(), "DEVICES_DIFFER")
+    check_told(bob.reasons("warning"), "DEVICES_DIFFER")
