@@ -208,6 +208,23 @@ def test_a_new_passphrase_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch, ty
         passphrases.ask_passphrase(new=True)
 
 
+def test_the_passphrase_of_a_backup_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setenv("KEYPOST_PASSPHRASE", "of the profile")
+    monkeypatch.setattr(passphrases, "_somebody_is_there", lambda: True)
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return "typed"
+
+    monkeypatch.setattr(getpass, "getpass", ask)
+    assert passphrases.passphrase_for(passphrases.BACKUP, new=False).passphrase == "typed"
+    assert asked == ["Passphrase of the backup: "]
+    monkeypatch.setenv("KEYPOST_BACKUP_PASSPHRASE", "of the backup")
+    assert passphrases.passphrase_for(passphrases.BACKUP, new=True).passphrase == "of the backup"
+    assert passphrases.passphrase_for(passphrases.PROFILE, new=False).passphrase == "of the profile"
+
+
 def test_the_command_line_is_the_one_of_the_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

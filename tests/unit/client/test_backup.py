@@ -432,3 +432,55 @@ async def test_a_backup_of_another_realm_is_refused(bob: Any, hardware: Hardware
     with pytest.raises(InvalidArgumentError, match=r"this profile belongs to example.org"):
         restore_profile(hardware.file, hardware.folder / "new", passphrase=BACKUP, unlock=CHEAP, bundle=other)
     assert not (hardware.folder / "new").exists()
+
+
+async def test_a_stale_copy_joins_anew_by_the_word_of_another_device(
+    bob: Any, hardware: Hardware, services: Services
+) -> None:
+    await hardware.back_up(bob)
+    await bob.client.renew()
+    again = await hardware.restore()
+    old = again.client.address
+    request = await again.client.join((await bob.client.invite()).text)
+    await bob.client.approve(request.text)
+    address = await again.client.joined()
+    assert address not in (old, bob.client.address)
+    assert len((await again.client.devices()).good_keys(services.realm.clock())) == 2
+
+
+async def test_a_stale_copy_joins_no_other_user(alice: Any, bob: Any, hardware: Hardware) -> None:
+    await hardware.back_up(bob)
+    await bob.client.renew()
+    again = await hardware.restore()
+    with pytest.raises(InvalidArgumentError, match="this profile is of bob"):
+        await again.client.join((await alice.client.invite()).text)
+
+
+async def test_a_copy_whose_key_was_revoked_meanwhile_is_stale(
+    bob: Any, hardware: Hardware, services: Services
+) -> None:
+    await hardware.back_up(bob)
+    services.realm.revoke(bob.client._parts.identity.current)
+    again = await hardware.restore()
+    assert "BACKUP_STALE" in again.reasons("error")
+
+
+async def test_a_copy_whose_key_expired_too_long_ago_is_stale(bob: Any, hardware: Hardware, services: Services) -> None:
+    await hardware.back_up(bob)
+    services.faults["Renew"] = [failing(grpc.StatusCode.FAILED_PRECONDITION, "RENEWAL_WINDOW_OVER")]
+    again = await hardware.restore()
+    assert "BACKUP_STALE" in again.reasons("error")
+
+
+async def test_a_copy_that_was_restored_before_moves_again(alice: Any, bob: Any, hardware: Hardware) -> None:
+    await hardware.back_up(bob)
+    second = await hardware.restore("second")
+    await second.client.send("alice", "from the second")
+    hardware.file.unlink()
+    await hardware.back_up(second)
+    third = await hardware.restore("third")
+    assert (await third.client.send("alice", "from the third")).counter == 2 * COUNT + 1
+    with pytest.raises(DeviceKeyStolenError):
+        await second.client.renew()
+    assert await texts(alice) == ["from the second", "from the third"]
+    assert alice.reasons("warning") == []

@@ -88,6 +88,11 @@ class Joining:
         if invitation.realm != self._context.realm:
             sentence = f"the invitation is of the realm {invitation.realm}, this profile of {self._context.realm}"
             raise InvalidArgumentError(sentence, field="invitation")
+        me = self._identity.ring.address
+        if me is not None and self._identity.ring.current is None and me.username != invitation.address.username:
+            # What a stale backup left: the history in it is that user's.
+            sentence = f"this profile is of {me.username}, the invitation of {invitation.address.username}"
+            raise InvalidArgumentError(sentence, field="invitation")
         now = self._context.clock()
         if now >= invitation.expire_time + CLOCK_SKEW:
             raise _expired(invitation)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from keypost.client import backing_up, restored
 from keypost.client.arguments import check_passphrase, check_unlock, read_path
+from keypost.client.key_requests import INVITATION
 from keypost.client.profiles import check_same_roots, read_bundle
 from keypost.client.records import STOLEN
 from keypost.client.restored import Restored, RestoredState
@@ -180,7 +181,9 @@ class Restoring:
         def let_go(store: KeyStore) -> None:
             store.key_pairs.retire(stale_now.time)
             store.records.forget(me.username)
-            store.profile.set_note(STOLEN, None)
+            # What it once joined by says nothing of the device that it is to become.
+            for note in (STOLEN, INVITATION):
+                store.profile.set_note(note, None)
             restored.write(store, stale_now)
 
         await self._context.store.transact(let_go)
