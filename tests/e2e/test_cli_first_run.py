@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +85,12 @@ def strict_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     def strict(*arguments: Any) -> dict[str, str]:
         return {name: value for name, value in settings_of(*arguments).items() if name != "KEYPOST_CA_SIGN_IN"}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keypost_services.embedded.stack.settings_of", strict)
-        with running_stack(tmp_path_factory.mktemp("strict")) as stack:
-            yield stack
+    with ExitStack() as opened:
+        with pytest.MonkeyPatch.context() as patch:
+            # No longer: the stack of other tests may be started while this one is up.
+            patch.setattr("keypost_services.embedded.stack.settings_of", strict)
+            stack = opened.enter_context(running_stack(tmp_path_factory.mktemp("strict")))
+        yield stack
 
 
 def make_code(stack: Stack, username: str) -> str:

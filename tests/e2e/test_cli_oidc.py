@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,11 +54,12 @@ def oidc_stack(issuer: OidcIssuer, tmp_path_factory: pytest.TempPathFactory) -> 
         settings = settings_of(*arguments)
         return settings | own if "KEYPOST_CA_SIGN_IN" in settings else settings
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keypost_services.embedded.stack.settings_of", with_issuer)
-        with running_stack(tmp_path_factory.mktemp("oidc")) as stack:
-            name_the_issuer(stack, issuer)
-            yield stack
+    with ExitStack() as opened:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("keypost_services.embedded.stack.settings_of", with_issuer)
+            stack = opened.enter_context(running_stack(tmp_path_factory.mktemp("oidc")))
+        name_the_issuer(stack, issuer)
+        yield stack
 
 
 def name_the_issuer(stack: Stack, issuer: OidcIssuer) -> None:
@@ -135,6 +136,19 @@ def test_a_script_brings_an_id_token(oidc_stack: Stack, issuer: OidcIssuer, tmp_
     token = issuer.id_token(nonce).encode()
     assert "You are quentin/" in quentin.run("enroll", "quentin", "--id-token-file", "-", stdin=token)
     assert "You are quentin/" in quentin.run("enroll", "quentin", "--oidc"), "an enrolled device signs in no more"
+
+
+def test_a_reset_is_asked_for_by_signing_in(oidc_stack: Stack, issuer: OidcIssuer, tmp_path: Path) -> None:
+    first = User(oidc_stack, "simon", tmp_path / "first")
+    issuer.person = {"sub": "subject-simon", "preferred_username": "simon"}
+    token = issuer.id_token(first.run("nonce", "simon").strip()).encode()
+    first.run("enroll", "simon", "--id-token-file", "-", stdin=token)
+    second = User(oidc_stack, "simon", tmp_path / "second")
+    asked = ("reset", "simon", "--yes", "--id-token-file", "-")
+    (event,) = second.run_json(*asked, stdin=issuer.id_token("whatever").encode())
+    assert (event["event"], event["username"]) == ("reset_announced", "simon")
+    code, error = User(oidc_stack, "simon", tmp_path / "third").fail_json("reset", "simon", "--yes")
+    assert (code, error["reason"]) == (4, "SIGN_IN_REFUSED")
 
 
 def test_what_cannot_be_is_told(oidc_stack: Stack, stack: Stack, tmp_path: Path) -> None:

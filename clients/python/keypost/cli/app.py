@@ -15,6 +15,7 @@ from keypost.cli.output import JsonOutput
 from keypost.cli.perform import Action, Options, Prepare, perform
 from keypost.cli.profiles import DEFAULT_PROFILE, profile_names
 from keypost.cli.sign_in import Proof
+from keypost.cli.sign_in_options import Code, IdTokenFile, Oidc  # noqa: TC001  # typer reads the annotations
 from keypost.cli.suites import SUITE_HELP, SuiteName
 from keypost.client.context import IdentityChange  # noqa: TC001  # typer reads the annotation
 from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
@@ -111,16 +112,9 @@ def enroll(
     context: typer.Context,
     username: Username,
     *,
-    code: Annotated[
-        str | None, typer.Option(envvar="KEYPOST_CODE", help="The one-time code from your administrator.")
-    ] = None,
-    oidc: Annotated[
-        bool, typer.Option("--oidc", help="Sign in at the realm's issuer, in your browser: its address is printed.")
-    ] = False,
-    id_token_file: Annotated[
-        Path | None,
-        typer.Option(help="Sign in by the ID token in this file (-: standard input), with the nonce of `nonce`."),
-    ] = None,
+    code: Code = None,
+    oidc: Oidc = False,
+    id_token_file: IdTokenFile = None,
     suite: Suite = SuiteName.RSA3072_AES256,
 ) -> None:
     """Make this profile a device of USERNAME.

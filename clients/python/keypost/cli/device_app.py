@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003  # typer reads the annotations
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from keypost.cli import device_commands as commands
 from keypost.cli.perform import Action, perform
 from keypost.cli.sign_in import Proof
+from keypost.cli.sign_in_options import Code, IdTokenFile, Oidc  # noqa: TC001  # typer reads the annotations
 from keypost.cli.suites import SUITE_HELP, SuiteName
 
 devices_app = typer.Typer(
@@ -27,9 +27,6 @@ Another device:  keypost devices invite               here
 
 Device = Annotated[str, typer.Argument(help="The device: its private name, its id or its address.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Code = Annotated[str | None, typer.Option(envvar="KEYPOST_CODE", help="The one-time code from your administrator.")]
-Oidc = Annotated[bool, typer.Option("--oidc", help="Sign in at the realm's issuer, in your browser.")]
-IdTokenFile = Annotated[Path | None, typer.Option(help="Sign in by the ID token in this file (-: standard input).")]
 
 
 class Reason(StrEnum):
