@@ -41,8 +41,8 @@ class TurnTakingStore:
             choose: Returns which of so many goes on next, from 0.
         """
         self._takes_turns = True
+        tasks = [asyncio.create_task(change) for change in changes]
         try:
-            tasks = [asyncio.create_task(change) for change in changes]
             for task in tasks:
                 task.add_done_callback(lambda _: self._moved.set())
             while await self._all_wait(tasks):
@@ -50,6 +50,9 @@ class TurnTakingStore:
             return await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             self._takes_turns = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _all_wait(self, tasks: Sequence[asyncio.Task[Any]]) -> bool:
         """Return once every change that has not ended waits for its turn; whether there is one."""
