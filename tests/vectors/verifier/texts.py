@@ -19,7 +19,7 @@ def texts(case: Case, _: Shared) -> None:
         same("text", case["text"], _written(case["kind"], bytes.fromhex(case["message"])))
         return
     text = "".join(case["read"].split()).upper()
-    beginning, _, letters = text.partition(":")
+    beginning, _colon, letters = text.partition(":")
     if beginning != f"KEYPOST-{case['kind'].upper()}-1":
         raise RefusedError("MALFORMED_STATEMENT")
     try:
