@@ -148,7 +148,7 @@ def completed(last: str, *words: str, **variables: str) -> set[str]:
 
 
 def test_bash_completes_commands_and_options() -> None:
-    assert completed("re") == {"receive", "renew"}
+    assert completed("re") == {"receive", "renew", "reset", "restore"}
     assert completed("--key-", "--json") == {"--key-file", "--key-ring"}
     assert completed("--me", "send") == {"--media-type"}
     assert completed("RSA3", "enroll", "--suite") == {"RSA3072_AES256"}
