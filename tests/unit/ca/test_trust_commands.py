@@ -169,6 +169,16 @@ def test_a_root_key_hands_over_and_the_way_there_is_kept(operator: Operator) -> 
     assert load_realm(operator.realm, system_clock()).first_root_keys == (old,)
 
 
+def test_a_root_key_never_signs_that_it_goes_itself(operator: Operator) -> None:
+    """A bundle that is made then would have the other key alone, and could not verify the statement."""
+    (old,) = operator.trust.root_keys
+    operator.done("root", "new", operator.offline / "root-2.key")
+    draft = operator.draft("--add-root-key", operator.offline / "root-2.pem", "--remove-root-key", digits_of(old))
+    arguments = ("root", "sign", draft, operator.folder / "signed.json", "--root-key", operator.offline / "root.key")
+    assert "have one sign that stays" in operator.refused(*arguments, "--yes", "--force")
+    assert not (operator.folder / "signed.json").exists()
+
+
 def digits_of(public_key_der: bytes) -> str:
     return fingerprint(public_key_der).hex()[:8]
 
