@@ -129,7 +129,7 @@ async def test_a_second_successor_after_the_first_left_the_record(
     realm.users["bob"].history = realm.users["bob"].history[:1]
     mallory = realm.new_pair(stolen.address)
     realm.record(realm.signed_request(mallory, RENEW, stolen))
-    with pytest.raises(ForkDetectedError):
+    with stopped_by(TreeBrokenError, "ended before"):
         await alice.client.send("bob", "for Bob alone")
     assert not services.mailboxes[mallory.address]
 

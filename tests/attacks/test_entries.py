@@ -15,13 +15,14 @@ from keypost.protocol.errors import (
     MalformedStatementError,
     PossessionError,
     RecordRegressedError,
+    TreeBrokenError,
 )
 from keypost.protocol.key_requests import DeviceKeyPair, sign_possession
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK
 from support.attacks import stopped_by
 from support.clock import START
-from support.lies import alter_key, answer, leave_out, publish, resigned
+from support.lies import age, alter_key, answer, leave_out, publish, resigned
 from support.realm import LIFETIME
 
 if TYPE_CHECKING:
@@ -43,6 +44,42 @@ async def test_a_revoked_device_is_made_good_again(alice: Any, services: Service
     with stopped_by(RecordRegressedError, "earlier state"):
         await alice.client.send("bob", "not for who has the laptop")
     assert not services.mailboxes[laptop.address]
+
+
+async def test_a_device_revoked_long_ago_is_made_good_again(alice: Any, services: Services, clock: ManualClock) -> None:
+    """It has left the record for the history, where keys have no state."""
+    realm = services.realm
+    laptop = realm.enroll("bob")
+    realm.approve(laptop)
+    realm.revoke(laptop)
+    lost = realm.users["bob"].keys[0]
+    clock.advance(realm.constants.retention)
+    age(realm, laptop)
+    await alice.client.send("bob", "you found your laptop?")
+    good = replace(lost, state=pb.KEY_STATE_GOOD, state_time=lost.enter_time, reason=pb.REVOCATION_REASON_UNSPECIFIED)
+    realm.users["bob"].history, realm.users["bob"].keys = (), (good, *realm.users["bob"].keys)
+    publish(realm, "bob")
+    clock.advance(HOUR)
+    with stopped_by(RecordRegressedError, "came back"):
+        await alice.client.send("bob", "not for who has the laptop")
+    assert not services.mailboxes[laptop.address]
+
+
+async def test_a_device_revoked_long_ago_vouches_for_another(
+    alice: Any, services: Services, clock: ManualClock
+) -> None:
+    realm = services.realm
+    laptop = realm.enroll("bob")
+    realm.approve(laptop)
+    realm.revoke(laptop)
+    clock.advance(realm.constants.retention)
+    age(realm, laptop)
+    await alice.client.send("bob", "you found your laptop?")
+    mallory = realm.approve(laptop)
+    clock.advance(HOUR)
+    with stopped_by(TreeBrokenError, "ended before"):
+        await alice.client.send("bob", "not for who has the laptop")
+    assert not services.mailboxes[mallory.address]
 
 
 async def test_a_device_is_left_out(alice: Any, services: Services, clock: ManualClock) -> None:

@@ -18,7 +18,7 @@ from keypost.protocol.errors import (
     SuiteRefusedError,
     TreeBrokenError,
 )
-from keypost.protocol.key_info import REVOKED, SUPERSEDED, KeyRecord, read_key_info
+from keypost.protocol.key_info import REVOKED, SUPERSEDED, Key, KeyRecord, read_key_info
 from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.suites import STRONG, WEAK
 from support.clock import START, YEAR, ManualClock
@@ -352,17 +352,92 @@ def test_a_good_key_left_out_at_the_same_revision_is_equivocation(realm: Simulat
         follow(realm, before)
 
 
+def leave(realm: SimulatedRealm, clock: ManualClock) -> Key:
+    """Have the first key, which has ended, leave the record for the history, and return it."""
+    clock.advance(realm.constants.retention)
+    user = realm.users["alice"]
+    left = user.keys[0]
+    user.history, user.keys = (left.request,), user.keys[1:]
+    return left
+
+
 def test_a_key_comes_back_from_the_history_when_it_was_compromised(realm: SimulatedRealm, clock: ManualClock) -> None:
     phone = realm.enroll("alice")
     realm.renew(phone)
     user = realm.users["alice"]
-    old = user.keys[0]
-    user.history, user.keys = (old.request,), user.keys[1:]
+    old = leave(realm, clock)
     record = realm.key_record("alice")
     clock.advance(1)
     user.history, user.keys = (), (old, *user.keys)
     realm.revoke(phone, pb.REVOCATION_REASON_COMPROMISED, old.state_time)
     assert follow(realm, record).revision == 3
+
+
+def test_a_key_of_the_history_never_comes_back_good(realm: SimulatedRealm, clock: ManualClock) -> None:
+    """Whoever found the laptop that was lost long ago has the CA, too."""
+    laptop = realm.enroll("alice")
+    realm.approve(laptop)
+    realm.revoke(laptop)
+    lost = leave(realm, clock)
+    record = realm.key_record("alice")
+    user = realm.users["alice"]
+    good = replace(lost, state=pb.KEY_STATE_GOOD, state_time=lost.enter_time, reason=pb.REVOCATION_REASON_UNSPECIFIED)
+    user.history, user.keys, user.revision = (), (good, *user.keys), user.revision + 1
+    with pytest.raises(RecordRegressedError, match="came back"):
+        follow(realm, record)
+
+
+def test_a_key_of_the_history_did_not_end_of_late(realm: SimulatedRealm, clock: ManualClock) -> None:
+    phone = realm.enroll("alice")
+    realm.renew(phone)
+    old = leave(realm, clock)
+    record = realm.key_record("alice")
+    user = realm.users["alice"]
+    user.history, user.keys, user.revision = (), (old, *user.keys), user.revision + 1
+    assert follow(realm, record)
+    realm.set_state(phone, SUPERSEDED, since=old.state_time + 1)
+    with pytest.raises(RecordRegressedError, match="came back"):
+        follow(realm, record)
+
+
+def test_a_key_of_the_history_vouches_for_nobody_any_more(realm: SimulatedRealm, clock: ManualClock) -> None:
+    laptop = realm.enroll("alice")
+    realm.approve(laptop)
+    realm.revoke(laptop)
+    leave(realm, clock)
+    record = realm.key_record("alice")
+    realm.approve(laptop)
+    with pytest.raises(TreeBrokenError, match="ended before"):
+        follow(realm, record)
+
+
+def test_nor_does_it_vouch_for_a_key_that_is_shown_in_the_history_alone(
+    realm: SimulatedRealm, clock: ManualClock
+) -> None:
+    laptop = realm.enroll("alice")
+    realm.approve(laptop)
+    realm.revoke(laptop)
+    leave(realm, clock)
+    record = realm.key_record("alice")
+    ghost = realm.approve(laptop)
+    realm.renew(ghost)
+    user = realm.users["alice"]
+    user.history, user.keys = (*user.history, user.keys[-2].request), (*user.keys[:-2], user.keys[-1])
+    with pytest.raises(TreeBrokenError, match="ended before"):
+        follow(realm, record)
+
+
+def test_a_ghost_does_not_hide_in_the_history(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    realm.user("alice").revision = 2
+    record = realm.key_record("alice")
+    ghost = realm.approve(phone, revision=2)
+    realm.user("alice").revision = 3
+    realm.renew(ghost)
+    user = realm.users["alice"]
+    user.history, user.keys = (user.keys[1].request,), (user.keys[0], user.keys[2])
+    with pytest.raises(GhostDeviceError):
+        follow(realm, record)
 
 
 def seen(realm: SimulatedRealm, reset_time: int) -> KeyRecord:

@@ -219,6 +219,17 @@ def test_a_device_has_one_good_key_at_a_time(realm: SimulatedRealm) -> None:
         read(realm, realm.key_info("alice"))
 
 
+def test_a_key_whose_successor_stands_in_the_history_is_not_good(realm: SimulatedRealm) -> None:
+    phone = realm.enroll("alice")
+    second = realm.renew(phone)
+    realm.approve(second)
+    realm.set_state(phone, pb.KEY_STATE_GOOD)
+    user = realm.users["alice"]
+    user.history, user.keys = (user.keys[1].request,), (user.keys[0], user.keys[2])
+    with pytest.raises(MalformedStatementError, match="one good key"):
+        read(realm, realm.key_info("alice"))
+
+
 def test_a_second_root_is_slipped_in(realm: SimulatedRealm) -> None:
     realm.enroll("alice")
     realm.enroll("alice")

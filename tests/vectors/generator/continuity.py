@@ -16,7 +16,9 @@ from vectors.generator.files import VectorFile
 from vectors.generator.user_keys import COMPROMISED, LOST, TRUST, user_keys_file
 
 if TYPE_CHECKING:
+    from keypost.protocol.key_info import Key
     from keypost.protocol.key_requests import DeviceKeyPair
+    from support.realm import User
 
 RETENTION = 60 * DAY
 ENROLL = pb.KEY_REQUEST_KIND_ENROLL
@@ -129,6 +131,24 @@ def _back_from_history(file: VectorFile) -> None:
     name = "a key comes back from the history: it was compromised"
     file.good(name, **h.see().pair("successor"), keep="current")
     assert h.realm.key_record("alice").get(second.fingerprint).is_good
+    h, lost, user = _lost_long_ago()
+    good = replace(lost, state=pb.KEY_STATE_GOOD, state_time=lost.enter_time, reason=pb.REVOCATION_REASON_UNSPECIFIED)
+    user.history, user.keys, user.revision = (), (good, *user.keys), user.revision + 1
+    file.fails("RECORD_REGRESSED", "a key of the history is good again", **h.see().pair("successor"))
+    h, *_ = _lost_long_ago()
+    h.realm.approve(h.root)
+    file.fails("TREE_BROKEN", "a key of the history vouches for another", **h.see().pair("successor"))
+
+
+def _lost_long_ago() -> tuple[History, Key, User]:
+    """Return a history whose first device was revoked, and has left the record; and its key, and the user."""
+    h = History(STRONG)
+    h.realm.approve(h.root)
+    h.realm.revoke(h.root)
+    lost = h.realm.user("alice").keys[0]
+    h.clock.advance(RETENTION)
+    h.drop(h.root)
+    return h.see(), lost, h.realm.user("alice")
 
 
 def _trimmed(file: VectorFile) -> None:

@@ -21,6 +21,7 @@ from keypost.protocol.suites import STRONG, Suite
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from keypost.protocol.key_requests import KeyRequest
     from keypost.protocol.realm_trust import Constants
 
 PROGRESS = {GOOD: 0, SUPERSEDED: 1, REVOKED: 2}
@@ -32,7 +33,8 @@ def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constant
     That is ``current``, or ``previous`` if it is the same revision made later.
 
     Raises:
-        RecordRegressedError: a revision, an epoch, or an entry went back, or an entry vanished within the retention.
+        RecordRegressedError: a revision, an epoch, or an entry went back, or an entry vanished within the retention, or
+            one that had left came back without having ended.
         EquivocationError: two different records of one revision.
         GhostDeviceError: a key claims to have been there all along.
         TreeBrokenError: a key entered by the word of one that had ended before.
@@ -43,11 +45,16 @@ def check_successor(previous: KeyRecord, current: KeyRecord, constants: Constant
         return current if current.this_update >= previous.this_update else previous
     for key in previous.keys:
         _check_entry(key, previous, current, constants)
+    left = {request.fingerprint for request in previous.history}
     for key in current.keys:
-        # What had left the record for the history comes back because it turned out to be compromised.
-        if previous.find(key.fingerprint) is None and key.request not in previous.history:
-            _check_no_ghost(key, previous)
-            _check_parent_was_good(key, previous)
+        if key.fingerprint in left:
+            _check_comes_back_ended(key, previous, current, constants)
+    known = {request.fingerprint: request for request in previous.requests}
+    # A key that entered and ended while nobody looked may stand in the history alone.
+    for request in current.requests:
+        if known.get(request.fingerprint) != request:
+            _check_no_ghost(request, previous)
+            _check_parent_was_good(request, previous, current)
     return current
 
 
@@ -60,21 +67,34 @@ def _check_not_back(previous: KeyRecord, current: KeyRecord) -> None:
         )
 
 
-def _check_no_ghost(key: Key, previous: KeyRecord) -> None:
-    if key.request.revision <= previous.revision:
+def _check_no_ghost(request: KeyRequest, previous: KeyRecord) -> None:
+    if request.revision <= previous.revision:
         raise GhostDeviceError(
-            f"device {key.address} claims to have entered at revision {key.request.revision}, but was not there",
+            f"device {request.address} claims to have entered at revision {request.revision}, but was not there",
             username=previous.username,
-            fingerprint=key.fingerprint.hex(),
+            fingerprint=request.fingerprint.hex(),
         )
 
 
-def _check_parent_was_good(key: Key, previous: KeyRecord) -> None:
-    parent = previous.find(key.request.parent_fingerprint)
-    if parent is not None and not parent.is_good:
+def _check_parent_was_good(request: KeyRequest, previous: KeyRecord, current: KeyRecord) -> None:
+    parent = current.parent_of(request)
+    if parent is None or parent.revision > previous.revision:
+        return
+    # Whatever is good stands on record: what stood in the history alone had ended.
+    before = previous.find(parent.fingerprint)
+    if before is None or not before.is_good:
         raise TreeBrokenError(
-            f"device {key.address} was vouched for by a key that had ended before", username=previous.username
+            f"device {request.address} was vouched for by a key that had ended before", username=previous.username
         )
+
+
+def _check_comes_back_ended(key: Key, previous: KeyRecord, current: KeyRecord, constants: Constants) -> None:
+    """Check a key that had left the record for the history, and turns out to be compromised, or a child of such a one.
+
+    When it left it had ended the retention ago: so it still has.
+    """
+    if key.is_good or key.state_time + constants.retention > previous.this_update:
+        raise _regressed(current, f"key {key.fingerprint.hex()[:8]}, which had ended long ago, came back")
 
 
 def _check_same(one: KeyRecord, other: KeyRecord, constants: Constants) -> None:

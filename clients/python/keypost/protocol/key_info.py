@@ -352,7 +352,7 @@ def _check_epochs(record: KeyRecord) -> None:
 
 
 def _check_one_good_key(record: KeyRecord) -> None:
-    renewed = {key.request.parent_fingerprint for key in record.keys if key.request.kind == pb.KEY_REQUEST_KIND_RENEW}
+    renewed = {request.parent_fingerprint for request in record.requests if request.kind == pb.KEY_REQUEST_KIND_RENEW}
     current: set[Address] = set()
     for key in record.keys:
         if not key.is_good:
