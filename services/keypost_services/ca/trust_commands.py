@@ -252,8 +252,8 @@ def _check_may_sign(own: bytes, before: RealmTrust, after: RealmTrust) -> None:
         raise CommandError("this root key may not sign: the statement before does not list it")
     if own not in after.root_keys:
         raise CommandError(
-            "this root key may not sign: the statement does not list it, and could not be verified by those who start from "
-            "what it lists; have one sign that stays"
+            "this root key may not sign: the statement does not list it, and those who start from what it "
+            "lists could not verify it; have one sign that stays"
         )
     if after.sequence <= before.sequence:
         raise CommandError(f"the sequence {after.sequence} is not above {before.sequence}: no client would accept it")
