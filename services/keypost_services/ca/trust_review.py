@@ -139,5 +139,7 @@ def _less(before: RealmTrust, after: RealmTrust) -> Iterator[str]:
         yield f"the suite {_suites(gone)} is no longer allowed: its keys can neither be sealed to nor renewed"
     if after.constants.record_lifetime > before.constants.record_lifetime:
         yield "record_lifetime becomes longer: until they have fetched the statement, all refuse the longer records"
+    if after.constants.retention > before.constants.retention:
+        yield "retention becomes longer: keys come back into records that they had left, which looks like a forgery"
     if after.constants.retention < after.constants.age_limit:
         yield "retention is shorter than messages may wait"

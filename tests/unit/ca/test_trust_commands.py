@@ -185,12 +185,12 @@ def digits_of(public_key_der: bytes) -> str:
 
 def test_the_offline_machine_shows_what_it_is_to_sign_and_asks(operator: Operator) -> None:
     public = operator.new_record_key()
-    draft = operator.draft("--add-record-key", public, "--constant", "retention=90d")
+    draft = operator.draft("--add-record-key", public, "--constant", "mailbox_age=40d")
     arguments = ("root", "sign", draft, operator.folder / "signed.json", "--root-key", operator.offline / "root.key")
     no = operator.run(*arguments, text="n\n")
     assert no.exit_code == 2
     assert no.stderr.endswith("not signed\n")
-    for line in ("~ sequence 1 -> 2", "+ record key ", "~ retention 5184000000 -> 7776000000"):
+    for line in ("~ sequence 1 -> 2", "+ record key ", "~ mailbox_age 2592000000 -> 3456000000"):
         assert line in no.stdout
     assert not (operator.folder / "signed.json").exists()
     assert operator.run(*arguments, text="").exit_code == 2
@@ -204,6 +204,7 @@ def test_the_offline_machine_shows_what_it_is_to_sign_and_asks(operator: Operato
     ("edits", "why"),
     [
         (["--constant", "retention=50d"], "retention becomes shorter"),
+        (["--constant", "retention=90d"], "retention becomes longer"),
         (["--constant", "renewal_window=1d"], "renewal_window becomes shorter"),
         (["--constant", "record_lifetime=2h"], "record_lifetime becomes longer"),
         (["--constant", "retention=30d"], "retention is shorter than messages may wait"),
