@@ -304,6 +304,8 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
                 yield message
         _ = self._parts.identity.current
         await self._prune()
+        # What only fetches what waits, and ends, would never come to it otherwise.
+        await self._renew_if_due()
         pump = self._parts.pump(follow=follow)
         pumping, housekeeping = asyncio.create_task(pump.run()), asyncio.create_task(self._keep_house(pump))
         pumping.add_done_callback(lambda task: pump.stop() if task.cancelled() else None)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from keypost.protocol.suites import Suite
     from keypost.transport.ca_client import CaClient
 
+ASK_ANEW = BEGIN_ANEW | {KEY_WEAK, "APPROVAL_REQUIRED"}
+"""Refusals of a request that was made before: another one may pass, since a reset can have come due meanwhile."""
+
 
 class Enrolling:
     """Has the first key of this device recorded.
@@ -131,7 +134,7 @@ class Enrolling:
         try:
             key_info = await self._ca.enroll(asked, sign_in)
         except RefusedError as refused:
-            if refused.reason not in {*BEGIN_ANEW, KEY_WEAK}:
+            if refused.reason not in ASK_ANEW:
                 raise
             return None
         return await self._learn(pair, key_info)
