@@ -73,7 +73,7 @@ async def test_a_renewal_by_a_key_of_an_ended_epoch(ca: CaUnderTest) -> None:
     ca.clock.advance(91 * DAY)
     alice = await ca.enroll("alice")
     _, request = await ca.renew_request(stolen)
-    await refused(renew(ca, request), "KEY_REPLACED")
+    await refused(renew(ca, request), "KEY_REVOKED")
     assert await good_keys(ca) == [alice.fingerprint]
 
 

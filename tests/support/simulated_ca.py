@@ -155,7 +155,7 @@ class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
         verify_endorsement(request, parent.request)
         if request.kind == pb.KEY_REQUEST_KIND_RENEW:
             if not parent.is_good:
-                await refuse(context, PRECONDITION, "KEY_REPLACED")
+                await refuse(context, PRECONDITION, "KEY_REVOKED" if parent.state == REVOKED else "KEY_REPLACED")
             self.realm.set_state(parent, SUPERSEDED)  # type: ignore[arg-type]  # it has a fingerprint too
             return
         try:

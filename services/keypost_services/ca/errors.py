@@ -115,7 +115,7 @@ def renewal_window_over() -> ServiceError:
 
 
 def parent_revoked() -> ServiceError:
-    """Return the refusal of an approval by a key that was withdrawn."""
+    """Return the refusal of a renewal or an approval by a key that was withdrawn."""
     return ServiceError(StatusCode.FAILED_PRECONDITION, "KEY_REVOKED", "the key that vouches was revoked")
 
 

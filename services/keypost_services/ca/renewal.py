@@ -107,7 +107,7 @@ class Renewal:
 def _check_epoch(user: User, parent: RecordedKey, old: KeyRequest, request: KeyRequest) -> None:
     if parent.epoch != user.epoch:
         verify_signature(old, request)
-        raise errors.key_replaced()
+        raise errors.parent_revoked()
 
 
 def _check_suite_not_lowered(old: KeyRequest, request: KeyRequest) -> None:
@@ -116,6 +116,9 @@ def _check_suite_not_lowered(old: KeyRequest, request: KeyRequest) -> None:
 
 
 def _check_good(parent: RecordedKey) -> None:
+    # Its device would take KEY_REPLACED for a theft.
+    if parent.state == pb.KEY_STATE_REVOKED:
+        raise errors.parent_revoked()
     if not is_good(parent):
         raise errors.key_replaced()
 

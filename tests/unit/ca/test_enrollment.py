@@ -239,7 +239,7 @@ async def test_a_key_of_an_ended_epoch_does_not_renew(bench: CaBench) -> None:
     bench.clock.advance(KEY_LIFETIME)
     await bench.enroll("alice", suite=WEAK)
     _, signed = await bench.renew_request(old)
-    assert await refused(bench.submit_renew(signed)) == "KEY_REPLACED"
+    assert await refused(bench.submit_renew(signed)) == "KEY_REVOKED"
     signed.endorsement = bytes(len(signed.endorsement))
     assert await refused(bench.submit_renew(signed)) == "ENDORSEMENT_REFUSED"
 

@@ -140,6 +140,15 @@ async def test_a_key_that_may_not_act_withdraws_nothing(bench: CaBench, end: str
     assert await refused(bench.revoke(first, second)) == "REVOCATION_REFUSED"
 
 
+async def test_the_device_of_a_key_that_was_withdrawn_is_told_so_when_it_renews(bench: CaBench) -> None:
+    first, second = await two_devices(bench)
+    await bench.revoke(second, first)
+    _, signed = await bench.renew_request(second)
+    assert await refused(bench.submit_renew(signed)) == "KEY_REVOKED"
+    signed.endorsement = bytes(len(signed.endorsement))
+    assert await refused(bench.submit_renew(signed)) == "ENDORSEMENT_REFUSED", "nobody else is told"
+
+
 async def test_a_key_of_a_suite_that_is_no_longer_allowed_withdraws_nothing(tmp_path: Path) -> None:
     async with open_bench(tmp_path, constants=Constants(allowed_suites=(STRONG.id, WEAK.id))) as bench:
         weak = await bench.enroll("alice", suite=WEAK)

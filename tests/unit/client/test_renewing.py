@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from keypost.client.records import STOLEN
 from keypost.clock import DAY, HOUR, MINUTE
 from keypost.errors import RefusedError, UnreachableError
 from keypost.protocol.errors import (
@@ -201,6 +202,17 @@ async def test_a_revoked_device_stops_receiving(alice: Any, bob: Any, services: 
         await bob.client.send("alice", "x")
     with pytest.raises(NoUsableDeviceError):
         await alice.client.send("bob", "x")
+
+
+async def test_that_the_key_was_revoked_is_no_theft(alice: Any, services: Services, clock: ManualClock) -> None:
+    """The device was away for long: what it holds of its user says nothing of it, and a renewal is due."""
+    services.realm.revoke(alice.client._parts.identity.current)
+    clock.advance(61 * DAY)
+    with pytest.raises(KeyRevokedError):
+        await alice.client.renew()
+    with pytest.raises(KeyRevokedError):
+        await alice.client.send("bob", "x")
+    assert await alice.client._parts.context.store.run(lambda store: store.profile.note(STOLEN)) is None
 
 
 async def test_that_the_key_was_replaced_stops_the_device_for_good(

@@ -15,6 +15,7 @@ from keypost.client.key_requests import (
     request_key,
     write_pending,
 )
+from keypost.client.own_watch import revoked_error
 from keypost.clock import MINUTE
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from keypost.transport.ca_client import CaClient
 
 KEY_REPLACED = "KEY_REPLACED"
+KEY_REVOKED = "KEY_REVOKED"
 RETRY_AFTER = 5 * MINUTE
 """How long after an automatic renewal failed the next is tried."""
 
@@ -216,6 +218,8 @@ class Renewing:
         except RefusedError as refused:
             if refused.reason == KEY_REPLACED:
                 raise await self._records.stop(old.fingerprint) from refused
+            if refused.reason == KEY_REVOKED:
+                raise revoked_error(me) from refused
             raise
         if new is None:
             raise AssertionError

@@ -14,7 +14,7 @@ from keypost.client.restored import Restored, RestoredState
 from keypost.errors import KeypostError, RefusedError
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.keystore.backups import restore_backup
-from keypost.protocol.errors import DeviceKeyStolenError
+from keypost.protocol.errors import DeviceKeyStolenError, KeyRevokedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,7 +152,7 @@ class Restoring:
                 return None
             try:
                 key = await self._renewing.take_over()
-            except DeviceKeyStolenError:
+            except (DeviceKeyStolenError, KeyRevokedError):
                 await self._become_stale()
                 return None
             except RefusedError as refused:
