@@ -27,6 +27,7 @@ from keypost.keystore.errors import (
     KeyStoreUnavailableError,
     NotABackupError,
 )
+from keypost.keystore.private_files import new_private, sync_folder
 from keypost.keystore.sealing import Sealer
 from keypost.keystore.store import open_copy
 
@@ -68,7 +69,7 @@ def write_backup(
     check_free(target, key if replace else None)
     half_made = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with _new_file(half_made) as stream:
+        with new_private(half_made) as stream:
             _seal(snapshot, stream, key, now, progress)
         _publish(half_made, target, replace=replace)
     except OSError as error:
@@ -101,15 +102,6 @@ def _is_under(target: Path, key: BackupKey) -> bool:
         return False
 
 
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def _seal(snapshot: Snapshot, stream: BinaryIO, key: BackupKey, now: int, progress: Progress | None) -> None:
     with snapshot.path.open("rb") as content:
         size = os.fstat(content.fileno()).st_size
@@ -129,7 +121,7 @@ def _publish(half_made: Path, target: Path, *, replace: bool) -> None:
         half_made.replace(target)
     else:
         _link(half_made, target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _link(half_made: Path, target: Path) -> None:
@@ -222,7 +214,7 @@ def _write_copy(copy: Path, chunks: Iterator[bytes], size: int, progress: Progre
     try:
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _clear(copy, None)
-        with _new_file(copy) as stream:
+        with new_private(copy) as stream:
             for number, chunk in enumerate(chunks, 1):
                 stream.write(chunk)
                 _tell(progress, number * CHUNK, size)
@@ -237,7 +229,7 @@ def _publish_store(half_made: Path, path: Path) -> None:
         if path.exists() and not path.stat().st_size:
             path.unlink()  # the making of a profile was cut short there: nobody is in it
         _link(half_made, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BackupExistsError as error:
         raise KeyStoreExistsError(f"another process has made a profile at {path.parent}") from error
     except OSError as error:
@@ -250,13 +242,3 @@ def _clear(half_made: Path, folder: Path | None) -> None:
     if folder is not None:
         with suppress(OSError):
             folder.rmdir()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file on the disk too, where folders can be synchronised."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

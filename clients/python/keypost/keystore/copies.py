@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keypost.keystore.errors import KeyStoreUnavailableError
+from keypost.keystore.private_files import make_private
 from keypost.keystore.sealing import wipe
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def take_snapshot(
     place = Path(tempfile.mkdtemp(prefix="keypost-")) if folder is None else folder
     made = Snapshot(place / COPY_NAME, database.sealer.copy_data_key())
     try:
-        _make_private(made.path)
+        _make_file(made.path)
         database.copy_to(made.path, progress)
     except BaseException:
         made.close()
@@ -69,10 +69,10 @@ def take_snapshot(
     return made
 
 
-def _make_private(path: Path) -> None:
+def _make_file(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        make_private(path)
     except OSError as error:
         raise KeyStoreUnavailableError(f"no copy can be made at {path.parent}: {error.strerror}") from error
 

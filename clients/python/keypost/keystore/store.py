@@ -6,7 +6,6 @@ with the process. WAL with ``synchronous=FULL``: what is committed survives a cr
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from keypost.keystore.files import SqliteFiles
 from keypost.keystore.inbox import SqliteInbox
 from keypost.keystore.key_pairs import SqliteKeyPairs
 from keypost.keystore.outbox import SqliteOutbox
+from keypost.keystore.private_files import make_private
 from keypost.keystore.profile import SqliteProfile
 from keypost.keystore.records import SqliteRecords
 from keypost.keystore.schema import APPLICATION_ID, MIGRATIONS
@@ -141,7 +141,7 @@ def create_store(
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # One that is there is not opened: closing it again would end the lock of a store that this process has open.
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            make_private(path)
     except OSError as error:
         raise KeyStoreUnavailableError(f"no profile can be made at {folder}: {error.strerror}") from error
     with _opened(path) as database:

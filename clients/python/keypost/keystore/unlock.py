@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from keypost.errors import InvalidArgumentError
 from keypost.keystore.errors import KeyStoreTamperedError, WrongPassphraseError
+from keypost.keystore.private_files import new_private
 
 KEY_BYTES = 32
 SALT_BYTES = 16
@@ -164,7 +165,8 @@ class KeyFile:
         try:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_private(path, secrets.token_bytes(KEY_BYTES))
+                with new_private(path) as file:
+                    file.write(secrets.token_bytes(KEY_BYTES))
         except OSError as error:
             raise WrongPassphraseError(f"the key file {path} cannot be made: {error.strerror}") from error
         return NO_PARAMETERS
@@ -184,14 +186,6 @@ class KeyFile:
         if len(key) != KEY_BYTES:
             raise WrongPassphraseError(f"{self.path} is no key file: one has exactly {KEY_BYTES} bytes")
         return key
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)
