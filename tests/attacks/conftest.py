@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.attacks import Without, load
+from support.ca_service import ca
 from support.people import alice, bob, clock, generate, open_client, services, surface, tls
 from support.plain_stack import plain_stack
 from support.plain_world import delivery_stack, plain_world
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "alice",
     "bob",
+    "ca",
     "clock",
     "delivery_stack",
     "generate",

@@ -18,12 +18,11 @@ from keypost_services.ca.audit import BEGINNING, AuditBrokenError, AuditEntry, c
 from keypost_services.embedded.certificates import service_names
 from keypost_services.runtime.identity import administrator_uri, service_uri
 from support.attacks import check_said
-from support.ca_service import REALM, CaUnderTest, open_ca
+from support.ca_service import REALM, CaUnderTest
 from support.refusals import refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from cryptography.x509 import GeneralName
 
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
     from support.plain_stack import PlainStack
 
 TRIGGERS = ("update", "delete", "insert")
-
-
-@pytest.fixture
-async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
-    async with open_ca(tmp_path) as opened:
-        yield opened
 
 
 async def all_refused(stack: PlainStack, names: Sequence[GeneralName], reason: str, metadata: Any = None) -> None:

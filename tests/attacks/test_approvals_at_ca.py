@@ -14,22 +14,14 @@ from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import DeviceKeyPair
 from keypost.protocol.renewal import step_2_hash_new_public_key, step_3_sign_hash
 from keypost.protocol.suites import STRONG, WEAK, Suite
-from support.ca_service import CaUnderTest, open_ca
 from support.keys import KeyPool
 from support.plain_client import refusal
 from support.refusals import refused, served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from support.ca_service import CaUnderTest
 
 LOST = keys_pb.REVOCATION_REASON_LOST
-
-
-@pytest.fixture
-async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
-    async with open_ca(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

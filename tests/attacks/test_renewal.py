@@ -14,19 +14,11 @@ from keypost.protocol.key_requests import DeviceKeyPair
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.renewal import step_2_hash_new_public_key, step_3_sign_hash
 from keypost.protocol.suites import STRONG, WEAK
-from support.ca_service import CaUnderTest, open_ca
 from support.plain_client import refusal
 from support.refusals import raised, refused, served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-
-@pytest.fixture
-async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
-    async with open_ca(tmp_path) as opened:
-        yield opened
+    from support.ca_service import CaUnderTest
 
 
 async def renew(ca: CaUnderTest, request: pb.RenewRequest) -> pb.RenewResponse:

@@ -13,7 +13,6 @@ from support.ca_service import OPEN, CaUnderTest, open_ca
 from support.refusals import refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from keypost.ca.v1 import ca_service_pb2 as pb
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
 
 LOST = keys_pb.REVOCATION_REASON_LOST
 RESET = {"kind": keys_pb.KEY_REQUEST_KIND_RESET, "epoch": 2}
-
-
-@pytest.fixture
-async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
-    async with open_ca(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

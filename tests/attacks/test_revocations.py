@@ -9,25 +9,16 @@ import pytest
 from keypost.clock import DAY
 from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.suites import STRONG
-from support.ca_service import CaUnderTest, open_ca
 from support.plain_client import refusal
 from support.refusals import refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from keypost.ca.v1 import ca_service_pb2 as pb
     from keypost.protocol.key_requests import DeviceKeyPair
+    from support.ca_service import CaUnderTest
 
 LOST = keys_pb.REVOCATION_REASON_LOST
 COMPROMISED = keys_pb.REVOCATION_REASON_COMPROMISED
-
-
-@pytest.fixture
-async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
-    async with open_ca(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

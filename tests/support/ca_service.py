@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import pytest
 
 from keypost.ca.v1 import ca_service_pb2 as pb
 from keypost.ca.v1 import key_info_service_pb2 as info_pb
@@ -240,3 +241,10 @@ async def open_ca(
         settings = ca_settings(folder, **changes)
         service = await stack.enter_async_context(running("ca", settings, compose, clock=clock, log=log))
         yield CaUnderTest(folder, load_trust(files, clock()), clock, service, stack, output)
+
+
+@pytest.fixture
+async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
+    """A CA with open sign-in, both suites allowed."""
+    async with open_ca(tmp_path) as opened:
+        yield opened
