@@ -47,7 +47,7 @@ def root_new(
 
 
 @root_app.command("sign")
-def root_sign(  # all but three have a default
+def root_sign(
     draft: Annotated[Path, typer.Argument(help="What `trust draft` wrote.")],
     signed: Annotated[Path, typer.Argument(help="Where the signed statement goes.")],
     *,

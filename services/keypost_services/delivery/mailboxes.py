@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from keypost.clock import DAY
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -231,9 +229,6 @@ class Mailboxes(Protocol):
 
     def watch(self, address: Address) -> AbstractAsyncContextManager[WakeUps]:
         """Return a context in which wake-ups of a mailbox arrive, one at least once the subscription stands."""
-
-
-DEFAULT_MAILBOX_AGE = 30 * DAY
 
 
 def position(delivery_id: str) -> tuple[int, int]:

@@ -122,12 +122,7 @@ class TrustKeeper:
 
         A failure is logged, and changes nothing else.
         """
-        now = self._clock()
-        if (
-            self._question is None
-            and self._asked_time is not None
-            and 0 <= now - self._asked_time < self._least_interval
-        ):
+        if self._question is None and self._was_asked_lately():
             return
         await self._ask()
 

@@ -182,7 +182,7 @@ def show(context: typer.Context, username: Username, *, as_json: Json = False) -
 
 
 @admin.command()
-def revoke(  # what it asks for
+def revoke(
     context: typer.Context,
     username: Username,
     device: Annotated[str, typer.Argument(help="The device, 16 characters, as `show` has it.")],
