@@ -13,12 +13,11 @@ from keypost_services.ca.audit import BEGINNING, AuditBrokenError, read_head
 from keypost_services.ca.audit_lines import ALL, Wanted, facts_of, line_of, verify
 from keypost_services.ca.command_options import Database  # noqa: TC001  # typer reads the annotation
 from keypost_services.ca.commands import CommandError
-from keypost_services.ca.engine import open_engine
-from keypost_services.ca.migrate import SchemaOutdatedError, check_schema
+from keypost_services.ca.database import open_store_as_it_is
+from keypost_services.ca.migrate import SchemaOutdatedError
 from keypost_services.ca.printing import Json, fail, print_facts, read_time
 from keypost_services.ca.settings import check_database
 from keypost_services.ca.store import AuditFilter
-from keypost_services.ca.store_sql import SqlStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -106,12 +105,8 @@ def _run(database: str, read: Read, wanted: Wanted = ALL) -> None:
 
 
 async def _read_database(database: str, read: Read, wanted: Wanted) -> None:
-    engine = open_engine(database)
-    try:
-        await check_schema(engine)
-        await read(_entries_of(SqlStore(engine), wanted))
-    finally:
-        await engine.dispose()
+    async with open_store_as_it_is(database) as store:
+        await read(_entries_of(store, wanted))
 
 
 async def _entries_of(store: Store, wanted: Wanted) -> Entries:

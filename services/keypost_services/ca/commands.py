@@ -18,13 +18,11 @@ from keypost_services.ca.acts import code_made
 from keypost_services.ca.audit import NOWHERE, OPERATOR
 from keypost_services.ca.bundle import OidcOptions, make_bundle
 from keypost_services.ca.codes import MadeCode, new_code, realm_hash
-from keypost_services.ca.database import open_store
+from keypost_services.ca.database import open_store, open_store_as_it_is
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.engine import open_engine
-from keypost_services.ca.migrate import SchemaOutdatedError, check_schema, expected_revision
+from keypost_services.ca.migrate import SchemaOutdatedError, expected_revision
 from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_realm, load_trust
 from keypost_services.ca.settings import check_database
-from keypost_services.ca.store_sql import SqlStore
 from keypost_services.runtime.errors import StartError
 
 if TYPE_CHECKING:
@@ -180,12 +178,8 @@ def _realm_of(folder: Path, now: int) -> Realm:
 
 
 async def _keep_code(database: str, code: OneTimeCode, act: Act) -> None:
-    engine = open_engine(database)
-    try:
-        await check_schema(engine)
-        await SqlStore(engine).add_code(code, act)
-    finally:
-        await engine.dispose()
+    async with open_store_as_it_is(database) as store:
+        await store.add_code(code, act)
 
 
 async def _migrate(database: str) -> None:

@@ -1,4 +1,4 @@
-"""Opens the CA's store for a process that serves: locked for it, and with the tables of this version."""
+"""Opens the CA's store: for a process that serves, locked and brought up to date; for a command, as it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from keypost_services.ca.engine import database_file, open_engine
-from keypost_services.ca.migrate import migrate
+from keypost_services.ca.migrate import check_schema, migrate
 from keypost_services.ca.store_sql import SqlStore
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.lock import FileLock, LockHeldError
@@ -36,6 +36,21 @@ async def open_store(database: str) -> AsyncIterator[SqlStore]:
     finally:
         await engine.dispose()
         lock.release()
+
+
+@asynccontextmanager
+async def open_store_as_it_is(database: str) -> AsyncIterator[SqlStore]:
+    """Open the database as it is, for a command: a CA may be serving from it meanwhile.
+
+    Raises:
+        SchemaOutdatedError: Its tables are not those of this version.
+    """
+    engine = open_engine(database)
+    try:
+        await check_schema(engine)
+        yield SqlStore(engine)
+    finally:
+        await engine.dispose()
 
 
 async def _prepare(engine: AsyncEngine, lock: FileLock) -> None:

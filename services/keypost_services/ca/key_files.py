@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from keypost.protocol.encoding import pae
 from keypost.protocol.signing import Ed25519Signer
+from keypost_services.ca.files import read_small, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,15 +67,6 @@ class Cost:
             salt=salt, length=_KEY_BYTES, iterations=self.iterations, lanes=self.lanes, memory_cost=self.memory
         )
         return kdf.derive(passphrase.encode())
-
-
-def write_private(file: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read; raises FileExistsError if it is there."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def write_key(file: Path, key: Ed25519PrivateKey, passphrase: str | None) -> None:
@@ -229,10 +220,6 @@ def _never_sealed() -> str:
 
 def _read(file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_LARGEST_FILE + 1)
+        return read_small(file, _LARGEST_FILE)
     except OSError as error:
         raise KeyFileError(f"cannot read {file}: {error.strerror}") from error
-    if len(content) > _LARGEST_FILE:
-        raise KeyFileError(f"{file} is too large for a key")
-    return content

@@ -23,13 +23,13 @@ from keypost.protocol.realm_trust import (
     sign_realm_trust,
 )
 from keypost.protocol.signing import Ed25519Signer
+from keypost_services.ca.files import read_small, write_private
 from keypost_services.ca.key_files import (
     KeyFileError,
     load_public_keys,
     load_signer,
     public_pem,
     write_key,
-    write_private,
 )
 from keypost_services.ca.realm import Realm
 from keypost_services.ca.signing import LocalSigner
@@ -221,13 +221,9 @@ def read_file(file: Path) -> bytes:
         RealmFilesError: it cannot be read, or is not small.
     """
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_LARGEST_STATEMENT + 1)
+        return read_small(file, _LARGEST_STATEMENT)
     except OSError as error:
         raise RealmFilesError(f"cannot read {file}: {error.strerror}") from error
-    if len(content) > _LARGEST_STATEMENT:
-        raise RealmFilesError(f"{file} is too large")
-    return content
 
 
 def _first_statement(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from keypost.protocol.realm_trust import MOST_EARLIER, read_realm_trust
 from keypost.protocol.signing import Ed25519Signer, sign_statement
 from keypost.protocol.signing import load_public_key as load_ed25519_key
 from keypost_services.ca.commands import CommandError
+from keypost_services.ca.files import replace_private, write_private
 from keypost_services.ca.key_files import (
     KeyFileError,
     load_public_key,
@@ -22,7 +24,6 @@ from keypost_services.ca.key_files import (
     load_signer,
     public_pem,
     write_key,
-    write_private,
 )
 from keypost_services.ca.realm import active_key
 from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, load_realm, load_statement, statement_json
@@ -30,7 +31,7 @@ from keypost_services.ca.trust_drafts import Draft, Edits, draft_next, read_draf
 from keypost_services.ca.trust_review import changes, problems
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from keypost.protocol.realm_trust import RealmTrust, RecordKey
@@ -71,14 +72,10 @@ def new_key(file: Path, passphrase: str | None, *, public: Path | None = None) -
     """
     key = Ed25519PrivateKey.generate()
     public_key_der = Ed25519Signer(key).public_key_der
-    try:
+    with _writing(file):
         if public is not None:
             write_private(public, public_pem(public_key_der))
         write_key(file, key, passphrase)
-    except FileExistsError as error:
-        raise CommandError(f"{error.filename} is there already: nothing is overwritten") from error
-    except OSError as error:
-        raise CommandError(f"cannot write {file}: {error.strerror}") from error
     made: dict[str, object] = {"fingerprint": fingerprint(public_key_der).hex(), "private_key": str(file)}
     return made if public is None else {**made, "public_key": str(public)}
 
@@ -105,7 +102,8 @@ def draft(folder: Path, file: Path, edits: Edits, now: int) -> list[str]:
         after = made.next
     except (ValueError, KeypostError) as error:
         raise CommandError(str(error)) from error
-    _write_new(file, made.to_json())
+    with _writing(file):
+        write_private(file, made.to_json())
     return changes(trust, after)
 
 
@@ -161,7 +159,8 @@ def sign(reviewed: Review, root_key: Path, ask: AskPassphrase, file: Path) -> di
         signature=sign_statement(signer, REALM_TRUST, statement),
         root_key_fingerprint=fingerprint(signer.public_key_der),
     )
-    _write_new(file, statement_json(signed))
+    with _writing(file):
+        write_private(file, statement_json(signed))
     after = reviewed.draft.next
     return {"realm": after.realm, "sequence": after.sequence, "until_time": after.until_time, "realm_trust": str(file)}
 
@@ -190,7 +189,7 @@ def install(folder: Path, signed_file: Path, now: int, *, force: bool) -> dict[s
         _check_can_sign(files, trust, now)
     try:
         _keep_hand_over(files, realm)
-        _replace(files.realm_trust, statement_json(signed))
+        replace_private(files.realm_trust, statement_json(signed))
     except OSError as error:
         raise CommandError(f"cannot write into {folder}: {error.strerror}") from error
     return {"realm": trust.realm, "sequence": trust.sequence, "until_time": trust.until_time}
@@ -293,30 +292,19 @@ def _keep_hand_over(files: RealmFolder, realm: Realm) -> None:
     if len(realm.earlier) >= MOST_EARLIER:
         raise CommandError(f"root keys have handed over {MOST_EARLIER} times: clients follow no further")
     files.earlier.mkdir(mode=0o700, exist_ok=True)
-    _replace(files.earlier / f"{realm.trust.sequence}.json", statement_json(realm.trust.signed))
+    replace_private(files.earlier / f"{realm.trust.sequence}.json", statement_json(realm.trust.signed))
 
 
 def _roots(signed: pb.SignedRealmTrust) -> list[bytes]:
     return [key.public_key_der for key in pb.RealmTrust.FromString(signed.realm_trust).root_keys]
 
 
-def _write_new(file: Path, content: bytes) -> None:
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Say in one line why new files cannot be written."""
     try:
-        write_private(file, content)
+        yield
     except FileExistsError as error:
-        raise CommandError(f"{file} is there already: nothing is overwritten") from error
+        raise CommandError(f"{error.filename} is there already: nothing is overwritten") from error
     except OSError as error:
         raise CommandError(f"cannot write {file}: {error.strerror}") from error
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file in one piece: whoever reads it meanwhile reads the old one."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    write_private(partial, content)
-    partial.replace(file)
-    descriptor = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keypost.protocol.identifiers import check_realm
-from keypost_services.ca.key_files import write_private
+from keypost_services.ca.files import write_private
 from keypost_services.runtime.identity import administrator_uri, check_administrator_name
 
 if TYPE_CHECKING:
