@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from keypost_services.ca.store import Event
 
 STATEMENT = "key_request.key_request"
-MOST_REQUEST_BYTES = 8 * 1024
+MOST_STATEMENT_BYTES = 8 * 1024
 MOST_ID_TOKEN_CHARACTERS = 8 * 1024
 _SIGNED_JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 SIGNATURE_SIZES = tuple(suite.signature_bytes for suite in SUITES)
@@ -87,8 +87,7 @@ def read_request(signed: pb.SignedKeyRequest, realm: str, *kinds: pb.KeyRequestK
     Raises:
         ServiceError: INVALID_FIELD or POSSESSION_UNPROVEN.
     """
-    if not 1 <= len(signed.key_request) <= MOST_REQUEST_BYTES:
-        raise invalid_field(STATEMENT, f"it has 1 to {MOST_REQUEST_BYTES} bytes")
+    check_size(signed.key_request, STATEMENT)
     message = parse(pb.KeyRequest, signed.key_request, STATEMENT)
     _check_fields(message, realm, kinds)
     _check_signatures(signed, message)
@@ -152,24 +151,44 @@ def event_message(event: Event) -> pb.KeyEvent:
     )
 
 
+def check_common(message: pb.KeyRequest | pb.Revocation | pb.ResetCancellation, realm: str, name: str) -> None:
+    """Check what every statement of a device says: which realm, user and device, at which revision.
+
+    Args:
+        message: The statement.
+        realm: The realm of this CA.
+        name: The field in which the statement came.
+
+    Raises:
+        ServiceError: INVALID_FIELD.
+    """
+    _check_realm(message.realm, realm, name)
+    read_username(message.username, f"{name}.username")
+    read_device_id(message.device_id, f"{name}.device_id")
+    if not 1 <= message.revision <= LARGEST_NUMBER:
+        raise invalid_field(f"{name}.revision", "it is at least 1 and below 2^63")
+
+
+def check_size(statement: bytes, name: str) -> None:
+    """Check how long a statement is, in the field ``name``; raises ServiceError INVALID_FIELD."""
+    if not 1 <= len(statement) <= MOST_STATEMENT_BYTES:
+        raise invalid_field(name, f"it has 1 to {MOST_STATEMENT_BYTES} bytes")
+
+
 def _check_fields(message: pb.KeyRequest, realm: str, kinds: Sequence[pb.KeyRequestKind.ValueType]) -> None:
-    _check_realm(message, realm)
-    read_username(message.username, _name("username"))
-    read_device_id(message.device_id, _name("device_id"))
+    check_common(message, realm, STATEMENT)
     _check_kind(message, kinds)
     if message.expire_time < 1:
         raise _request_field("expire_time", "it must be set")
     if message.epoch < 1:
         raise _request_field("epoch", "it is at least 1")
-    if not 1 <= message.revision <= LARGEST_NUMBER:
-        raise _request_field("revision", "it is at least 1 and below 2^63")
     if not 1 <= len(message.ca_nonce) <= MOST_NONCE_BYTES:
         raise _request_field("ca_nonce", f"it has 1 to {MOST_NONCE_BYTES} bytes")
 
 
-def _check_realm(message: pb.KeyRequest, realm: str) -> None:
-    if message.realm != realm:
-        raise _request_field("realm", "it is not the realm of this CA")
+def _check_realm(named: str, realm: str, name: str) -> None:
+    if named != realm:
+        raise invalid_field(f"{name}.realm", "it is not the realm of this CA")
 
 
 def _check_kind(message: pb.KeyRequest, kinds: Sequence[pb.KeyRequestKind.ValueType]) -> None:
@@ -196,8 +215,4 @@ def _check_signatures(signed: pb.SignedKeyRequest, message: pb.KeyRequest) -> No
 
 
 def _request_field(field: str, why: str) -> ServiceError:
-    return invalid_field(_name(field), why)
-
-
-def _name(field: str) -> str:
-    return f"{STATEMENT}.{field}"
+    return invalid_field(f"{STATEMENT}.{field}", why)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.encoding import LARGEST_NUMBER
 from keypost.protocol.errors import MalformedStatementError
 from keypost.protocol.key_requests import FINGERPRINT_BYTES
 from keypost.protocol.revocations import (
@@ -15,10 +14,9 @@ from keypost.protocol.revocations import (
     read_reset_cancellation,
     read_revocation,
 )
-from keypost_services.ca.convert import MOST_REQUEST_BYTES, SIGNATURE_SIZES, read_device_id
+from keypost_services.ca.convert import SIGNATURE_SIZES, check_common, check_size
 from keypost_services.runtime.errors import invalid_field
 from keypost_services.runtime.parsing import parse
-from keypost_services.runtime.requests import read_username
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -40,9 +38,9 @@ def read_signed_revocation(
     Raises:
         ServiceError: INVALID_FIELD.
     """
-    _check_size(signed.revocation, REVOCATION)
+    check_size(signed.revocation, REVOCATION)
     message = parse(pb.Revocation, signed.revocation, REVOCATION)
-    _check_common(message, realm, REVOCATION)
+    check_common(message, realm, REVOCATION)
     _check_revoked_key(message)
     _check_signature(signed, "revocation", signature_sizes)
     try:
@@ -61,28 +59,14 @@ def read_signed_cancellation(signed: pb.SignedResetCancellation, realm: str) -> 
     Raises:
         ServiceError: INVALID_FIELD.
     """
-    _check_size(signed.reset_cancellation, CANCELLATION)
+    check_size(signed.reset_cancellation, CANCELLATION)
     message = parse(pb.ResetCancellation, signed.reset_cancellation, CANCELLATION)
-    _check_common(message, realm, CANCELLATION)
+    check_common(message, realm, CANCELLATION)
     _check_signature(signed, "cancellation", SIGNATURE_SIZES)
     try:
         return read_reset_cancellation(signed)
     except MalformedStatementError as error:
         raise invalid_field(CANCELLATION, str(error)) from error
-
-
-def _check_size(statement: bytes, name: str) -> None:
-    if not 1 <= len(statement) <= MOST_REQUEST_BYTES:
-        raise invalid_field(name, f"it has 1 to {MOST_REQUEST_BYTES} bytes")
-
-
-def _check_common(message: pb.Revocation | pb.ResetCancellation, realm: str, name: str) -> None:
-    if message.realm != realm:
-        raise invalid_field(f"{name}.realm", "it is not the realm of this CA")
-    read_username(message.username, f"{name}.username")
-    read_device_id(message.device_id, f"{name}.device_id")
-    if not 1 <= message.revision <= LARGEST_NUMBER:
-        raise invalid_field(f"{name}.revision", "it is at least 1 and below 2^63")
 
 
 def _check_revoked_key(message: pb.Revocation) -> None:
