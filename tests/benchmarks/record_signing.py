@@ -24,10 +24,10 @@ from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.convert import recorded_key
 from keypost_services.ca.database import open_store
 from keypost_services.ca.policy import Policy
-from keypost_services.ca.realm import Realm, ServedRealm
 from keypost_services.ca.records import Records
-from keypost_services.ca.signing import LocalSigner
 from keypost_services.ca.store import Change, EventDraft, RecordedKey, User
+from keypost_services.ca.trust.realm import Realm, ServedRealm
+from keypost_services.ca.trust.signing import LocalSigner
 from support.clock import START
 from support.realm import LIFETIME, SimulatedRealm
 

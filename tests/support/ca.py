@@ -39,7 +39,6 @@ from keypost_services.ca.events import EventFeed
 from keypost_services.ca.key_quality import KeyQuality
 from keypost_services.ca.nonces import Nonces
 from keypost_services.ca.policy import Policy, next_revision
-from keypost_services.ca.realm import Realm, ServedRealm
 from keypost_services.ca.records import Records
 from keypost_services.ca.renewal import Renewal
 from keypost_services.ca.reset import Resets
@@ -49,8 +48,9 @@ from keypost_services.ca.sign_in.code_sign_in import CodeSignIn
 from keypost_services.ca.sign_in.open_sign_in import OpenSignIn
 from keypost_services.ca.sign_in.port import Kind, Proof
 from keypost_services.ca.signatories import DeviceSignatory
-from keypost_services.ca.signing import LocalSigner
 from keypost_services.ca.store import OneTimeCode
+from keypost_services.ca.trust.realm import Realm, ServedRealm
+from keypost_services.ca.trust.signing import LocalSigner
 from keypost_services.runtime.logs import make_logger
 from support.clock import ManualClock
 from support.keys import KeyPool

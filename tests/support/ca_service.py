@@ -31,8 +31,8 @@ from keypost_services.ca import commands
 from keypost_services.ca.administration.access import read_access
 from keypost_services.ca.administration.client import open_client
 from keypost_services.ca.compose import compose
-from keypost_services.ca.realm_files import RealmFolder, create_realm, load_trust
 from keypost_services.ca.settings import CaSettings
+from keypost_services.ca.trust.realm_files import RealmFolder, create_realm, load_trust
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.logs import make_logger

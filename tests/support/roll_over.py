@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from keypost.client import Client, Event
 from keypost.clock import DAY
 from keypost.keys.v1 import realm_trust_pb2 as pb
-from keypost_services.ca import trust_commands
-from keypost_services.ca.key_files import load_public_key
-from keypost_services.ca.realm_files import RealmFolder, load_trust
-from keypost_services.ca.trust_drafts import Edits
+from keypost_services.ca.trust import commands as trust_commands
+from keypost_services.ca.trust.drafts import Edits
+from keypost_services.ca.trust.key_files import load_public_key
+from keypost_services.ca.trust.realm_files import RealmFolder, load_trust
 from support.ca_service import REALM
 from support.delivery import until
 from support.keys import KeyPool

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from keypost_services.ca.signing import SignerAwayError
+from keypost_services.ca.trust.signing import SignerAwayError
 from support.realm import seeded_signer
 
 if TYPE_CHECKING:

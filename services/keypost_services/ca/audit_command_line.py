@@ -12,10 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from keypost_services.ca.audit import BEGINNING, AuditBrokenError, read_head
 from keypost_services.ca.audit_lines import ALL, Wanted, facts_of, line_of, verify
 from keypost_services.ca.command_options import Database  # noqa: TC001  # typer reads the annotation
-from keypost_services.ca.commands import CommandError
 from keypost_services.ca.database import open_store_as_it_is
 from keypost_services.ca.migrate import SchemaOutdatedError
-from keypost_services.ca.printing import Json, fail, print_facts, read_time
+from keypost_services.ca.printing import CommandError, Json, fail, print_facts, read_time
 from keypost_services.ca.settings import check_database
 from keypost_services.ca.store import AuditFilter
 

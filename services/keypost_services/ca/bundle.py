@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from keypost.keys.v1 import realm_trust_pb2 as pb
-from keypost_services.ca.realm_files import RealmFilesError
 from keypost_services.ca.sign_in.urls import check_issuer
+from keypost_services.ca.trust.realm_files import RealmFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

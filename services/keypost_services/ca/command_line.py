@@ -12,11 +12,10 @@ from keypost_services.ca import commands
 from keypost_services.ca.administration.command_line import admin
 from keypost_services.ca.audit_command_line import audit
 from keypost_services.ca.command_options import Database, Folder, NoPassphrase, PassphraseFile, passphrase_of
-from keypost_services.ca.commands import CommandError
 from keypost_services.ca.compose import compose
-from keypost_services.ca.printing import Json, fail, print_facts
+from keypost_services.ca.printing import CommandError, Json, fail, print_facts
 from keypost_services.ca.settings import CaSettings
-from keypost_services.ca.trust_command_line import record_key_app, root_app, trust_app
+from keypost_services.ca.trust.command_line import record_key_app, root_app, trust_app
 from keypost_services.runtime.process import service_app
 
 DESCRIPTION = "The Certificate Authority of Keypost: records which public key belongs to whom."

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from keypost_services.ca.commands import CommandError
-from keypost_services.ca.passphrases import PassphraseMissingError, ask
+from keypost_services.ca.printing import CommandError
+from keypost_services.ca.trust.passphrases import PassphraseMissingError, ask
 
 Folder = Annotated[Path, typer.Option(envvar="KEYPOST_CA_REALM_FOLDER", help="The realm's folder, as `init` makes it.")]
 Database = Annotated[

@@ -21,8 +21,9 @@ from keypost_services.ca.codes import MadeCode, new_code, realm_hash
 from keypost_services.ca.database import open_store, open_store_as_it_is
 from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.migrate import SchemaOutdatedError, expected_revision
-from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_realm, load_trust
+from keypost_services.ca.printing import CommandError
 from keypost_services.ca.settings import check_database
+from keypost_services.ca.trust.realm_files import RealmFilesError, RealmFolder, create_realm, load_realm, load_trust
 from keypost_services.runtime.errors import StartError
 
 if TYPE_CHECKING:
@@ -30,14 +31,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keypost_services.ca.audit import Act
-    from keypost_services.ca.realm import Realm
     from keypost_services.ca.store import OneTimeCode
+    from keypost_services.ca.trust.realm import Realm
 
 _LONGEST_KEY_LIFETIME = 398 * DAY
-
-
-class CommandError(Exception):
-    """A command cannot do what it was asked; the message is the one line that its user reads."""
 
 
 def read_constants(durations: Mapping[str, str], rotation_messages: int, suites: Sequence[str]) -> Constants:

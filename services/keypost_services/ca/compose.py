@@ -25,11 +25,6 @@ from keypost_services.ca.events import EventFeed
 from keypost_services.ca.key_quality import KeyQuality, load_blocked_keys
 from keypost_services.ca.nonces import SECRET_BYTES, Nonces
 from keypost_services.ca.policy import Policy
-from keypost_services.ca.realm import ServedRealm
-from keypost_services.ca.realm_files import RealmFilesError
-from keypost_services.ca.realm_source import RealmSource
-from keypost_services.ca.realm_watch import PART, RealmWatch
-from keypost_services.ca.realm_watch import Metrics as RealmMetrics
 from keypost_services.ca.records import Records
 from keypost_services.ca.renewal import Renewal
 from keypost_services.ca.reset import Resets
@@ -39,6 +34,11 @@ from keypost_services.ca.sign_in.admission import Admission
 from keypost_services.ca.sign_in.compose import sign_ins
 from keypost_services.ca.sign_in.guarded import guarded
 from keypost_services.ca.sign_in.port import Kind
+from keypost_services.ca.trust.realm import ServedRealm
+from keypost_services.ca.trust.realm_files import RealmFilesError
+from keypost_services.ca.trust.realm_source import RealmSource
+from keypost_services.ca.trust.realm_watch import PART, RealmWatch
+from keypost_services.ca.trust.realm_watch import Metrics as RealmMetrics
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.serving import Parts, Runtime
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
     from keypost.protocol.realm_trust import RealmTrust
     from keypost.protocol.steps import Observer, Step
-    from keypost_services.ca.realm import Realm
     from keypost_services.ca.settings import CaSettings
     from keypost_services.ca.store import Store
+    from keypost_services.ca.trust.realm import Realm
 
 CA_SERVICE = "keypost.ca.v1.CertificateAuthorityService"
 KEY_INFO_SERVICE = "keypost.ca.v1.KeyInfoService"

@@ -18,6 +18,10 @@ USAGE = 2
 """The exit code of a command that was used wrongly, or cannot do what it was asked."""
 
 
+class CommandError(Exception):
+    """A command cannot do what it was asked; the message is the one line that its user reads."""
+
+
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
     """Print facts, one a line, those of a fact below it; or as one JSON object."""
     if as_json:

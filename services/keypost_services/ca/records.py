@@ -11,7 +11,7 @@ from keypost.protocol.encoding import USER_KEYS, pae
 from keypost_services.ca import errors
 from keypost_services.ca.convert import entry_message, signed_request_message
 from keypost_services.ca.policy import history_of
-from keypost_services.ca.signing import SignerAwayError
+from keypost_services.ca.trust.signing import SignerAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from keypost.clock import Clock
     from keypost.protocol.realm_trust import RecordKey
     from keypost_services.ca.policy import Policy
-    from keypost_services.ca.realm import ServedRealm
-    from keypost_services.ca.signing import RecordSigner
     from keypost_services.ca.store import Store, User
+    from keypost_services.ca.trust.realm import ServedRealm
+    from keypost_services.ca.trust.signing import RecordSigner
 
 
 class Records:

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from keypost_services.ca.approval import Approval
     from keypost_services.ca.enrollment import Enrollment
     from keypost_services.ca.events import EventFeed
-    from keypost_services.ca.realm import ServedRealm
     from keypost_services.ca.records import Records
     from keypost_services.ca.renewal import Renewal
     from keypost_services.ca.reset import Resets
     from keypost_services.ca.revocation import Revocations
+    from keypost_services.ca.trust.realm import ServedRealm
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

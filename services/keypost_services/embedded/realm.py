@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from keypost.clock import DAY
 from keypost.protocol.realm_trust import Constants
 from keypost_services.ca.bundle import make_bundle
-from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, create_realm, load_trust
+from keypost_services.ca.trust.realm_files import RealmFilesError, RealmFolder, create_realm, load_trust
 from keypost_services.embedded.layout import LOOPBACK, Layout, Ports
 from keypost_services.embedded.processes import StackFailedError
 

@@ -12,11 +12,11 @@ import pytest
 
 from keypost.protocol.encoding import USER_KEYS
 from keypost.protocol.signing import load_public_key, sign_statement, verify_statement
-from keypost_services.ca.key_files import Cost, load_signer, seal
 from keypost_services.ca.policy import Policy
-from keypost_services.ca.realm import Realm, ServedRealm
 from keypost_services.ca.records import Records
-from keypost_services.ca.signing import LocalSigner, SignerAwayError
+from keypost_services.ca.trust.key_files import Cost, load_signer, seal
+from keypost_services.ca.trust.realm import Realm, ServedRealm
+from keypost_services.ca.trust.signing import LocalSigner, SignerAwayError
 from keypost_services.runtime.errors import ServiceError
 from support.ca import CaBench, open_bench
 from support.realm import SimulatedRealm, seeded_signer
@@ -25,7 +25,7 @@ from support.signing_process import SocketSigner
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from keypost_services.ca.signing import RecordSigner
+    from keypost_services.ca.trust.signing import RecordSigner
 
 SEED = 2
 TESTS = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import commands
-from keypost_services.ca.realm_files import RealmFolder, create_realm
+from keypost_services.ca.trust.realm_files import RealmFolder, create_realm
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.errors import StartError
 from support.ca_service import OPEN, CaUnderTest, ca_settings, open_ca

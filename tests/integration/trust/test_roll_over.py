@@ -11,7 +11,7 @@ from keypost.clock import DAY, HOUR, MINUTE
 from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.encoding import fingerprint
-from keypost_services.ca.key_files import load_public_keys
+from keypost_services.ca.trust.key_files import load_public_keys
 from keypost_services.directory.compose import compose as compose_directory
 from keypost_services.runtime.serving import running
 from support.delivery import until

@@ -17,7 +17,7 @@ from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca.codes import MadeCode
 from keypost_services.ca.command_line import app
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.realm_files import RealmFolder, load_trust
+from keypost_services.ca.trust.realm_files import RealmFolder, load_trust
 from keypost_services.runtime.lock import FileLock
 from support.clock import START
 

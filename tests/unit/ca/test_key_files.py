@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keypost.protocol.signing import Ed25519Signer
-from keypost_services.ca.key_files import (
+from keypost_services.ca.trust.key_files import (
     Cost,
     KeyFileError,
     load_public_key,

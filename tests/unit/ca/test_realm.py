@@ -7,7 +7,7 @@ import pytest
 from keypost.clock import DAY, HOUR
 from keypost.protocol.errors import TrustRegressedError, UnknownRecordKeyError
 from keypost.protocol.realm_trust import CLOCK_SKEW, RecordKey
-from keypost_services.ca.realm import Realm, active_key
+from keypost_services.ca.trust.realm import Realm, active_key
 from support.ca import served_realm
 from support.chains import handed_over
 from support.clock import START, ManualClock

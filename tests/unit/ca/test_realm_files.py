@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keypost.clock import DAY
 from keypost.protocol.errors import UnknownRecordKeyError
 from keypost.protocol.realm_trust import Constants
-from keypost_services.ca.realm_files import (
+from keypost_services.ca.trust.realm_files import (
     RealmFilesError,
     RealmFolder,
     create_realm,

@@ -16,10 +16,10 @@ from keypost.clock import DAY, HOUR, system_clock
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.encoding import fingerprint
 from keypost.protocol.realm_trust import ServedTrust, follow_realm_trust, sign_realm_trust
-from keypost_services.ca import key_files
 from keypost_services.ca.command_line import app
-from keypost_services.ca.key_files import Cost, load_public_keys, load_signer
-from keypost_services.ca.realm_files import (
+from keypost_services.ca.trust import key_files
+from keypost_services.ca.trust.key_files import Cost, load_public_keys, load_signer
+from keypost_services.ca.trust.realm_files import (
     RealmFolder,
     load_realm,
     load_statement,

@@ -37,9 +37,8 @@ from keypost_services.ca.audit_command_line import (
     read_wanted,
 )
 from keypost_services.ca.audit_lines import ALL
-from keypost_services.ca.commands import CommandError
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.printing import Json, fail, print_facts, read_time
+from keypost_services.ca.printing import CommandError, Json, fail, print_facts, read_time
 
 if TYPE_CHECKING:
     from keypost_services.ca.audit_lines import Entries, Wanted

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, load_realm, load_signers, read_file
+from keypost_services.ca.trust.realm_files import RealmFilesError, RealmFolder, load_realm, load_signers, read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from keypost.clock import Clock
-    from keypost_services.ca.realm import Realm
     from keypost_services.ca.settings import CaSettings
+    from keypost_services.ca.trust.realm import Realm
 
 
 class RealmSource:

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge
 
 from keypost.clock import DAY
 from keypost.errors import KeypostError
-from keypost_services.ca.realm_files import RealmFilesError
+from keypost_services.ca.trust.realm_files import RealmFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from keypost.clock import Clock
     from keypost_services.ca.policy import Policy
-    from keypost_services.ca.realm import Realm, ServedRealm
+    from keypost_services.ca.trust.realm import Realm, ServedRealm
     from keypost_services.runtime.health import Health
 
 PART = "realm"

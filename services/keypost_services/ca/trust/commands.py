@@ -15,9 +15,10 @@ from keypost.protocol.encoding import REALM_TRUST, fingerprint
 from keypost.protocol.realm_trust import MOST_EARLIER, read_realm_trust
 from keypost.protocol.signing import Ed25519Signer, sign_statement
 from keypost.protocol.signing import load_public_key as load_ed25519_key
-from keypost_services.ca.commands import CommandError
 from keypost_services.ca.files import replace_private, write_private
-from keypost_services.ca.key_files import (
+from keypost_services.ca.printing import CommandError
+from keypost_services.ca.trust.drafts import Draft, Edits, draft_next, read_draft
+from keypost_services.ca.trust.key_files import (
     KeyFileError,
     load_public_key,
     load_public_keys,
@@ -25,18 +26,23 @@ from keypost_services.ca.key_files import (
     public_pem,
     write_key,
 )
-from keypost_services.ca.realm import active_key
-from keypost_services.ca.realm_files import RealmFilesError, RealmFolder, load_realm, load_statement, statement_json
-from keypost_services.ca.trust_drafts import Draft, Edits, draft_next, read_draft
-from keypost_services.ca.trust_review import changes, problems
+from keypost_services.ca.trust.realm import active_key
+from keypost_services.ca.trust.realm_files import (
+    RealmFilesError,
+    RealmFolder,
+    load_realm,
+    load_statement,
+    statement_json,
+)
+from keypost_services.ca.trust.review import changes, problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from keypost.protocol.realm_trust import RealmTrust, RecordKey
-    from keypost_services.ca.key_files import AskPassphrase
-    from keypost_services.ca.realm import Realm
+    from keypost_services.ca.trust.key_files import AskPassphrase
+    from keypost_services.ca.trust.realm import Realm
 
 _WHENEVER = 0
 """As the time: a statement that has expired can still be replaced."""

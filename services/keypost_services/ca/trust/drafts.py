@@ -16,7 +16,7 @@ from keypost.protocol.encoding import fingerprint, parse
 from keypost.protocol.realm_trust import Constants, restore_realm_trust
 from keypost.protocol.suites import suite_named
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.realm_files import RealmFilesError, read_file
+from keypost_services.ca.trust.realm_files import RealmFilesError, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

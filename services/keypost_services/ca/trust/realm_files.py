@@ -24,20 +24,20 @@ from keypost.protocol.realm_trust import (
 )
 from keypost.protocol.signing import Ed25519Signer
 from keypost_services.ca.files import read_small, write_private
-from keypost_services.ca.key_files import (
+from keypost_services.ca.trust.key_files import (
     KeyFileError,
     load_public_keys,
     load_signer,
     public_pem,
     write_key,
 )
-from keypost_services.ca.realm import Realm
-from keypost_services.ca.signing import LocalSigner
+from keypost_services.ca.trust.realm import Realm
+from keypost_services.ca.trust.signing import LocalSigner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from keypost_services.ca.key_files import AskPassphrase
+    from keypost_services.ca.trust.key_files import AskPassphrase
 
 _LARGEST_STATEMENT = 1024 * 1024
 

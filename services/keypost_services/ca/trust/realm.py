@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from keypost.keys.v1 import realm_trust_pb2 as pb
     from keypost.protocol.realm_trust import RealmTrust, RecordKey
-    from keypost_services.ca.signing import RecordSigner
+    from keypost_services.ca.trust.signing import RecordSigner
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ import typer
 
 from keypost.clock import system_clock
 from keypost.keys.v1 import realm_trust_pb2 as pb
-from keypost_services.ca import trust_commands
 from keypost_services.ca.command_options import Folder, NoPassphrase, PassphraseFile, passphrase_of
-from keypost_services.ca.commands import CommandError
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.printing import Json, fail, print_facts
-from keypost_services.ca.trust_drafts import Edits
-from keypost_services.ca.trust_review import short
+from keypost_services.ca.printing import CommandError, Json, fail, print_facts
+from keypost_services.ca.trust import commands
+from keypost_services.ca.trust.drafts import Edits
+from keypost_services.ca.trust.review import short
 
 _OPTIONS = {"no_args_is_help": True, "add_completion": False, "rich_markup_mode": None}
 root_app = typer.Typer(help="Use the root key, on the machine without a network.", **_OPTIONS)  # type: ignore[arg-type]
@@ -40,7 +39,7 @@ def root_new(
     """
     try:
         passphrase = None if no_passphrase else passphrase_of(passphrase_file, str(file), new=True)
-        made = trust_commands.new_key(file, passphrase, public=file.with_suffix(".pem"))
+        made = commands.new_key(file, passphrase, public=file.with_suffix(".pem"))
     except CommandError as error:
         fail(error)
     print_facts(made, as_json=as_json)
@@ -67,10 +66,10 @@ def root_sign(
     is signed with --force alone.
     """
     try:
-        reviewed = trust_commands.review(draft, root_key, known_root or [], system_clock())
+        reviewed = commands.review(draft, root_key, known_root or [], system_clock())
         _show_review(reviewed, quiet=as_json)
         _check_agreed(reviewed, yes=yes, force=force)
-        made = trust_commands.sign(reviewed, root_key, lambda: passphrase_of(passphrase_file, str(root_key)), signed)
+        made = commands.sign(reviewed, root_key, lambda: passphrase_of(passphrase_file, str(root_key)), signed)
     except CommandError as error:
         fail(error)
     said = {"changes": reviewed.changes, "problems": reviewed.problems} if as_json else {}
@@ -93,7 +92,7 @@ def record_key_new(
     """
     try:
         passphrase = passphrase_of(passphrase_file, "the record key", new=True) if sealed else None
-        made = trust_commands.new_record_key(realm_folder, passphrase)
+        made = commands.new_record_key(realm_folder, passphrase)
     except CommandError as error:
         fail(error)
     print_facts(made, as_json=as_json)
@@ -137,11 +136,11 @@ def trust_draft(  # noqa: PLR0913  # what may change
             new_record_keys=_record_keys(add_record_key or [], now + _duration(start), _duration(record_key_validity)),
             retired_record_keys=retire_record_key or [],
             extended_record_keys=extend_record_key or [],
-            new_root_keys=trust_commands.public_keys(add_root_key or []),
+            new_root_keys=commands.public_keys(add_root_key or []),
             removed_root_keys=remove_root_key or [],
             constants=_constants(constant or []),
         )
-        changes = trust_commands.draft(realm_folder, file, edits, now)
+        changes = commands.draft(realm_folder, file, edits, now)
     except CommandError as error:
         fail(error)
     print_facts({"changes": changes, "draft": str(file)}, as_json=as_json)
@@ -160,7 +159,7 @@ def trust_install(
     A CA that serves takes it up within KEYPOST_CA_REALM_POLL_SECONDS; clients and services fetch it from there.
     """
     try:
-        installed = trust_commands.install(realm_folder, signed, system_clock(), force=force)
+        installed = commands.install(realm_folder, signed, system_clock(), force=force)
     except CommandError as error:
         fail(error)
     print_facts(installed, as_json=as_json)
@@ -173,13 +172,13 @@ def trust_show(*, realm_folder: Folder, as_json: Json = False) -> None:
     prepared: listed, and not in force yet. active: signs records. in force: what it signed is believed. over: no more.
     """
     try:
-        shown = trust_commands.show(realm_folder, system_clock())
+        shown = commands.show(realm_folder, system_clock())
     except CommandError as error:
         fail(error)
     print_facts(shown, as_json=as_json)
 
 
-def _show_review(reviewed: trust_commands.Review, *, quiet: bool) -> None:
+def _show_review(reviewed: commands.Review, *, quiet: bool) -> None:
     if quiet:
         return
     after = reviewed.draft.next
@@ -190,7 +189,7 @@ def _show_review(reviewed: trust_commands.Review, *, quiet: bool) -> None:
         typer.echo(f"  problem: {problem}")
 
 
-def _check_agreed(reviewed: trust_commands.Review, *, yes: bool, force: bool) -> None:
+def _check_agreed(reviewed: commands.Review, *, yes: bool, force: bool) -> None:
     if reviewed.problems and not force:
         raise CommandError(f"not signed: {'; '.join(reviewed.problems)} (--force signs it all the same)")
     if yes:
@@ -213,7 +212,7 @@ def _duration(text: str) -> int:
 def _record_keys(files: list[Path], from_time: int, validity: int) -> list[pb.RecordKey]:
     return [
         pb.RecordKey(public_key_der=key, from_time=from_time, until_time=from_time + validity)
-        for key in trust_commands.public_keys(files)
+        for key in commands.public_keys(files)
     ]
 
 

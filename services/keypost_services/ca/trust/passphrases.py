@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from keypost_services.ca.realm_files import RealmFilesError
-from keypost_services.ca.realm_source import first_line
+from keypost_services.ca.trust.realm_files import RealmFilesError
+from keypost_services.ca.trust.realm_source import first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
