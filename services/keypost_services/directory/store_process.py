@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BYTES_PER_SERIALISED_BYTE = 6
 BYTES_PER_RECORD = 2_048
 MOST_FLOORS = 200_000
+"""Of so many users the floor is remembered."""
 
 
 class ProcessStore:
@@ -28,13 +29,12 @@ class ProcessStore:
     Args:
         clock: Unix milliseconds.
         most_bytes: About how much memory the records may take; the least recently used go first.
-        most_floors: Of how many users the floor is remembered.
     """
 
-    def __init__(self, clock: Clock, *, most_bytes: int, most_floors: int = MOST_FLOORS) -> None:
+    def __init__(self, clock: Clock, *, most_bytes: int) -> None:
         self._clock = clock
         self._records: LRUCache[str, KeyRecord] = LRUCache(most_bytes, getsizeof=memory_of)
-        self._floors: LRUCache[str, int] = LRUCache(most_floors)
+        self._floors: LRUCache[str, int] = LRUCache(MOST_FLOORS)
 
     async def get_many(self, usernames: Sequence[str]) -> Mapping[str, KeyRecord]:
         """Return the fresh records of these users."""

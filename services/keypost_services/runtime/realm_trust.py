@@ -51,10 +51,9 @@ class TrustKeeper:
         on_change: Called with None after a success and with a sentence after a failure.
         on_sequence: Called with the sequence of each statement that was verified.
         on_retired: Called when a statement ends a record key before its time: what that key signed counts no more.
-        least_interval: Asked for more often than this, in milliseconds, nobody is asked again.
     """
 
-    def __init__(  # noqa: PLR0913  # everything that it touches
+    def __init__(
         self,
         fetch: Callable[[], Awaitable[ServedTrust]],
         clock: Clock,
@@ -65,7 +64,6 @@ class TrustKeeper:
         on_change: Callable[[str | None], None],
         on_sequence: Callable[[int], object] = lambda _sequence: None,
         on_retired: Callable[[], Awaitable[None]] | None = None,
-        least_interval: int = LEAST_INTERVAL,
     ) -> None:
         self._fetch = fetch
         self._clock = clock
@@ -75,7 +73,6 @@ class TrustKeeper:
         self._on_change = on_change
         self._on_sequence = on_sequence
         self._on_retired = on_retired
-        self._least_interval = least_interval
         self._trust: RealmTrust | None = None
         self._served: ServedTrust | None = None
         self._asked_time: int | None = None
@@ -188,7 +185,7 @@ class TrustKeeper:
         self._on_change(None if self._is_known() else why)
 
     def _was_asked_lately(self) -> bool:
-        return self._asked_time is not None and 0 <= self._clock() - self._asked_time < self._least_interval
+        return self._asked_time is not None and 0 <= self._clock() - self._asked_time < LEAST_INTERVAL
 
     def _is_known(self) -> bool:
         try:

@@ -28,7 +28,6 @@ def redis_client(
     *,
     connect_seconds: float = CONNECT_SECONDS,
     answer_seconds: float = ANSWER_SECONDS,
-    most_connections: int = MOST_CONNECTIONS,
 ) -> Redis:
     """Return a client of the server at ``url``; it connects when it is first used.
 
@@ -39,13 +38,12 @@ def redis_client(
         url: ``redis://`` or ``rediss://`` with host, port, database and, if need be, name and password.
         connect_seconds: How long connecting may take.
         answer_seconds: How long an answer may take; a client that blocks on purpose wants more.
-        most_connections: How many connections it may open.
     """
     client = Redis.from_url(
         url,
         socket_connect_timeout=connect_seconds,
         socket_timeout=answer_seconds,
-        max_connections=most_connections,
+        max_connections=MOST_CONNECTIONS,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=15,
     )
