@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from keypost.protocol.key_info import KeyRecord
 
 NO_NAME = "-"
+COMPARED = 32
+"""Digits of a fingerprint that people compare: of eight, whoever exchanges requests could have a key for each ready."""
+GROUP = 4
 
 
 def list_devices() -> Action:
@@ -64,7 +67,7 @@ def join(invitation: str | None, suite: str, *, wait: bool) -> Action:
             output.handover(
                 "join_requested",
                 "On the device that invited: keypost devices approve REQUEST. This is the request of "
-                f"{request.address}, whose key is {request.fingerprint.hex()[:8]}:",
+                f"{request.address}, whose key is {grouped(request.fingerprint)}:",
                 request.text,
                 device=str(request.address),
                 suite=suite,
@@ -90,11 +93,11 @@ def approve(given: str | None, *, yes: bool) -> Action:
     async def action(client: Client, output: Output) -> None:
         text = read_pasted(given, "request")
         request = await client.read_request(text)
-        digits = request.fingerprint.hex()
+        digits, compared = request.fingerprint.hex(), grouped(request.fingerprint)
         facts = {"device": str(request.address), "suite": request.suite.name, "fingerprint": digits}
-        output.result("asked", f"{request.address} asks to be a device of yours; its key is {digits[:8]}.", **facts)
+        output.result("asked", f"{request.address} asks to be a device of yours; its key is {compared}.", **facts)
         if not yes:
-            confirm(f"Does the new device show {digits[:8]}, and is it yours?")
+            confirm(f"Does the new device show {compared}, and is it yours?")
         key = await client.approve(text)
         number = await _own_number(client)
         output.result(
@@ -106,6 +109,12 @@ def approve(given: str | None, *, yes: bool) -> Action:
         )
 
     return action
+
+
+def grouped(fingerprint: bytes) -> str:
+    """Return of a key's fingerprint (32 bytes) what people compare: 128 bits, in groups, one word."""
+    digits = fingerprint.hex()[:COMPARED]
+    return "-".join(digits[at : at + GROUP] for at in range(0, COMPARED, GROUP))
 
 
 async def _own_number(client: Client) -> str:
