@@ -99,13 +99,20 @@ class Emptying:
 
     async def _look_up_all(self) -> None:
         for username, (revision, attempts) in list(self._look_ups.items()):
-            try:
-                await self._records.at_least(username, revision)
-            except ServiceError:
-                if attempts > 1:
-                    self._look_ups[username] = revision, attempts - 1
-                    continue
-            del self._look_ups[username]
+            found = await self._has(username, revision)
+            if self._look_ups[username] != (revision, attempts):
+                continue  # another event has come meanwhile
+            if found or attempts == 1:
+                del self._look_ups[username]
+            else:
+                self._look_ups[username] = revision, attempts - 1
+
+    async def _has(self, username: str, revision: int) -> bool:
+        """Return whether the record of a user is had, of this revision; whatever is new in it was told by then."""
+        try:
+            return (await self._records.at_least(username, revision)).revision >= revision
+        except ServiceError:
+            return False
 
     async def _empty_all(self) -> bool:
         """Return whether all mailboxes could be emptied."""

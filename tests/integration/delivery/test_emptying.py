@@ -24,6 +24,7 @@ from support.mailboxes import open_mailboxes, posting
 
 if TYPE_CHECKING:
     from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost_services.delivery.mailboxes import Mailboxes
 
@@ -131,6 +132,42 @@ async def test_the_log_says_of_which_device_how_much_was_deleted(stack: Stack) -
         await until(lambda: world.counted(DELETED) == 1)
     (said,) = [line for line in map(json.loads, output.getvalue().splitlines()) if "deleted" in line]
     assert (said["device"], said["deleted"]) == (str(tablet.address), 1)
+
+
+class HeldRecords:
+    """Records that are had once the test says so."""
+
+    def __init__(self, record: KeyRecord) -> None:
+        self.record = record
+        self.asked: list[int] = []
+        self.there = asyncio.Event()
+
+    async def at_least(self, username: str, revision: int) -> KeyRecord:
+        assert username == self.record.username
+        self.asked.append(revision)
+        await self.there.wait()
+        return self.record
+
+
+async def test_a_revocation_told_while_the_one_before_is_looked_up_is_looked_up_too(stack: Stack) -> None:
+    bob = stack.realm.enroll("bob")
+    stack.realm.revoke(bob)
+    records = HeldRecords(stack.realm.key_record("bob"))
+    emptying = Emptying(
+        None,  # type: ignore[arg-type]  # never asked
+        records,  # type: ignore[arg-type]  # all that is called
+        Metrics(CollectorRegistry()),
+        make_logger("delivery", "error", "json", io.StringIO()),
+        on_change=lambda _why: None,
+        first_pause_seconds=0.001,
+    )
+    emptying.revoked("bob", 2)
+    task = asyncio.create_task(emptying.run())
+    await until(lambda: records.asked == [2])
+    emptying.revoked("bob", 3)
+    records.there.set()
+    await until(lambda: records.asked == [2, 3, 3, 3, 3, 3])
+    task.cancel()
 
 
 class AwayOnce:
