@@ -168,6 +168,8 @@ def test_a_token_without_a_time_is_refused(name: str) -> None:
         ({"sub": ""}, "MALFORMED"),
         ({"sub": "s" * 256}, "MALFORMED"),
         ({"sub": "\u00fc"}, "MALFORMED"),
+        ({"sub": "s\u0000"}, "MALFORMED"),
+        ({"sub": "s\u001b[2J"}, "MALFORMED"),
         ({"preferred_username": ...}, "CLAIM_MISSING"),
         ({"preferred_username": ["alice"]}, "CLAIM_MISSING"),
         ({"nonce": 5}, "MALFORMED"),

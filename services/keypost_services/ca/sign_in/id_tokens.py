@@ -208,7 +208,8 @@ def _time(claims: dict[str, Any], name: str) -> int:
 
 def _subject(claims: dict[str, Any]) -> str:
     subject = _text(claims, "sub")
-    if not 1 <= len(subject) <= MOST_SUBJECT_CHARACTERS or not subject.isascii():
+    # It stands in the audit log, where people read it on terminals.
+    if not 1 <= len(subject) <= MOST_SUBJECT_CHARACTERS or not subject.isascii() or not subject.isprintable():
         raise SignInRefusedError("MALFORMED")
     return subject
 
