@@ -14,7 +14,7 @@ from keypost_services.ca.authority import Start, draw_device_id
 from keypost_services.ca.convert import recorded_key, signed_request_message
 from keypost_services.ca.endorsements import find_parent, verify_signature
 from keypost_services.ca.nonces import Purpose
-from keypost_services.ca.policy import check_revision, next_revision
+from keypost_services.ca.policy import check_new_device, check_revision, next_revision
 from keypost_services.ca.store import Change, EventDraft
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Approval:
         return await self._authority.commit(_change(user, parent, request, now))
 
     async def _check_allowed(self, request: KeyRequest, user: User, now: int) -> None:
-        _check_new_device(request, user)
+        check_new_device(request, user)
         self._authority.policy.check_suite(request)
         self._authority.policy.check_lifetime(request, now)
         await self._authority.check_new(request)
@@ -106,12 +106,6 @@ def _check_may_act(parent: RecordedKey, now: int) -> None:
         raise errors.key_replaced()
     if now >= parent.expire_time:
         raise errors.parent_expired()
-
-
-def _check_new_device(request: KeyRequest, user: User) -> None:
-    # A nonce is good for ten minutes, and in them for one device.
-    if any(key.device_id == request.address.device_id for key in user.keys):
-        raise errors.nonce_expired()
 
 
 def _change(user: User, parent: RecordedKey, request: KeyRequest, now: int) -> Change:

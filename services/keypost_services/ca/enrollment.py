@@ -13,6 +13,7 @@ from keypost_services.ca.convert import recorded_key
 from keypost_services.ca.nonces import Purpose
 from keypost_services.ca.policy import (
     check_needs_no_approval,
+    check_new_device,
     check_revision,
     enrollment_epoch,
     enrollment_kind,
@@ -85,6 +86,7 @@ class Enrollment:
         self._authority.policy.check_lifetime(request, now)
         await self._authority.check_new(request)
         if user is not None:
+            check_new_device(request, user)
             self._authority.policy.check_room(user, enrollment_epoch(user, now), now)
         check_revision(request, user, enrollment_epoch(user, now))
         return await self._authority.commit(_change(request, grant, user, now))

@@ -222,6 +222,16 @@ def check_needs_no_approval(request: KeyRequest, user: User | None, now: int) ->
         raise errors.revision_taken(next_revision(user) - 1)
 
 
+def check_new_device(request: KeyRequest, user: User) -> None:
+    """Check that the device of a request never had a key: a nonce is good for ten minutes, and in them for one device.
+
+    Raises:
+        ServiceError: NONCE_EXPIRED.
+    """
+    if any(key.device_id == request.address.device_id for key in user.keys):
+        raise errors.nonce_expired()
+
+
 def check_revision(request: KeyRequest, user: User | None, epoch: int) -> None:
     """Check that the request was made for the record as it stands.
 

@@ -234,6 +234,17 @@ async def test_an_epoch_ends_all_earlier_keys_none_later_than_it_had(tmp_path: P
         assert first.fingerprint not in revoked, "it had stopped being good before"
 
 
+async def test_no_other_key_enrols_as_the_same_device_while_its_nonce_is_good(bench: CaBench) -> None:
+    """What was deleted for the one, and what is told of it, would be the other's too."""
+    start = await bench.enrollment.begin("alice", OPEN)
+    first = bench.new_pair(Address("alice", start.device_id))
+    await bench.submit_enroll(sign_possession(bench.request(first, start), first), OPEN)
+    await bench.revoke(first)
+    again = bench.new_pair(first.address)
+    signed = sign_possession(bench.request(again, start, epoch=2, revision=3), again)
+    assert await refused(bench.submit_enroll(signed, OPEN)) == "NONCE_EXPIRED"
+
+
 async def test_a_key_of_an_ended_epoch_does_not_renew(bench: CaBench) -> None:
     old = await bench.enroll("alice", suite=WEAK)
     bench.clock.advance(KEY_LIFETIME)
