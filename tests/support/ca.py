@@ -52,6 +52,7 @@ from keypost_services.ca.store import OneTimeCode
 from keypost_services.ca.trust.realm import Realm, ServedRealm
 from keypost_services.ca.trust.signing import LocalSigner
 from keypost_services.runtime.logs import make_logger
+from support import ca_statements
 from support.clock import ManualClock
 from support.keys import KeyPool
 from support.realm import SimulatedRealm
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from keypost_services.ca.sign_in.port import SignIn
     from keypost_services.ca.store import Store
 
-KEY_LIFETIME = 90 * DAY
+KEY_LIFETIME = ca_statements.KEY_LIFETIME
 RESET_DELAY = DAY
 OPEN = Proof()
 
@@ -123,21 +124,7 @@ class CaBench:
 
     def request(self, pair: DeviceKeyPair, start: Start, **changes: Any) -> pb.KeyRequest:
         """Return the request that a device would make, with `changes` to its fields."""
-        request = pb.KeyRequest(
-            realm=self.trust.realm,
-            username=pair.address.username,
-            device_id=pair.address.device_id,
-            suite=pb.Suite.ValueType(pair.suite.id),
-            public_key_der=pair.public_key_der,
-            expire_time=start.current_time + KEY_LIFETIME,
-            kind=pb.KEY_REQUEST_KIND_ENROLL,
-            epoch=start.epoch,
-            revision=start.next_revision,
-            ca_nonce=start.ca_nonce,
-        )
-        for name, value in changes.items():
-            setattr(request, name, value)
-        return request
+        return ca_statements.key_request(self.trust.realm, pair, start, changes)
 
     async def enroll_request(
         self, username: str, /, proof: Proof = OPEN, suite: Suite = STRONG, **changes: Any
@@ -166,28 +153,12 @@ class CaBench:
         self, key: DeviceKeyPair, signer: DeviceKeyPair | None = None, /, **changes: Any
     ) -> pb.SignedRevocation:
         """Return the withdrawal of a key as lost, signed by itself or another, with `changes` to its fields."""
-        fields = {"reason": pb.REVOCATION_REASON_LOST} | changes
-        statement = pb.Revocation(
-            realm=self.trust.realm,
-            username=key.address.username,
-            device_id=key.address.device_id,
-            fingerprint=key.fingerprint,
-            revision=await self.next_revision(key.address.username),
-        )
-        for name, value in fields.items():
-            setattr(statement, name, value)
-        return sign_revocation(statement, signer or key)
+        revision = await self.next_revision(key.address.username)
+        return sign_revocation(ca_statements.revocation(self.trust.realm, key, revision, changes), signer or key)
 
     async def cancellation(self, signer: DeviceKeyPair, **changes: Any) -> pb.SignedResetCancellation:
-        statement = pb.ResetCancellation(
-            realm=self.trust.realm,
-            username=signer.address.username,
-            device_id=signer.address.device_id,
-            revision=await self.next_revision(signer.address.username),
-        )
-        for name, value in changes.items():
-            setattr(statement, name, value)
-        return sign_reset_cancellation(statement, signer)
+        revision = await self.next_revision(signer.address.username)
+        return sign_reset_cancellation(ca_statements.cancellation(self.trust.realm, signer, revision, changes), signer)
 
     async def next_revision(self, username: str) -> int:
         return next_revision((await self.store.find_users([username])).get(username))

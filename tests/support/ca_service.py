@@ -37,6 +37,7 @@ from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.serving import RunningService, running
+from support import ca_statements
 from support.clock import ManualClock
 from support.keys import KeyPool
 from support.service import settings_for
@@ -94,21 +95,7 @@ class CaUnderTest:
         return await self.stack.enter_async_context(open_client(self.access(name), Retries(attempts=1)))
 
     def request(self, pair: DeviceKeyPair, begun: Any, **changes: Any) -> keys_pb.KeyRequest:
-        request = keys_pb.KeyRequest(
-            realm=self.trust.realm,
-            username=pair.address.username,
-            device_id=pair.address.device_id,
-            suite=keys_pb.Suite.ValueType(pair.suite.id),
-            public_key_der=pair.public_key_der,
-            expire_time=begun.current_time + 90 * DAY,
-            kind=keys_pb.KEY_REQUEST_KIND_ENROLL,
-            epoch=begun.epoch,
-            revision=begun.next_revision,
-            ca_nonce=begun.ca_nonce,
-        )
-        for name, value in changes.items():
-            setattr(request, name, value)
-        return request
+        return ca_statements.key_request(self.trust.realm, pair, begun, changes)
 
     def new_pair(self, address: Address, suite: Suite = WEAK) -> DeviceKeyPair:
         private_key = self.keys(suite)
@@ -147,27 +134,13 @@ class CaUnderTest:
         self, key: DeviceKeyPair, signer: DeviceKeyPair | None = None, /, **changes: Any
     ) -> pb.RevokeRequest:
         """Return the withdrawal of a key as lost, signed by itself or another, with `changes` to its fields."""
-        statement = keys_pb.Revocation(
-            realm=self.trust.realm,
-            username=key.address.username,
-            device_id=key.address.device_id,
-            fingerprint=key.fingerprint,
-            reason=keys_pb.REVOCATION_REASON_LOST,
-            revision=await self.next_revision(key.address.username),
-        )
-        for name, value in changes.items():
-            setattr(statement, name, value)
+        revision = await self.next_revision(key.address.username)
+        statement = ca_statements.revocation(self.trust.realm, key, revision, changes)
         return pb.RevokeRequest(revocation=sign_revocation(statement, signer or key))
 
     async def cancel_request(self, signer: DeviceKeyPair, **changes: Any) -> pb.CancelResetRequest:
-        statement = keys_pb.ResetCancellation(
-            realm=self.trust.realm,
-            username=signer.address.username,
-            device_id=signer.address.device_id,
-            revision=await self.next_revision(signer.address.username),
-        )
-        for name, value in changes.items():
-            setattr(statement, name, value)
+        revision = await self.next_revision(signer.address.username)
+        statement = ca_statements.cancellation(self.trust.realm, signer, revision, changes)
         return pb.CancelResetRequest(cancellation=sign_reset_cancellation(statement, signer))
 
     async def next_revision(self, username: str) -> int:
