@@ -237,6 +237,26 @@ async def test_a_renewal_whose_answer_was_lost_is_no_theft(alice: Any, services:
     assert (await alice.client.devices()).revision == 2
 
 
+async def test_a_renewal_that_is_found_to_be_done_while_it_is_asked_for_again_is_done(
+    alice: Any, services: Services
+) -> None:
+    services.lost_answers["Renew"] = 5
+    with pytest.raises(UnreachableError):
+        await alice.client.renew()
+    pending = alice.client._parts.identity.pending.fingerprint
+    behind = failing(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED")
+
+    async def meanwhile(_context: Any) -> None:
+        await alice.client._parts.renewing.settle()
+
+    services.lost_answers["Renew"] = 0
+    services.faults["GetKeyInfo"] = [behind, behind]
+    services.faults["BeginRenewal"] = [meanwhile]
+    assert (await alice.client.renew()).fingerprint == pending
+    assert alice.client._parts.identity.current.fingerprint == pending
+    assert alice.client._parts.identity.ring.pending is None
+
+
 async def test_an_approval_by_the_own_key_is_no_theft(alice: Any, services: Services) -> None:
     services.realm.approve(alice.client._parts.identity.current)
     await alice.client._parts.records.learn("alice", services.realm.key_info("alice"))

@@ -132,7 +132,10 @@ async def write_pending(context: Context, pair: DeviceKeyPair, signed: pb.Signed
 
 def put_pending(store: KeyStore, pair: DeviceKeyPair, private_key_der: bytes, request: bytes) -> None:
     """Put a pair and its request in the place of what is pending; within a transaction."""
-    pending = store.key_pairs.pending()
+    current, pending = store.key_pairs.current(), store.key_pairs.pending()
+    if current is not None and current.fingerprint == pair.fingerprint:
+        # Another call has found it recorded meanwhile; whoever asks again is answered as before.
+        return
     if pending is not None and pending.fingerprint == pair.fingerprint:
         store.key_pairs.set_key_request(pair.fingerprint, request)
         return
