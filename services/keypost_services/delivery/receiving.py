@@ -80,7 +80,7 @@ class Receiving:
         look_seconds: How long a stream relies on wake-ups.
     """
 
-    def __init__(  # everything that a stream needs
+    def __init__(
         self,
         mailboxes: Mailboxes,
         trust: TrustKeeper,

@@ -65,7 +65,7 @@ class Renewing:
         backing_up: Rewrites the backup that is kept.
     """
 
-    def __init__(  # each of them takes part in a renewal
+    def __init__(
         self,
         context: Context,
         identity: Identity,

@@ -40,7 +40,7 @@ class BackupStaleError(KeypostError):
     reason = "BACKUP_STALE"
 
 
-def restore_profile(  # all but four have a default
+def restore_profile(
     backup: Path,
     profile: Path,
     *,
