@@ -43,6 +43,27 @@ def lines_of(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
                 yield f"{title} {shown_time(one) if name.endswith('_time') else one}"
 
 
+def check_agreed(question: str, otherwise: str, *, yes: bool) -> None:
+    """Ask a person before something that cannot be undone.
+
+    Args:
+        question: What is asked.
+        otherwise: What to say where it is not done, such as ``nothing was done``.
+        yes: They have agreed beforehand.
+
+    Raises:
+        CommandError: They do not agree, or there is nobody to ask.
+    """
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort as error:
+        raise CommandError(f"{otherwise}: nobody agreed (--yes does not ask)") from error
+    if not agreed:
+        raise CommandError(otherwise)
+
+
 def shown_time(milliseconds: int) -> str:
     """Return a time as people read it; 0 as none."""
     if milliseconds == 0:

@@ -90,7 +90,9 @@ async def test_the_key_of_a_lost_device_is_withdrawn_once_that_is_confirmed(ca: 
 async def test_nothing_irreversible_is_done_where_nobody_answers(ca: CaUnderTest) -> None:
     device = (await ca.enroll("alice")).address.device_id
     for arguments in (("revoke", "alice", device, "--reason", "lost"), ("allow-reset", "alice")):
-        assert (await run(ca, *arguments, typed="")).exit_code != 0
+        refused = await run(ca, *arguments, typed="")
+        assert refused.exit_code == 2
+        assert refused.stderr.endswith("nothing was done: nobody agreed (--yes does not ask)\n")
     assert (await printed(ca, "show", "alice"))[0]["revision"] == 1
 
 

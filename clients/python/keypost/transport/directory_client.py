@@ -10,8 +10,6 @@ from keypost.protocol.realm_trust import ServedTrust
 from keypost.transport.remote_service import RemoteService
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import grpc.aio
 
     from keypost.keys.v1 import key_info_pb2
@@ -66,8 +64,3 @@ class DirectoryClient:
             username=username, min_revision=min_revision, history_from_fingerprint=history_from
         )
         return (await self._remote.call(self._stub.GetKeyInfo, request)).key_info
-
-    async def batch_get_key_info(self, usernames: Sequence[str]) -> Sequence[pb.LookUpResult]:
-        """Return one result a username (1 to 100), in order, unverified."""
-        request = pb.BatchGetKeyInfoRequest(usernames=usernames)
-        return (await self._remote.call(self._stub.BatchGetKeyInfo, request)).results

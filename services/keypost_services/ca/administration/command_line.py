@@ -38,7 +38,7 @@ from keypost_services.ca.audit_command_line import (
 )
 from keypost_services.ca.audit_lines import ALL
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.printing import CommandError, Json, fail, print_facts, read_time
+from keypost_services.ca.printing import CommandError, Json, check_agreed, fail, print_facts, read_time
 
 if TYPE_CHECKING:
     from keypost_services.ca.audit_lines import Entries, Wanted
@@ -200,7 +200,7 @@ def revoke(
         since_time = _since_time(since, reason)
         user = await client.find_user(username)
         key = _key_of(user, device)
-        _confirm(f"Withdraw as {reason}, for ever: {username}/{line_of_key(key)}?", yes=yes)
+        check_agreed(f"Withdraw as {reason}, for ever: {username}/{line_of_key(key)}?", "nothing was done", yes=yes)
         _print_user(await client.revoke(user, key, reason.number, since_time), as_json=as_json)
 
     _run(context, act)
@@ -215,7 +215,9 @@ def allow_reset(context: typer.Context, username: Username, *, yes: Yes = False,
     """
 
     async def act(client: AdministrationClient) -> None:
-        _confirm(f"Let whoever signs in as {username} next replace all devices of {username}?", yes=yes)
+        check_agreed(
+            f"Let whoever signs in as {username} next replace all devices of {username}?", "nothing was done", yes=yes
+        )
         _print_user(await client.allow_reset(username), as_json=as_json)
 
     _run(context, act)
@@ -301,11 +303,6 @@ def _since_time(since: str, reason: Reason) -> int:
     if reason is not Reason.COMPROMISED:
         raise CommandError("--since: only a compromised key has one")
     return read_time(since)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if not yes and not typer.confirm(question, err=True):
-        raise CommandError("nothing was done")
 
 
 def _print_user(user: pb.User, *, as_json: bool) -> None:

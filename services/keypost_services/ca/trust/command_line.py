@@ -11,7 +11,7 @@ from keypost.clock import system_clock
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost_services.ca.command_options import Folder, NoPassphrase, PassphraseFile, passphrase_of
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.printing import CommandError, Json, fail, print_facts
+from keypost_services.ca.printing import CommandError, Json, check_agreed, fail, print_facts
 from keypost_services.ca.trust import commands
 from keypost_services.ca.trust.drafts import Edits
 from keypost_services.ca.trust.review import short
@@ -192,14 +192,7 @@ def _show_review(reviewed: commands.Review, *, quiet: bool) -> None:
 def _check_agreed(reviewed: commands.Review, *, yes: bool, force: bool) -> None:
     if reviewed.problems and not force:
         raise CommandError(f"not signed: {'; '.join(reviewed.problems)} (--force signs it all the same)")
-    if yes:
-        return
-    try:
-        agreed = typer.confirm("Sign this?", err=True)
-    except typer.Abort as error:
-        raise CommandError("not signed: nobody agreed (--yes does not ask)") from error
-    if not agreed:
-        raise CommandError("not signed")
+    check_agreed("Sign this?", "not signed", yes=yes)
 
 
 def _duration(text: str) -> int:
