@@ -103,7 +103,8 @@ class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
         revocation = read_revocation(request.revocation)
         username, since = revocation.address.username, revocation.since_time or None
         key = self.realm.key_record(username).get(revocation.fingerprint)
-        if key.state != REVOKED:
+        turns_out = revocation.reason == pb.REVOCATION_REASON_COMPROMISED and not key.is_compromised
+        if key.state != REVOKED or turns_out:
             signer = await self._signer(username, request.revocation.signer_fingerprint, "REVOCATION_REFUSED", context)
             verify_revocation(revocation, signer)
             await self._check_next(username, revocation.revision, context)

@@ -84,9 +84,11 @@ def _is_repeated(revocation: Revocation, user: User) -> bool:
 
 
 def _find_revocable(revocation: Revocation, user: User, policy: Policy, now: int) -> RecordedKey:
-    """Return the key; one of the history can turn out to be compromised, and else is no longer there."""
+    """Return the key; one that was revoked, or is of the history, can only turn out to be compromised."""
     key = user.find(revocation.fingerprint)
-    if key is None or key.device_id != revocation.address.device_id or key.state == REVOKED:
+    if key is None or key.device_id != revocation.address.device_id:
+        raise errors.key_ended()
+    if key.state == REVOKED and revocation.reason != COMPROMISED:
         raise errors.key_ended()
     shown = _shown(user, policy, now) if revocation.reason == COMPROMISED else policy.entries_of(user, now)
     if key not in shown:

@@ -200,14 +200,20 @@ async def _end_keys(connection: AsyncConnection, change: Change) -> None:
             .where(
                 device_keys.c.fingerprint == ending.fingerprint,
                 device_keys.c.username == change.username,
-                # States are numbered in the one order in which a key passes through them.
-                device_keys.c.state < ending.state,
+                _may_end(ending),
             )
             .values(state=ending.state, reason=ending.reason, state_time=_ended_since(ending, change.time))
         )
         # The revision was compared above: a key that has ended here was never seen otherwise at that revision.
         if (await connection.execute(step)).rowcount != 1:
             raise RevisionTakenError
+
+
+def _may_end(ending: Ending) -> ColumnElement[bool]:
+    """Return whether a key is in a state that this may follow."""
+    # States are numbered in the one order in which a key passes through them; last, it can turn out to be compromised.
+    compromised = ending.reason == pb.REVOCATION_REASON_COMPROMISED
+    return device_keys.c.state <= ending.state if compromised else device_keys.c.state < ending.state
 
 
 def _ended_since(ending: Ending, now: int) -> ColumnElement[int]:

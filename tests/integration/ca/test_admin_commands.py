@@ -85,6 +85,8 @@ async def test_the_key_of_a_lost_device_is_withdrawn_once_that_is_confirmed(ca: 
     again = await run(ca, "revoke", "alice", device, "--reason", "lost", "--yes")
     assert again.exit_code == 2
     assert f"no device {device} with a key" in again.stderr
+    worse = await run(ca, "revoke", "alice", device, "--reason", "compromised", "--yes")
+    assert "revoked (compromised), since " in worse.stdout
 
 
 async def test_nothing_irreversible_is_done_where_nobody_answers(ca: CaUnderTest) -> None:

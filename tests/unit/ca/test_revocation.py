@@ -260,10 +260,33 @@ async def test_a_compromise_is_not_said_to_be_to_come(bench: CaBench) -> None:
 async def test_a_compromise_of_earlier_than_was_said_is_not_taken_for_the_same(bench: CaBench) -> None:
     first, second = await two_devices(bench)
     said = bench.clock()
-    await bench.revoke(second, first, reason=COMPROMISED, since_time=said)
+    before = await bench.revoke(second, first, reason=COMPROMISED, since_time=said)
     again = await bench.revoke(second, first, reason=COMPROMISED, since_time=said)
     assert again.revision == 3
-    assert await refused(bench.revoke(second, first, reason=COMPROMISED, since_time=said - 1)) == "KEY_ENDED"
+    record = await bench.revoke(second, first, reason=COMPROMISED, since_time=said - 1)
+    assert (record.revision, state_of(record, second)) == (4, (REVOKED, COMPROMISED, said - 1))
+    assert check_successor(before, record, bench.realm.constants) is record
+
+
+@pytest.mark.parametrize("reason", [LOST, RETIRED])
+async def test_a_lost_device_can_turn_out_to_be_in_the_hands_of_a_thief(bench: CaBench, reason: Any) -> None:
+    """What the thief had approved before the loss was noticed goes too."""
+    first, second = await two_devices(bench)
+    stolen = bench.clock()
+    bench.clock.advance(1)
+    thiefs = await bench.approve(second)
+    bench.clock.advance(1)
+    before = await bench.revoke(second, first, reason=reason)
+    lost = bench.clock()
+    assert before.get(thiefs.fingerprint).is_good
+    bench.clock.advance(1)
+    record = await bench.revoke(second, first, reason=COMPROMISED)
+    assert state_of(record, second) == (REVOKED, COMPROMISED, lost), "never later than it was said"
+    assert record.get(thiefs.fingerprint).is_good, "it was approved before"
+    after = await bench.revoke(second, first, reason=COMPROMISED, since_time=stolen)
+    assert [key.address for key in after.good_keys(bench.clock())] == [first.address]
+    for older, newer in ((before, record), (record, after), (before, after)):
+        assert check_successor(older, newer, bench.realm.constants) is newer
 
 
 async def test_a_key_of_the_history_comes_back_when_it_turns_out_to_be_compromised(bench: CaBench) -> None:
@@ -289,7 +312,7 @@ async def test_a_key_that_left_record_and_history_is_not_withdrawn(bench: CaBenc
     await bench.revoke(second, first, reason=RETIRED)
     bench.clock.advance(KEY_LIFETIME)
     new = await bench.enroll("alice")
-    assert await refused(bench.revoke(first, new, reason=COMPROMISED)) == "KEY_ENDED"
+    assert await refused(bench.revoke(second, new, reason=COMPROMISED)) == "KEY_ENDED"
 
 
 async def test_an_announced_reset_stays_announced(bench: CaBench) -> None:

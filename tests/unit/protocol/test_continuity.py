@@ -133,9 +133,23 @@ def test_an_end_is_never_put_off(realm: SimulatedRealm, clock: ManualClock) -> N
     realm.revoke(laptop)
     with pytest.raises(RecordRegressedError, match="later"):
         follow(realm, record)
-    realm.revoke(laptop, pb.REVOCATION_REASON_COMPROMISED, clock() - 1)
+    realm.revoke(laptop, pb.REVOCATION_REASON_RETIRED, clock() - 1)
     with pytest.raises(RecordRegressedError, match="reason"):
         follow(realm, record)
+
+
+def test_a_revoked_key_can_turn_out_to_be_compromised_and_not_the_other_way_round(
+    realm: SimulatedRealm, clock: ManualClock
+) -> None:
+    laptop = realm.approve(realm.enroll("alice"))
+    realm.revoke(laptop, pb.REVOCATION_REASON_LOST)
+    lost, ended = realm.key_record("alice"), clock()
+    clock.advance(1)
+    realm.revoke(laptop, pb.REVOCATION_REASON_COMPROMISED, ended)
+    compromised = follow(realm, lost)
+    realm.revoke(laptop, pb.REVOCATION_REASON_LOST, ended)
+    with pytest.raises(RecordRegressedError, match="reason"):
+        follow(realm, compromised)
 
 
 def test_a_superseded_key_may_turn_out_to_have_been_compromised_before(

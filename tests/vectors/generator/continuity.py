@@ -260,6 +260,12 @@ def _states_gone_back(file: VectorFile) -> None:
         h.clock.advance(later)
         h.realm.set_state(h.root, then, then_reason, since=ended)
         file.fails("RECORD_REGRESSED", name, **h.see().pair("successor"))
+    h = History()
+    h.realm.set_state(h.root, REVOKED, LOST)
+    h.see()
+    h.change()
+    h.realm.set_state(h.root, REVOKED, COMPROMISED, since=h.clock() - 1)
+    file.good("lost, then compromised, and since earlier", **h.see().pair("successor"), keep="current")
 
 
 def _vanished(file: VectorFile) -> None:

@@ -152,7 +152,7 @@ def _check_end_stays(before: Key, after: Key, current: KeyRecord) -> None:
 
 
 def _check_reason_stays(before: Key, after: Key, current: KeyRecord) -> None:
-    if after.state == before.state and after.reason != before.reason:
+    if after.state == before.state and after.reason != before.reason and not after.is_compromised:
         raise _regressed(current, f"key {before.fingerprint.hex()[:8]} was revoked for another reason")
 
 

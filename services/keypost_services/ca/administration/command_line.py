@@ -199,7 +199,7 @@ def revoke(
     async def act(client: AdministrationClient) -> None:
         since_time = _since_time(since, reason)
         user = await client.find_user(username)
-        key = _key_of(user, device)
+        key = _key_of(user, device, reason)
         check_agreed(f"Withdraw as {reason}, for ever: {username}/{line_of_key(key)}?", "nothing was done", yes=yes)
         _print_user(await client.revoke(user, key, reason.number, since_time), as_json=as_json)
 
@@ -289,9 +289,12 @@ def _fields_of(wanted: Wanted) -> dict[str, Any]:
     return {"username": wanted.username, "from_time": wanted.from_time, "until_time": wanted.until_time}
 
 
-def _key_of(user: pb.User, device: str) -> pb.UserKey:
-    """Return the newest key of a device that is not revoked yet."""
-    keys = [key for key in user.keys if key.device_id == device and key.state != keys_pb.KEY_STATE_REVOKED]
+def _key_of(user: pb.User, device: str, reason: Reason) -> pb.UserKey:
+    """Return the newest key of a device that is not revoked yet; one that is can turn out to be compromised."""
+    compromised = reason is Reason.COMPROMISED
+    keys = [
+        key for key in user.keys if key.device_id == device and (compromised or key.state != keys_pb.KEY_STATE_REVOKED)
+    ]
     if not keys:
         raise CommandError(f"{user.username} has no device {device} with a key that could be revoked")
     return keys[-1]
