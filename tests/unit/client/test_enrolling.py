@@ -65,6 +65,18 @@ async def test_a_key_that_the_ca_finds_weak_is_not_asked_for_again(open_client: 
     assert asked[0].public_key_der != asked[1].public_key_der
 
 
+async def test_a_recorded_key_is_not_given_up_for_another_user(open_client: Any, services: Services) -> None:
+    services.lost_answers["Enroll"] = 10
+    carol = await open_client("carol")
+    with pytest.raises(UnreachableError):
+        await carol.client.enroll("carol")
+    services.lost_answers["Enroll"] = 0
+    with pytest.raises(InvalidArgumentError, match="carol"):
+        await carol.client.enroll("dave")
+    assert carol.client.address.username == "carol"
+    assert "dave" not in services.realm.users
+
+
 async def test_without_a_key_nothing_can_be_done_but_enrol(open_client: Any) -> None:
     carol = await open_client("carol")
     assert carol.client.address is None

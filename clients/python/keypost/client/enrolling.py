@@ -63,6 +63,7 @@ class Enrolling:
         """Enrol this device for ``username`` and return its address; see Client.enroll."""
         check_username(username)
         await self.check_suite(suite)
+        await self._finish_other(username, suite)
         ring = self._identity.ring
         if ring.address is not None:
             if ring.address.username != username:
@@ -80,6 +81,7 @@ class Enrolling:
     async def nonce(self, username: str, suite: Suite) -> str:
         """Return the nonce for an ID token by which ``username`` is to be enrolled; see Client.sign_in_nonce."""
         await self.check_suite(suite)
+        await self._finish_other(username, suite)
         ring = self._identity.ring
         if ring.address is not None and (ring.current is not None or ring.address.username != username):
             raise _is_another(ring.address, username)
@@ -117,6 +119,26 @@ class Enrolling:
         if suite.id not in trust.constants.allowed_suites:
             raise SuiteRefusedError(f"{suite.name} is not allowed in {trust.realm}")
         warn_if_weak(self._context, suite)
+
+    async def _finish_other(self, username: str, suite: Suite) -> None:
+        """Finish what was asked for another user, or another suite, if the CA recorded it and only the answer was lost.
+
+        The only copy of a recorded key is not given up for another one.
+        """
+        ring = self._identity.ring
+        pending = ring.pending
+        if ring.current is not None or pending is None or await self._asked() is None:
+            return
+        if (pending.address.username, pending.suite) == (username, suite):
+            return
+        try:
+            record = await self._records.get_as_pending(pending.address.username)
+        except RefusedError as refused:
+            if refused.retriable:
+                raise
+            # A key that is not recorded may not ask.
+            return
+        await self.finish(pending, record)
 
     async def _resumable(self, username: str, suite: Suite) -> DeviceKeyPair | None:
         pending = self._identity.ring.pending
