@@ -209,4 +209,4 @@ async def test_a_device_that_the_sender_was_not_shown(
     await bob.client.keys("bob")
     await mallory.put(bob.client.address, mallory.offer("bob", recipients=(first,)), text("for one device"))
     assert [message.text for message in await bob.inbox()] == ["for one device"]
-    check_told(bob.reasons(), "DEVICES_DIFFER")
+    check_told(bob.reasons("warning"), "DEVICES_DIFFER")
