@@ -100,6 +100,9 @@ REVIEWED = {
     ("keypost_services/ca/sign_in/oidc_sign_in.py", "_check_same"): {
         "one != identity": "who signs in, as a token says that the issuer has signed",
     },
+    ("keypost_services/delivery/emptying.py", "Emptying._look_up_all"): {
+        "self._look_ups[username] != (revision, attempts)": "revisions and counts",
+    },
     ("keypost_services/delivery/sending.py", "Sending._parties"): {"sender == recipient": "usernames"},
     ("keypost_services/delivery/sending.py", "_check_sealed_to_named"): {
         "sorted(named) != sorted((key.fingerprint for key in sealed.sealed_keys))": "fingerprints",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from keypost.client.identity import PairSigner
 from keypost.clock import system_clock
 from keypost.delivery.v1 import envelope_pb2
-from keypost.errors import UnreachableError
+from keypost.errors import RefusedError, UnreachableError
 from keypost.transport.delivery_client import DeliveryClient
 from keypost.transport.directory_client import DirectoryClient
+from keypost.transport.remote_service import TOKEN_REFUSED
 from keypost.transport.retries import Retries
 from keypost.transport.tokens import TokenSource
 from support.people import Person
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from keypost.client import Client
     from keypost.protocol.key_requests import DeviceKeyPair
@@ -56,12 +58,26 @@ def lost(target: object, method: str, what: str) -> Iterator[None]:
         setattr(target, method, call)
 
 
-def calls_with(client: Client, key: DeviceKeyPair) -> tuple[Coroutine[Any, Any, Any], ...]:
-    """Return calls to directory and delivery in the name of a key, not awaited yet."""
-    parts = client._parts
+async def check_cut_off(client: Client, key: DeviceKeyPair) -> None:
+    """Call directory and delivery in the name of a key until both refuse it; they do once its key event has come."""
     tokens = TokenSource(client.realm, lambda: PairSigner(key), system_clock)
-    _, directory, delivery = parts.channels
-    return (
-        DirectoryClient(directory, ONCE, tokens).get_key_info(key.address.username),
-        DeliveryClient(delivery, ONCE, tokens).send(envelope_pb2.Envelope()),
-    )
+    _, directory, delivery = client._parts.channels
+    looking, sending = DirectoryClient(directory, ONCE, tokens), DeliveryClient(delivery, ONCE, tokens)
+    await refused_at_last(lambda: looking.get_key_info(key.address.username))
+    await refused_at_last(lambda: sending.send(envelope_pb2.Envelope()))
+
+
+async def refused_at_last(call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Make a call until its token is refused."""
+    for _ in count():
+        if await reason(call()) == TOKEN_REFUSED:
+            return
+
+
+async def reason(call: Coroutine[Any, Any, Any]) -> str:
+    """Return why a call is refused; empty if it is served."""
+    try:
+        await call
+    except RefusedError as refused:
+        return refused.reason
+    return ""
