@@ -103,8 +103,6 @@ class Pump:
         elif isinstance(error, RefusedError):
             final = not error.retriable or (tired and not self._follow)
         elif isinstance(error, UnreachableError) or (isinstance(error, ProtocolError) and error.not_yet):
-            # A stream that ends during a write loses its reason: the directory tells whether it was the key.
-            self._refused = True
             final = tired and not self._follow
         else:
             final = True
