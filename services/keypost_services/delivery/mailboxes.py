@@ -196,6 +196,14 @@ class Mailboxes(Protocol):
         store promises.
         """
 
+    async def append_all(
+        self, postings: Sequence[Posting]
+    ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
+        """Append many messages in one round trip; returns for each, in their order, what ``append`` does or raises.
+
+        Within a mailbox they are appended in the order given.
+        """
+
     async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Return what ``append`` would say now; nothing is appended, and until then anything may change."""
 

@@ -87,13 +87,28 @@ class ValkeyMailboxes:
 
     async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Append a message to each mailbox that does not know its name yet, and wake their receivers."""
-        commands = [self._append_command(posting, *item) for item in posting.envelopes.items()]
+        (result,) = await self.append_all([posting])
+        if isinstance(result, MailboxesUnavailableError):
+            raise result
+        return result
+
+    async def append_all(
+        self, postings: Sequence[Posting]
+    ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
+        """Append many messages in one round trip; returns for each what ``append`` does or raises."""
+        commands = [self._append_command(posting, *item) for posting in postings for item in posting.envelopes.items()]
+        if not commands:
+            return [{} for _ in postings]
         if self._durability is Durability.REPLICATED:
             commands.append(("WAITAOF", 1, 1, self._replica_timeout))
-        replies = await self._run(commands)
-        if self._durability is Durability.REPLICATED:
-            _check_replicated(replies.pop())
-        return dict(zip(posting.envelopes, map(_acceptance, replies), strict=True))
+        try:
+            replies = await self._run(commands)
+            if self._durability is Durability.REPLICATED:
+                _check_replicated(replies.pop())
+        except MailboxesUnavailableError as error:
+            return [error for _ in postings]
+        acceptances = map(_acceptance, replies)
+        return [dict(zip(posting.envelopes, acceptances, strict=False)) for posting in postings]
 
     async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Return what ``append`` would say now."""

@@ -13,10 +13,12 @@ from keypost.clock import DAY
 from keypost.protocol.identifiers import Address
 from keypost_services.delivery.mailboxes import (
     BEGINNING,
+    Acceptance,
     Backlog,
     Claim,
     Load,
     Mailboxes,
+    MailboxesUnavailableError,
     Outcome,
     Page,
     ReceiverDisplacedError,
@@ -38,7 +40,7 @@ from support.mailboxes import (
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
 CAROL = Address("carol", "eeeeeeeeeeeeeeee")
@@ -69,6 +71,11 @@ async def shared(valkey_url: str) -> AsyncIterator[Mailboxes]:
         yield opened.mailboxes
 
 
+def _outcomes(result: Mapping[Address, Acceptance] | MailboxesUnavailableError) -> dict[Address, Outcome]:
+    assert not isinstance(result, MailboxesUnavailableError)
+    return {address: acceptance.outcome for address, acceptance in result.items()}
+
+
 async def everything(mailboxes: Mailboxes, claim: Claim = CLAIM) -> list[Waiting]:
     return list(await mailboxes.read(claim, BEGINNING, ALL, 0))
 
@@ -83,6 +90,29 @@ async def test_what_is_appended_waits_in_order(mailboxes: Mailboxes) -> None:
     assert [waiting.accept_time for waiting in found] == [NOW] * 3
     positions = [position(waiting.delivery_id) for waiting in found]
     assert positions == sorted(set(positions))
+
+
+async def test_many_are_appended_at_once_in_their_order(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    postings = [
+        posting(b"1", BOB, BOB_TABLET),
+        posting(b"2", name=name),
+        posting(b"2", name=name),
+        posting(b"3", name=name),
+        posting(b"4", BOB_TABLET, BOB),
+    ]
+    results = await mailboxes.append_all(postings)
+    assert [_outcomes(result) for result in results] == [
+        {BOB: Outcome.APPENDED, BOB_TABLET: Outcome.APPENDED},
+        {BOB: Outcome.APPENDED},
+        {BOB: Outcome.DUPLICATE},
+        {BOB: Outcome.ID_USED},
+        {BOB_TABLET: Outcome.APPENDED, BOB: Outcome.APPENDED},
+    ]
+    assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"1", b"2", b"4"]
+    tablet = Claim(BOB_TABLET, "stream-1")
+    assert [waiting.envelope for waiting in await everything(mailboxes, tablet)] == [b"1", b"4"]
+    assert await mailboxes.append_all([]) == []
 
 
 async def test_order_holds_when_the_clock_of_a_replica_is_behind(mailboxes: Mailboxes) -> None:
