@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from keypost_services.embedded.accounts import Account
+
 POLL_SECONDS = 0.02
 TAIL_LINES = 15
 
@@ -39,13 +41,24 @@ class Process:
         command: The program and its arguments.
         log: The file that its output is appended to.
         environment: Variables to set; it inherits no other ``KEYPOST_*`` ones.
+        account: As whom it runs; None: as who starts it.
+        stop_signal: What asks it to end.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        account: Account | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
         self.log = log
+        self._account = account
+        self._stop_signal = stop_signal
         self._command = list(command)
         self._environment = environment or {}
         self._popen: subprocess.Popen[bytes] | None = None
@@ -66,6 +79,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=clean_environment(self._environment),
                 process_group=0 if os.name == "posix" else None,
+                **(self._account.to_popen() if self._account else {}),
             )
 
     def watch(self, died: Callable[[Process], None]) -> None:
@@ -110,10 +124,10 @@ class Process:
         return "\n".join(f"  {line[:500]}" for line in lines[-TAIL_LINES:]) or "  (nothing)"
 
     def ask_to_stop(self) -> None:
-        """Ask the process to end, by SIGTERM; ``wait_stopped`` waits for it."""
+        """Ask the process to end; ``wait_stopped`` waits for it."""
         self._stopping = True
         if self._popen is not None and self.is_running():
-            self._popen.send_signal(signal.SIGTERM)
+            self._popen.send_signal(self._stop_signal)
 
     def wait_stopped(self, seconds: float) -> bool:
         """Return whether the process ended by itself in time; if not it is killed."""
