@@ -249,6 +249,14 @@ class SimulatedDevice:
             raise refused(failure) from failure
         return response
 
+    async def send_stream(self, *batches: pb.SendStreamRequest) -> list[list[pb.SendResult]]:
+        """Call SendStream with all these batches, and return the results of each."""
+        call = self.stub.SendStream(iter(batches), metadata=self.metadata(), timeout=20)
+        try:
+            return [list(response.results) async for response in call]
+        except grpc.aio.AioRpcError as failure:
+            raise refused(failure) from failure
+
     async def send_text(self, recipient: str, text: str = "hello") -> pb.SendResponse:
         """Send a message."""
         return await self.send(self.envelope(recipient, text))

@@ -49,6 +49,9 @@ class Servicer(delivery_service_pb2_grpc.DeliveryServiceServicer):
             async for response in responses:
                 yield response
 
+    def SendStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
     async def ListMailboxes(self, request: Any, context: Any) -> pb.ListMailboxesResponse:  # noqa: N802
         raise NotImplementedError
 

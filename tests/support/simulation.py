@@ -194,6 +194,11 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
         await self.services.answer("Send", context)
         return response
 
+    async def SendStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        # As a version answers that does not know it.
+        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, "METHOD_NOT_ADMITTED")
+        yield None
+
     async def _stored(self, header: envelope_pb2.Header, envelope: envelope_pb2.Envelope, context: Any) -> Any:
         sender = Address(header.sender.username, header.sender.device_id)
         known = self.services.sent.get((sender, header.message_id))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
+from keypost.errors import InvalidArgumentError
 from keypost.protocol.encoding import pae, sha256
 from keypost.protocol.envelope import (
     MOST_ENVELOPE_BYTES,
@@ -24,8 +25,9 @@ from keypost.protocol.extension import (
     SignedExtension,
     read_extension,
 )
+from keypost.protocol.identifiers import check_username
 from keypost.protocol.suites import NONCE_BYTES, SUITES
-from keypost_services.delivery.errors import envelope_too_large, header_mismatch
+from keypost_services.delivery.errors import batch_too_large, envelope_too_large, header_mismatch
 from keypost_services.delivery.mailboxes import DELIVERY_ID
 from keypost_services.runtime.errors import invalid_field
 from keypost_services.runtime.parsing import parse
@@ -44,6 +46,10 @@ EXTENSION = f"{KEY_EXTENSION}.extension"
 SEALED_KEYS = f"{KEY_EXTENSION}.sealed_keys"
 SEALED_KEY_SIZES = tuple(suite.sealed_key_bytes for suite in SUITES)
 TAG_BYTES = 16
+MOST_BATCH_ENVELOPES = 256
+MOST_BATCH_BYTES = 1024 * 1024
+MOST_RESUMED = 256
+"""How many conversations one message of a stream may take up again."""
 MOST_UNACKNOWLEDGED = 256
 """How many envelopes may be under way on one stream, and how many one message may acknowledge."""
 
@@ -54,9 +60,40 @@ def read_send(request: pb.SendRequest, realm: str) -> SealedEnvelope:
     Raises:
         ServiceError: INVALID_FIELD, ENVELOPE_TOO_LARGE, HEADER_MISMATCH.
     """
-    envelope = request.envelope
     if not request.HasField("envelope"):
         raise invalid_field("envelope", "must be set")
+    return read_envelope(request.envelope, realm)
+
+
+def read_batch(request: pb.SendStreamRequest) -> Sequence[envelope_pb2.Envelope]:
+    """Return the envelopes of a batch that is not too large.
+
+    Raises:
+        ServiceError: BATCH_TOO_LARGE, INVALID_FIELD.
+    """
+    envelopes, resume = request.envelopes, request.resume
+    if len(envelopes) > MOST_BATCH_ENVELOPES:
+        raise batch_too_large("envelopes", f"{len(envelopes)} envelopes", MOST_BATCH_ENVELOPES)
+    if len(envelopes) > 1 and (size := request.ByteSize()) > MOST_BATCH_BYTES:
+        raise batch_too_large("envelopes", f"{size} bytes", MOST_BATCH_BYTES)
+    if len(resume) > MOST_RESUMED:
+        raise batch_too_large("resume", f"{len(resume)} recipients", MOST_RESUMED)
+    if not envelopes and not resume:
+        raise invalid_field("envelopes", "must be set, or resume")
+    for index, username in enumerate(resume):
+        try:
+            check_username(username)
+        except InvalidArgumentError as error:
+            raise invalid_field(f"resume[{index}]", "is no username") from error
+    return envelopes
+
+
+def read_envelope(envelope: envelope_pb2.Envelope, realm: str) -> SealedEnvelope:
+    """Return an envelope whose parts are well-formed and agree with each other.
+
+    Raises:
+        ServiceError: INVALID_FIELD, ENVELOPE_TOO_LARGE, HEADER_MISMATCH.
+    """
     if (size := envelope.ByteSize()) > MOST_ENVELOPE_BYTES:
         raise envelope_too_large(size, MOST_ENVELOPE_BYTES)
     header = _read_header(envelope.header, realm)

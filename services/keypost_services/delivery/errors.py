@@ -27,6 +27,12 @@ def envelope_too_large(size: int, limit: int) -> ServiceError:
     return ServiceError(StatusCode.INVALID_ARGUMENT, "ENVELOPE_TOO_LARGE", message, field="envelope", limit=str(limit))
 
 
+def batch_too_large(field: str, what: str, limit: int) -> ServiceError:
+    """Return the refusal of a batch with too much of something in a field."""
+    message = f"the batch has {what}, at most {limit} are allowed"
+    return ServiceError(StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE", message, field=field, limit=str(limit))
+
+
 def header_mismatch(why: str, field: str) -> ServiceError:
     """Return the refusal of an envelope whose header and extension disagree in a field."""
     return ServiceError(StatusCode.INVALID_ARGUMENT, "HEADER_MISMATCH", why, field=field)

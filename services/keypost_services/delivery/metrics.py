@@ -34,10 +34,10 @@ class Metrics:
         )
 
     def sent(self, outcome: str, appends: int = 0) -> None:
-        """Count a Send.
+        """Count an envelope handed in.
 
         Args:
-            outcome: ``accepted``, ``duplicate``, ``stale`` or the reason of a refusal.
+            outcome: ``accepted``, ``duplicate``, ``stale``, ``held`` or the reason of a refusal.
             appends: How many mailboxes the envelope was put into.
         """
         self._sends.labels(outcome).inc()

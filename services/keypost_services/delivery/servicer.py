@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
-from keypost_services.delivery import convert
+from keypost_services.delivery import answers, convert
 from keypost_services.delivery.errors import mailboxes_unavailable, start_missing
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.receiving import Device, Receiving
+from keypost_services.delivery.send_stream import SendStream
 from keypost_services.delivery.sending import Sending, Stale, Stored
 from keypost_services.runtime.auth import current_caller
 from keypost_services.runtime.errors import ServiceError, token_refused
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.listing import Listing
     from keypost_services.delivery.mailboxes import Waiting
     from keypost_services.delivery.metrics import Metrics
+    from keypost_services.delivery.send_stream import Result
 
 
 class DeliveryServicer(DeliveryServiceServicer):
@@ -63,21 +66,31 @@ class DeliveryServicer(DeliveryServiceServicer):
             with self._mailboxes_may_fail():
                 outcome = await self._sending.send(_device_key(), convert.read_send(request, self._realm))
         except ServiceError as error:
-            self._metrics.sent(error.reason)
+            self._count(error)
             raise
-        return self._answer(outcome)
+        self._count(outcome)
+        return answers.answer(outcome)
 
-    def _answer(self, outcome: Stored | Stale) -> pb.SendResponse:
-        if isinstance(outcome, Stored):
-            self._metrics.sent("duplicate" if outcome.duplicate else "accepted", outcome.appends)
-            return pb.SendResponse(stored=pb.Stored(accept_time=outcome.accept_time, duplicate=outcome.duplicate))
-        self._metrics.sent("stale")
-        return pb.SendResponse(
-            stale_keys=pb.StaleKeys(
-                sender=outcome.sender.key_info if outcome.sender else None,
-                recipient=outcome.recipient.key_info if outcome.recipient else None,
-            )
-        )
+    async def SendStream(  # noqa: N802  # the proto's name
+        self, request_iterator: AsyncIterator[pb.SendStreamRequest], _context: Any
+    ) -> AsyncIterator[pb.SendStreamResponse]:
+        """Store what comes in batches, and say in the same order what became of it."""
+        stream = SendStream(self._sending, _device_key(), self._health)
+        async for request in request_iterator:
+            batch = convert.read_batch(request)
+            stream.resume(request.resume)
+            results = await stream.send([partial(convert.read_envelope, one, self._realm) for one in batch])
+            for result in results:
+                self._count(result)
+            yield answers.results(results)
+
+    def _count(self, result: Result) -> None:
+        if isinstance(result, Stored):
+            self._metrics.sent("duplicate" if result.duplicate else "accepted", result.appends)
+        elif isinstance(result, ServiceError):
+            self._metrics.sent(result.reason)
+        else:
+            self._metrics.sent("stale" if isinstance(result, Stale) else "held")
 
     async def Receive(  # type: ignore[override]  # noqa: N802  # it writes by itself, so that it can be ended at that
         self, request_iterator: AsyncIterator[pb.ReceiveRequest], context: Any

@@ -80,6 +80,7 @@ METHODS: Mapping[str, Callers] = MappingProxyType(
         "/keypost.directory.v1.DirectoryService/BatchGetKeyInfo": devices_and("delivery"),
         "/keypost.directory.v1.KeyEventService/WatchKeyEvents": services("delivery"),
         "/keypost.delivery.v1.DeliveryService/Send": devices(),
+        "/keypost.delivery.v1.DeliveryService/SendStream": devices(),
         "/keypost.delivery.v1.DeliveryService/Receive": devices(),
         "/keypost.delivery.v1.DeliveryService/ListMailboxes": devices(),
         "/grpc.health.v1.Health/Check": anyone(),

@@ -29,19 +29,24 @@ from support.bad_input.rules import (
     statement,
     username,
 )
-from support.bad_input.surface import Exchange, Surface, conversing, made, unary
+from support.bad_input.surface import Call, Exchange, RefusedWithinError, Surface, conversing, made, unary
 from support.clock import START
 from support.delivery import SimulatedDevice, open_stack
 from support.limits import UNLIMITED
 from support.realm import REALM
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-SEND, RECEIVE, LIST = ("/keypost.delivery.v1.DeliveryService/" + name for name in ("Send", "Receive", "ListMailboxes"))
+SEND, STREAM, RECEIVE, LIST = (
+    "/keypost.delivery.v1.DeliveryService/" + name for name in ("Send", "SendStream", "Receive", "ListMailboxes")
+)
+CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+EMPTY_BATCH = pb.SendStreamRequest(envelopes=[envelope_pb2.Envelope()]).SerializeToString()
+BATCH, RESUME = f"{STREAM} batch", f"{STREAM} resume"
 BEGIN, GO_ON = f"{RECEIVE} first", f"{RECEIVE} later"
-NAMES = (SEND, BEGIN, GO_ON, LIST)
+NAMES = (SEND, BATCH, RESUME, BEGIN, GO_ON, LIST)
 HEADER, EXTENSION = "envelope.header", "envelope.key_extension.extension"
 SEALED_KEYS = "envelope.key_extension.sealed_keys"
 SOON = START + 5 * 60_000
@@ -75,6 +80,7 @@ def is_uuid_7(value: bytes) -> bool:
     return len(value) == 16 and value[6] & 0xF0 == 0x70 and value[8] & 0xC0 == 0x80
 
 
+TOO_MANY = refused("there are too many", "INVALID_ARGUMENT/BATCH_TOO_LARGE@resume")
 HEADER_RULES = {
     "realm": Rule(one_of(REALM)),
     "message_id": Rule(is_uuid_7),
@@ -134,6 +140,14 @@ BOUNDS = {
     HEADER: (4 * 1024, invalid(HEADER)),
     EXTENSION: (16 * 1024, invalid(EXTENSION)),
 }
+RESUME_RULES = {
+    # What becomes of each envelope does not end the stream.
+    "envelopes": Rule(
+        lambda _: True, refused("there are too many", "INVALID_ARGUMENT/BATCH_TOO_LARGE@envelopes", ok=True)
+    ),
+    "resume": Rule(lambda _: True, TOO_MANY | refused("nothing is in it", invalid("envelopes")) | OK),
+    "resume[]": Rule(username),
+}
 FIRST_RULES = {
     "start": Rule(lambda value: value == {}),
     "start.max_unacknowledged": Rule(number(0, 256)),
@@ -147,10 +161,25 @@ LATER_RULES = {
 }
 
 
+def batching(channel: grpc.aio.Channel, metadata: Callable[[], Any]) -> Call:
+    """Return how SendStream is called with one envelope: its batch has the bytes of a SendRequest."""
+    stub: Any = channel.stream_stream(STREAM, response_deserializer=pb.SendStreamResponse.FromString)
+
+    async def call(raw: bytes) -> None:
+        async for response in stub(iter([raw or EMPTY_BATCH]), metadata=metadata()):
+            for refusal in (result.refusal for result in response.results if result.HasField("refusal")):
+                code, named = CODES[refusal.code], refusal.metadata.get("field")
+                raise RefusedWithinError(f"{code}/{refusal.reason}" + (f"@{named}" if named else ""))
+
+    return call
+
+
 def exchanges_of(device: SimulatedDevice, channel: grpc.aio.Channel) -> dict[str, Exchange]:
     """Return the exchanges of a device."""
     start = pb.ReceiveRequest(start=pb.Start(max_unacknowledged=1))
     acknowledge = pb.ReceiveRequest(acknowledge=pb.Acknowledge(delivery_ids=["1-1", "2-0"]))
+
+    resume = pb.SendStreamRequest(resume=["bob", "carol"])
 
     async def send() -> Any:
         return pb.SendRequest(envelope=device.envelope("bob"))
@@ -159,6 +188,8 @@ def exchanges_of(device: SimulatedDevice, channel: grpc.aio.Channel) -> dict[str
     later = conversing(channel, RECEIVE, [start.SerializeToString()], device.metadata)
     return {
         SEND: Exchange(unary(channel, SEND, device.metadata), send, SEND_RULES, bounds=BOUNDS),
+        BATCH: Exchange(batching(channel, device.metadata), send, SEND_RULES, bounds=BOUNDS),
+        RESUME: Exchange(conversing(channel, STREAM, [], device.metadata), made(resume), RESUME_RULES),
         BEGIN: Exchange(first, made(start), FIRST_RULES),
         GO_ON: Exchange(later, made(acknowledge), LATER_RULES),
         LIST: Exchange(unary(channel, LIST, device.metadata), made(pb.ListMailboxesRequest()), {}),

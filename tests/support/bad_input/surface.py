@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     from support.bad_input.rules import Outcome, Rule
 
 Call = Callable[[bytes], Awaitable[None]]
-"""Makes a call with a serialised request; raises AioRpcError."""
+"""Makes a call with a serialised request; raises AioRpcError or RefusedWithinError."""
 SECONDS = 20
+
+
+class RefusedWithinError(Exception):
+    """The call succeeded, and its response says that the request is refused: such as one of a batch."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
 
 
 def ignored(_message: Any, _path: str) -> None:
@@ -91,6 +99,8 @@ class Surface:
             info = error_info(error)
             named = info.metadata.get("field")
             return f"{error.code().name}/{info.reason}" + (f"@{named}" if named else "")
+        except RefusedWithinError as error:
+            return error.outcome
         self._good.pop(name, None)
         return "OK"
 

@@ -40,6 +40,10 @@ class ScriptedDelivery(delivery_service_pb2_grpc.DeliveryServiceServicer):
         self.token = dict(context.invocation_metadata())["authorization"]
         return pb.SendResponse(stored=pb.Stored(accept_time=9))
 
+    async def SendStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, "METHOD_NOT_ADMITTED")
+        yield None
+
     async def Receive(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
         self.requests.append(await anext(request_iterator))
         yield BATCH

@@ -54,6 +54,7 @@ QUOTAS: Mapping[str, Quotas] = MappingProxyType(
         LOOK_UPS: (Quota(1_200, MINUTE), Quota(20_000, DAY)),
         UNKNOWN_USERS: (Quota(100, DAY),),
         "Send": (Quota(6_000, MINUTE),),
+        "SendStream": (Quota(60, MINUTE),),
         "Receive": (Quota(60, MINUTE),),
         "ListMailboxes": (Quota(60, MINUTE),),
         # Of one service. A refusal would fall upon devices that did nothing: what one of them causes is limited at the
@@ -149,6 +150,7 @@ METHOD_LIMITS: Mapping[str, MethodLimits] = MappingProxyType(
         f"{_DIRECTORY}BatchGetKeyInfo": devices(LOOK_UPS, UNKNOWN_USERS),
         "/keypost.directory.v1.KeyEventService/WatchKeyEvents": services(),
         f"{_DELIVERY}Send": devices("Send", UNKNOWN_USERS),
+        f"{_DELIVERY}SendStream": devices("SendStream"),
         f"{_DELIVERY}Receive": devices("Receive"),
         f"{_DELIVERY}ListMailboxes": devices("ListMailboxes"),
         # Probes ask these, and want an answer whatever else is away.
