@@ -1,0 +1,36 @@
+"""The benchmarks run and print every row; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ROWS = [
+    "one pair",
+    "4 pairs",
+    "one unary send",
+    "one look-up, from process memory",
+    "one look-up, from Redis",
+    "100 usernames a call, from process memory",
+]
+
+
+def test_every_row_is_measured_beside_its_baseline(tmp_path: Path) -> None:
+    written = tmp_path / "latest.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "--output", str(written)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout)
+    assert json.loads(written.read_text()) == report
+    assert [row["name"] for row in report["rows"]] == ROWS
+    for row in report["rows"]:
+        assert row["per_second"] > 0
+        assert row["baseline_per_second"] > 0
+        assert "client" in row["cpu_seconds_per_1000"]
+    assert [row["durability"] for row in report["rows"]] == ["fsync"] * 3 + [""] * 3
+    assert report["record_signing"]
