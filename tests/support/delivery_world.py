@@ -53,11 +53,12 @@ class World:
         async with (await self.device(pair)).receive() as stream:
             return [text_of(delivery, pair) for delivery in await stream.backlog()]
 
-    async def fill(self, bodies: list[bytes]) -> None:
-        """Put bytes into Bob's mailbox as a replica would."""
+    async def fill(self, bodies: list[bytes], pair: DeviceKeyPair | None = None) -> None:
+        """Put bytes into a mailbox, Bob's unless another is named, as a replica would."""
+        address = (pair or self.bob_pair).address
         async with open_mailboxes(self.stack.valkey.url, limits=LARGE) as replica:
             for body in bodies:
-                await replica.mailboxes.append(posting(body, self.bob_pair.address, accept_time=self.stack.clock()))
+                await replica.mailboxes.append(posting(body, address, accept_time=self.stack.clock()))
 
     async def keys_of(self, pair: DeviceKeyPair) -> list[bytes]:
         """Return the names of everything that Valkey holds of a mailbox."""

@@ -49,10 +49,11 @@ class KeyEventEffects:
         return None
 
     def begin_after(self, sequence: int, *, anew: bool) -> None:
-        """Drop what was looked up before the watch stood: nobody knows what changed meanwhile."""
+        """Drop and doubt what rests on look-ups from before the watch stood: nobody knows what changed meanwhile."""
         del sequence
         if anew:
             self._records.forget_all()
+            self._callers.doubt_all()
 
     async def act(self, events: Sequence[key_info_pb2.KeyEvent]) -> None:
         """End what these events end."""
@@ -70,7 +71,7 @@ class KeyEventEffects:
         """Nothing is noted: a process that begins anew holds nothing."""
 
     async def lose_all(self) -> None:
-        """Drop all records; callers and streams are looked at again within a minute, by the records of then."""
+        """Drop all records; callers and streams are doubted once a watch stands that says what comes after."""
         self._records.forget_all()
 
     def broke(self, why: str) -> None:

@@ -1,7 +1,7 @@
 """Callers whose token has been verified, and the streams that they hold open.
 
 Both end with the key event of their key. Without one they are looked at again every minute, so that a record that has
-lapsed ends them too.
+lapsed ends them too; and as soon as events come again, when some were missed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,13 +21,17 @@ from keypost_services.runtime.auth import Caller, CallerKind
 from keypost_services.runtime.errors import ServiceError, shutting_down, token_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Coroutine, Iterator
 
     from keypost.clock import Clock
 
 T = TypeVar("T")
+_Concerns = Callable[[str, bytes], bool]
+"""Whether something concerns a key, by username and fingerprint."""
 MOST_CALLERS = 50_000
 CHECK_AGAIN_MS = MINUTE
+CHECKS_PER_SECOND = 1_000
+"""How many streams begin to be looked at again in a second, when all are: each may ask the directory."""
 
 
 @dataclass(eq=False)
@@ -42,6 +47,7 @@ class Verification:
 class _Stream:
     caller: Caller
     end: asyncio.Future[ServiceError] = field(repr=False)
+    doubted: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     def finish(self, why: ServiceError) -> None:
         if not self.end.done():
@@ -89,6 +95,16 @@ class VerifiedCallers:
         """Forget all callers and end all streams of devices: any record may have changed."""
         self._drop(lambda _username, _key: True)
 
+    def doubt_all(self) -> None:
+        """Forget all callers and look at all streams of devices again: any record may have changed.
+
+        Unlike after :meth:`drop_all`, whose key is still good notices nothing.
+        """
+        self._forget(lambda _username, _key: True)
+        loop = asyncio.get_running_loop()
+        for place, stream in enumerate(self._streams_of(lambda _username, _key: True)):
+            loop.call_later(place / CHECKS_PER_SECOND, stream.doubted.set)
+
     def find(self, token_hash: bytes) -> Caller | None:
         """Return the caller that showed the token with this SHA-256 not long ago."""
         caller, until = self._callers.get(token_hash, (None, 0))
@@ -121,20 +137,24 @@ class VerifiedCallers:
         Args:
             caller: Whose stream it is.
             handler: What serves it; cancelled when the stream must end.
-            check: Raises when the caller may go on no longer; asked every minute.
+            check: Raises when the caller may go on no longer; asked at once, every minute, and when in doubt.
 
         Raises:
             ServiceError: why the stream must end.
         """
         stream = _Stream(caller, asyncio.get_running_loop().create_future())
+        # A key event that came between admission and here has found no stream to end.
+        stream.doubted.set()
         username = caller.address.username if caller.address else ""
         self._streams[username].add(stream)
         task = asyncio.ensure_future(handler)
         watch = asyncio.ensure_future(self._watch(stream, check))
         try:
-            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            # The end counts at once, even while the caller is being looked at again.
+            ways: set[asyncio.Future[Any]] = {task, watch, stream.end}
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise watch.result()
+                raise stream.end.result() if stream.end.done() else watch.result()
             return task.result()
         finally:
             self._streams[username].discard(stream)
@@ -143,7 +163,7 @@ class VerifiedCallers:
             await _cancel(task, watch)
 
     async def _watch(self, stream: _Stream, check: Callable[[Caller], Awaitable[None]]) -> ServiceError:
-        """Return why the stream must end, when it must."""
+        """Return why the stream must end, when its caller may go on no longer or its time is over."""
         loop = asyncio.get_running_loop()
         endless = stream.caller.kind is CallerKind.SERVICE
         deadline = None if endless else loop.time() + self._stream_seconds
@@ -151,9 +171,11 @@ class VerifiedCallers:
             pause = self._check_again_ms / 1000
             if deadline is not None:
                 pause = min(pause, deadline - loop.time())
-            await asyncio.wait({stream.end}, timeout=pause)
-            if stream.end.done():
-                return stream.end.result()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stream.doubted.wait()
+            # Before the check: a doubt that comes meanwhile has it made once more.
+            stream.doubted.clear()
             try:
                 await check(stream.caller)
             except ServiceError as error:
@@ -162,20 +184,25 @@ class VerifiedCallers:
             StatusCode.UNAVAILABLE, "STREAM_EXPIRED", "a stream lasts an hour at most: open another", retry_after_ms=0
         )
 
-    def _drop(self, concerns: Callable[[str, bytes], bool]) -> None:
-        def hit(caller: Caller) -> bool:
-            return (
-                caller.address is not None
-                and caller.key is not None
-                and concerns(caller.address.username, caller.key.fingerprint)
-            )
+    def _drop(self, concerns: _Concerns) -> None:
+        self._forget(concerns)
+        for stream in self._streams_of(concerns):
+            stream.finish(token_refused("KEY_CHANGED"))
 
-        for token_hash in [name for name, (caller, _) in self._callers.items() if hit(caller)]:
+    def _forget(self, concerns: _Concerns) -> None:
+        for token_hash in [name for name, (caller, _) in self._callers.items() if _hits(concerns, caller)]:
             del self._callers[token_hash]
         for verification in self._verifications:
             verification.dropped |= concerns(verification.username, verification.fingerprint)
-        for stream in [stream for streams in self._streams.values() for stream in streams if hit(stream.caller)]:
-            stream.finish(token_refused("KEY_CHANGED"))
+
+    def _streams_of(self, concerns: _Concerns) -> list[_Stream]:
+        return [stream for streams in self._streams.values() for stream in streams if _hits(concerns, stream.caller)]
+
+
+def _hits(concerns: _Concerns, caller: Caller) -> bool:
+    if caller.address is None or caller.key is None:
+        return False
+    return concerns(caller.address.username, caller.key.fingerprint)
 
 
 def _until(caller: Caller, again: int) -> int:

@@ -12,11 +12,11 @@ from keypost.errors import RefusedError
 from keypost_services.delivery.compose import compose
 from keypost_services.runtime.serving import running
 from support.delivery import Stack, directory_server, until
+from support.delivery_world import EVENTS, World
 from support.realm import seeded_signer
 
 if TYPE_CHECKING:
     from keypost.protocol.key_info import Key
-    from support.delivery_world import World
 
 
 @pytest.fixture
@@ -83,6 +83,30 @@ async def test_forgotten_events_drop_everything(world: World) -> None:
     assert world.directory.resumed_after == [None, 1, None]
     stale = await world.alice.send(world.alice.envelope("bob", recipient_revision=1))
     assert stale.HasField("stale_keys")
+
+
+@pytest.mark.parametrize("end", ["renew", "revoke"])
+async def test_a_stream_whose_key_ended_before_the_watch_stood_ends_once_it_stands(stack: Stack, end: str) -> None:
+    stack.directory.refuse_watch = True
+    world = World(stack)
+    async with stack.replica() as world.service:
+        alice, bob = await world.device(world.alice_pair), await world.device(world.bob_pair)
+        async with alice.receive() as stays, bob.receive() as ends:
+            await stays.queue_empty()
+            await ends.queue_empty()
+            if end == "renew":
+                stack.realm.renew(world.bob_pair)
+            else:
+                stack.realm.revoke(world.bob_pair)
+            world.directory.tell("bob")  # nobody hears it
+            stack.directory.refuse_watch = False
+            await world.watch_number(2)
+            assert world.counted(EVENTS) == 0
+            with pytest.raises(RefusedError, match="TOKEN_REFUSED") as caught:
+                await ends.next()
+            assert caught.value.metadata["cause"] == ("KEY_SUPERSEDED" if end == "renew" else "KEY_REVOKED")
+            await world.fill([b"still heard"], world.alice_pair)
+            assert len(await stays.batch()) == 1
 
 
 async def test_a_gap_in_the_events_drops_everything(world: World) -> None:

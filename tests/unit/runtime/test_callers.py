@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpc import StatusCode
@@ -11,6 +11,10 @@ from keypost_services.runtime.auth import Caller, CallerKind
 from keypost_services.runtime.callers import VerifiedCallers
 from keypost_services.runtime.errors import ServiceError, token_refused
 from support.clock import ManualClock
+from support.realm import SimulatedRealm
+
+if TYPE_CHECKING:
+    from keypost.protocol.key_info import Key
 
 ANYONE = Caller(CallerKind.ANYONE, "ipv4:127.0.0.1:1")
 SERVICE = Caller(CallerKind.SERVICE, "ipv4:127.0.0.1:1", service="directory")
@@ -99,3 +103,80 @@ async def test_only_so_many_callers_are_remembered() -> None:
         callers.remember(name, DEVICE)
     assert callers.find(b"x") is None
     assert callers.find(b"z") is DEVICE
+
+
+def device(username: str) -> tuple[Caller, Key]:
+    """Return a device that calls, and its key."""
+    realm = SimulatedRealm(clock=ManualClock())
+    pair = realm.enroll(username)
+    key = realm.key_record(username).get(pair.fingerprint)
+    return Caller(CallerKind.DEVICE, "ipv4:127.0.0.1:1", pair.address, key), key
+
+
+class Checks:
+    """Looks at callers: says whose turn it was, and refuses whom a test names."""
+
+    def __init__(self) -> None:
+        self.seen: asyncio.Queue[str] = asyncio.Queue()
+        self.refused = ""
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def __call__(self, caller: Caller) -> None:
+        assert caller.address is not None
+        self.seen.put_nowait(caller.address.username)
+        await self.held.wait()
+        if caller.address.username == self.refused:
+            raise token_refused("KEY_SUPERSEDED")
+
+
+async def test_a_key_event_between_admission_and_the_stream_is_not_missed() -> None:
+    callers, checks, (alice, key) = VerifiedCallers(ManualClock(), stream_seconds=60), Checks(), device("alice")
+    callers.drop_key(key.fingerprint)  # no stream is there yet that it could end
+    checks.refused = "alice"
+    assert await reason(callers, alice, checks) == "TOKEN_REFUSED"
+
+
+async def test_in_doubt_every_device_is_looked_at_again_at_once_and_who_is_good_goes_on() -> None:
+    callers, checks = VerifiedCallers(ManualClock(), stream_seconds=60), Checks()
+    (alice, _), (bob, _) = device("alice"), device("bob")
+    callers.remember(b"x", alice)
+    ended, stays = (asyncio.create_task(callers.run_stream(who, forever(), checks)) for who in (alice, bob))
+    async with asyncio.timeout(5):
+        assert {await checks.seen.get(), await checks.seen.get()} == {"alice", "bob"}
+        checks.refused = "alice"
+        callers.doubt_all()
+        assert callers.find(b"x") is None
+        assert {await checks.seen.get(), await checks.seen.get()} == {"alice", "bob"}
+        with pytest.raises(ServiceError, match="key superseded"):
+            await ended
+        callers.doubt_all()
+        assert await checks.seen.get() == "bob"
+        assert not stays.done()
+        callers.end_streams()
+        with pytest.raises(ServiceError, match="shutting down"):
+            await stays
+
+
+async def test_a_doubt_while_a_caller_is_looked_at_has_it_looked_at_once_more() -> None:
+    callers, checks, (alice, _) = VerifiedCallers(ManualClock(), stream_seconds=60), Checks(), device("alice")
+    checks.held.clear()
+    ended = asyncio.create_task(reason(callers, alice, checks))
+    async with asyncio.timeout(5):
+        await checks.seen.get()
+        callers.doubt_all()
+        checks.held.set()
+        await checks.seen.get()
+        checks.refused = "alice"
+        callers.doubt_all()
+        assert await ended == "TOKEN_REFUSED"
+
+
+async def test_an_end_does_not_wait_for_a_look_that_takes_long() -> None:
+    callers, checks, (alice, _) = VerifiedCallers(ManualClock(), stream_seconds=60), Checks(), device("alice")
+    checks.held.clear()
+    ended = asyncio.create_task(reason(callers, alice, checks))
+    async with asyncio.timeout(5):
+        await checks.seen.get()
+        callers.drop_user("alice")
+        assert await ended == "TOKEN_REFUSED"

@@ -70,6 +70,7 @@ class Actions:
         """Let those who watch begin after ``sequence``, unless they have begun."""
         if anew:
             self._standing.covers(self._clock())
+            self._callers.drop_all()
         if not self._has_begun:
             self._has_begun = True
             self._hub.begin(sequence)
