@@ -19,6 +19,7 @@ from keypost.client import Client, restore_profile
 from keypost.clock import MINUTE
 from keypost.keystore import Argon2Cost, Passphrase, database
 from keypost.keystore.copies import FILE_NAME
+from keypost.protocol import negotiation
 from keypost.transport.retries import Backoff, Retries
 from support.clock import START
 from support.keys import KeyPool
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 UNLOCK = Passphrase("correct horse", Argon2Cost(memory=8, iterations=1, lanes=1))
 WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "RELEASE", "CREATE", "ALTER", "PRAGMA")
 FILE_BYTES = 400_000
+POISON = "poison"
 
 
 class Killer:
@@ -192,6 +194,30 @@ class Life:
         self.behind = 0
         await self.receive(bob)
 
+    async def poison(self) -> dict[str, Any]:
+        """Have three messages wait for Bob, and the second kill him while he opens it."""
+        async with (
+            await self.open(self.folder / "alice", lambda: START) as alice,
+            await self.open(self.old, self.late) as bob,
+        ):
+            await alice.enroll(self.alice)
+            await bob.enroll(self.bob)
+            for text in ("one", POISON, "two"):
+                await alice.send(self.bob, text)
+        return {}
+
+    async def take(self) -> dict[str, Any]:
+        """Have Bob receive what waits; say what he handled and was told."""
+        async with await self.open(self.old, self.late) as bob:
+            found = []
+            async for message in bob.receive(follow=False):
+                found.append(message.text)
+                self.log("handling", message.text)
+                if message.text == POISON:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            kept = [one.reason for one in await bob.list_set_aside()]
+        return {"texts": found, "events": self.events, "kept": kept}
+
     async def restart(self) -> dict[str, Any]:
         """Open what is left, have it act, and return what both find."""
         moved = (self.new / FILE_NAME).exists()
@@ -230,9 +256,28 @@ async def described(message: Received) -> list[str]:
     return [message.text or "file", str(message.message_id), "again" if message.redelivered else "first"]
 
 
+def kill_at_poison() -> None:
+    """Kill this process while it opens the message that is poison to it."""
+    open_it = negotiation.step_14_decrypt_message
+
+    def opened(*args: Any) -> Any:
+        content = open_it(*args)
+        if content.message.body == POISON.encode():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return content
+
+    negotiation.step_14_decrypt_message = opened  # type: ignore[assignment]
+
+
 def live(job: dict[str, Any]) -> dict[str, Any]:
     """Do a job in this process and return what it found."""
     life = Life(job, job["first_key"])
+    if job["what"] == "poison":
+        return asyncio.run(life.poison())
+    if job["what"] in ("take", "take it in"):
+        if job["what"] == "take it in":
+            kill_at_poison()
+        return asyncio.run(life.take())
     if job["what"] == "restart":
         return asyncio.run(life.restart())
     killer = Killer(life.victim, job["kill_at"])

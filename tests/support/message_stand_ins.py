@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -16,6 +17,8 @@ from keypost.protocol.sessions import is_fit
 from keypost.protocol.suites import STRONG, WEAK
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     from keypost.protocol.envelope import SealedEnvelope
@@ -82,6 +85,11 @@ def find_the_file_of_anybody(files: Any, _sender: Any, file_id: bytes) -> Any:
         "SELECT id, sender, file_id, count, size, received, description FROM files WHERE file_id = ?", file_id
     )
     return None if row is None else (row[0], files._read(row))
+
+
+@asynccontextmanager
+async def count_as_delivery_does(_context: Any, _raw: bytes) -> AsyncIterator[int]:
+    yield 1_000
 
 
 def evidence_about_oneself(own: Any, signed: Any, now: int) -> Evidence:

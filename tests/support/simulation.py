@@ -50,6 +50,7 @@ class Services:
         serve_key_info: Changes what the directory says of a user.
         deliver: Changes what delivery hands out; returning nothing keeps it back.
         mailboxes: Deliveries by mailbox.
+        in_batches: What waits is handed out in one batch, not one by one.
     """
 
     def __init__(self, realm: SimulatedRealm) -> None:
@@ -64,6 +65,7 @@ class Services:
         self.requests: dict[str, list[Any]] = defaultdict(list)
         self.serve_key_info: Callable[[str, key_info_pb2.KeyInfo], key_info_pb2.KeyInfo] = lambda _, info: info
         self.deliver: Callable[[delivery_pb.Delivery], delivery_pb.Delivery | None] = lambda delivery: delivery
+        self.in_batches = False
         self.changed = asyncio.Condition()
         self.nonces: set[bytes] = set()
         self.streams = 0
@@ -275,11 +277,17 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
         return (d for d in self.services.mailboxes[mailbox] if d.delivery_id not in handed_out)
 
     def _next(self, mailbox: Address, handed_out: set[str]) -> Any:
+        batch = []
         for delivery in list(self._pending(mailbox, handed_out)):
             handed_out.add(delivery.delivery_id)
+            delivery.attempts += 1
             changed = self.services.deliver(delivery)
             if changed is not None:
-                yield delivery_pb.ReceiveResponse(batch=delivery_pb.Batch(deliveries=[changed]))
+                batch.append(changed)
+            if batch and not self.services.in_batches:
+                yield delivery_pb.ReceiveResponse(batch=delivery_pb.Batch(deliveries=[batch.pop()]))
+        if batch:
+            yield delivery_pb.ReceiveResponse(batch=delivery_pb.Batch(deliveries=batch))
 
     async def _acknowledgements(self, requests: AsyncIterator[Any], mailbox: Address) -> None:
         try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SafetyNumber,
         Sent,
         SentFile,
+        SetAside,
         WaitingElsewhere,
         restore_profile,
     )
@@ -42,6 +43,7 @@ _HOMES = {
         "SafetyNumber",
         "Sent",
         "SentFile",
+        "SetAside",
         "WaitingElsewhere",
         "restore_profile",
     ),
@@ -85,6 +87,7 @@ __all__ = [
     "SafetyNumberDiffersError",
     "Sent",
     "SentFile",
+    "SetAside",
     "Step",
     "SystemKeyRing",
     "Unlock",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.protobuf import json_format
 
+from keypost.client.suspects import ATTEMPTS
 from support.people import clock, generate, services, tls
 
 if TYPE_CHECKING:
@@ -125,3 +126,26 @@ async def test_killed_before_any_write_it_loses_no_key_and_no_message(
         except AssertionError as error:
             error.add_note(f"killed before write {number}: {log_of(tmp_path / name)}\n{again['found']}")
             raise
+
+
+async def test_a_message_that_kills_the_device_that_opens_it_is_set_aside(do: Do, services: Services) -> None:
+    services.in_batches = True
+    await do("poison", "it")
+    ends = [await do("take it in", "it") for _ in range(ATTEMPTS + 1)]
+    assert [end["killed"] for end in ends] == [True] * ATTEMPTS + [False]
+    found = ends[-1]["found"]
+    # What came with it did not wait for it: from the third time on, each is taken in by itself.
+    assert found["texts"][-1] == "two"
+    assert found["events"] == ["DELIVERED_TOO_OFTEN"]
+    assert found["kept"] == ["DELIVERED_TOO_OFTEN"]
+    again = await do("take it in", "it")
+    assert again["found"] == {"texts": [], "events": [], "kept": ["DELIVERED_TOO_OFTEN"]}
+
+
+async def test_a_message_that_kills_the_application_that_handles_it_is_set_aside(do: Do, tmp_path: Path) -> None:
+    await do("poison", "it")
+    ends = [await do("take", "it") for _ in range(ATTEMPTS + 1)]
+    assert [end["killed"] for end in ends] == [True] * ATTEMPTS + [False]
+    found = ends[-1]["found"]
+    assert (found["texts"], found["events"], found["kept"]) == (["two"], ["HANDLED_TOO_OFTEN"], ["HANDLED_TOO_OFTEN"])
+    assert [text for _, text in log_of(tmp_path / "it")] == ["one", *["poison"] * ATTEMPTS, "two"]

@@ -51,6 +51,7 @@ CALLS: dict[str, tuple[str, list[Any], Callable[[Any, Any], Awaitable[object]]]]
     "accept what": ("root", BAD_ROOTS, lambda client, bad: client.accept_identity("bob", bad)),
     "evidence": ("username", BAD_USERNAMES, lambda client, bad: client.evidence(bad)),
     "handled": ("message", [None, "hello", 7], lambda client, bad: client.set_handled(bad)),
+    "set aside": ("limit", [None, 0, -1, "7", 1.5], lambda client, bad: client.list_set_aside(limit=bad)),
     "enroll whom": ("username", BAD_USERNAMES, lambda client, bad: client.enroll(bad)),
     "enroll by": ("code", BAD_CODES, lambda client, bad: client.enroll("alice", code=bad)),
     "enroll with": ("suite", BAD_SUITES, lambda client, bad: client.enroll("alice", suite=bad)),

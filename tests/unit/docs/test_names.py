@@ -26,6 +26,7 @@ COMMANDS = {
     "keypost-directory": {"serve"},
     "keypost-delivery": {"serve"},
 }
+CALLED = re.compile(r"(?:^|\| )(keypost(?:-[a-z]+)?)(?: --?\S+(?: \S*/\S+)?)* ([a-z]+(?:-[a-z]+)*)\b")
 SOURCES = [
     path.read_text(encoding="utf-8")
     for folder in ("clients/python/keypost", "services/keypost_services")
@@ -63,11 +64,7 @@ def test_every_metric_that_a_page_names_is_one(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_a_page_names_is_one(page: Path) -> None:
-    named = {
-        (found[1], found[2])
-        for code in code_of(page)
-        for found in re.finditer(r"(?:^|\| )(keypost(?:-[a-z]+)?)(?: --?\S+(?: \S*/\S+)?)* ([a-z]+)\b", code)
-    }
+    named = {(found[1], found[2]) for code in code_of(page) for found in CALLED.finditer(code)}
     assert {(program, command) for program, command in named if command not in COMMANDS[program]} == set()
 
 

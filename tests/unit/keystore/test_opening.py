@@ -31,7 +31,7 @@ from keypost.keystore import (
     store,
 )
 from keypost.keystore.copies import FILE_NAME
-from support.key_store import BUNDLE, CHEAP, REALM, UNLOCK, Reopening
+from support.key_store import BUNDLE, CHEAP, REALM, UNLOCK, Reopening, message, unhandled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +126,24 @@ def test_a_profile_of_an_older_version_is_migrated(folder: Path, monkeypatch: py
         opened = open_store(folder, UNLOCK)
         assert opened._database.all("SELECT id FROM later") == [(7,)]
         opened.close()
+
+
+def test_what_was_handed_out_by_an_older_version_counts_as_one_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "MIGRATIONS", schema.MIGRATIONS[:4])
+        older = create_store(tmp_path, UNLOCK, realm=REALM, bundle=BUNDLE)
+        for number in (1, 2):
+            older.inbox.add(message(number))
+        older._database.run("UPDATE inbox SET state = 'handed_out' WHERE sequence = 1")
+        older.close()
+    newer = open_store(tmp_path, UNLOCK)
+    assert [(one.content, one.attempts, one.redelivered) for one in unhandled(newer)] == [
+        (message(1).content, 2, True),
+        (message(2).content, 1, False),
+    ]
+    newer.close()
 
 
 def test_a_migration_that_fails_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,19 @@ def receive(
     _perform(context, commands.receive(output_dir, count, follow=follow))
 
 
+@app.command("set-aside")
+def set_aside(
+    context: typer.Context,
+    *,
+    retry: Annotated[bool, typer.Option("--retry", help="Try all of it again.")] = False,
+) -> None:
+    """List the messages that were set aside, or try them again.
+
+    They could not be opened, or were handed out five times and never handled; they are kept.
+    """
+    _perform(context, commands.set_aside(retry=retry))
+
+
 @app.command()
 def keys(context: typer.Context, username: Username) -> None:
     """Show the keys of USERNAME, verified."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from keypost.cli.errors import FileError, UsageError
-from keypost.cli.events import PEERS_KEY
+from keypost.cli.events import PEERS_KEY, SET_ASIDE
 from keypost.cli.files import create_new
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import suite_named
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from keypost.cli.output import Output
     from keypost.cli.perform import Action
     from keypost.cli.sign_in import Proof
-    from keypost.client import Client, ReceivedFile
+    from keypost.client import Client, ReceivedFile, SetAside
     from keypost.protocol.key_info import Key, KeyRecord
 
 DEFAULT_FOLDER = Path("keypost-files")
@@ -127,6 +127,32 @@ def receive(folder: Path, count: int | None, *, follow: bool) -> Action:
             output.result("nothing", "Nothing waits.")
 
     return action
+
+
+def set_aside(*, retry: bool) -> Action:
+    """Return the command that lists what was set aside, or tries it again."""
+
+    async def action(client: Client, output: Output) -> None:
+        if not retry:
+            rows = [set_aside_row(kept) for kept in await client.list_set_aside()]
+            output.table("set_aside", f"{len(rows)} message(s) were set aside", SET_ASIDE, rows)
+            return
+        messages = await client.retry_set_aside()
+        sentence = f"{messages} message(s) of what was set aside wait to be shown: keypost receive"
+        output.result("retried", sentence, messages=messages)
+
+    return action
+
+
+def set_aside_row(kept: SetAside) -> dict[str, str | int]:
+    """Return one row for a message that was set aside."""
+    return {
+        "reason": kept.reason,
+        "username": kept.username or "-",
+        "accept_time": kept.accept_time,
+        "size": kept.size,
+        "message_id": "-" if kept.message_id is None else str(kept.message_id),
+    }
 
 
 async def save(file: ReceivedFile, folder: Path) -> Path:

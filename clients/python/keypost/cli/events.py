@@ -17,6 +17,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     ),
     "file_saved": ("path", "size"),
     "nothing": (),
+    "set_aside": ("rows",),
+    "retried": ("messages",),
     "keys": ("rows",),
     "devices": ("rows",),
     "invited": ("username", "device", "expire_time", "invitation"),
@@ -52,6 +54,9 @@ PEERS_KEY = (*KEY, "verified")
 OWN_KEY = (*KEY, "this_device", "name")
 """What each of the ``rows`` of ``devices`` has."""
 
+SET_ASIDE = ("reason", "username", "accept_time", "size", "message_id")
+"""What each of the ``rows`` of ``set_aside`` has."""
+
 
 def table_of_events() -> str:
     """Return the table as Markdown."""
@@ -59,6 +64,7 @@ def table_of_events() -> str:
         "message": f", and one of {_code(BODY)}",
         "keys": f", each with {_code(PEERS_KEY)}",
         "devices": f", each with {_code(OWN_KEY)}",
+        "set_aside": f", each with {_code(SET_ASIDE)}",
     }
     rows = [f"| `{event}` | {_code(fields)}{more.get(event, '')} |" for event, fields in FIELDS.items()]
     return "\n".join(["", "| event | fields |", "| --- | --- |", *rows, "", ""])

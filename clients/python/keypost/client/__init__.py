@@ -15,6 +15,7 @@ from keypost.client.results import (
     SafetyNumber,
     Sent,
     SentFile,
+    SetAside,
     WaitingElsewhere,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "SafetyNumber",
     "Sent",
     "SentFile",
+    "SetAside",
     "WaitingElsewhere",
     "restore_profile",
 ]

@@ -138,6 +138,12 @@ def read_reason(reason: Any) -> RevocationReason:
         raise InvalidArgumentError(f"a device is revoked for one of these reasons: {words}", field="reason") from error
 
 
+def check_limit(limit: Any) -> None:
+    """Accept how many at most: a number from 1."""
+    if not isinstance(limit, int) or limit < 1:
+        raise InvalidArgumentError("a limit is a number from 1", field="limit")
+
+
 def check_received(message: Any) -> None:
     """Accept what ``receive`` yielded."""
     if not isinstance(message, Received):

@@ -10,6 +10,7 @@ from keypost.client.arguments import (
     check_code,
     check_id_token,
     check_identity_change,
+    check_limit,
     check_received,
     check_suite,
     check_unlock,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from keypost.client.context import IdentityChange
     from keypost.client.pump import Pump
-    from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile, WaitingElsewhere
+    from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile, SetAside, WaitingElsewhere
     from keypost.clock import Clock
     from keypost.keys.v1 import realm_trust_pb2
     from keypost.keystore.unlock import Unlock
@@ -283,8 +284,8 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
         """Yield messages: those in the local inbox, then what arrives (steps 8 to 14).
 
         A message counts as handled when the iterator is advanced past it, or by ``set_handled``; else it is handed
-        out again later, marked ``redelivered``. What cannot be opened never ends the iteration: it is reported to
-        ``on_event``.
+        out again later, marked ``redelivered``. After five times it is set aside. What cannot be opened never ends the
+        iteration: it is reported to ``on_event``.
 
         Args:
             follow: Go on for ever; otherwise end when the backlog is handed out.
@@ -333,7 +334,10 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
             await self._parts.handing_out.set_handled(message)
 
     async def retry_set_aside(self) -> int:
-        """Try again to open what was set aside, such as after the minimum suite was changed.
+        """Try what was set aside again, such as after the minimum suite was changed or the application was mended.
+
+        What could not be opened is opened; what was handed out five times and never handled is handed out again, five
+        times at most.
 
         Returns:
             How many messages it gave; ``receive`` hands them out.
@@ -342,7 +346,20 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
             KeypostError: nobody could be asked.
         """
         async with self._working():
-            return await self._parts.waiting.retry_set_aside()
+            count = await self._parts.handing_out.bring_back() + await self._parts.waiting.retry_set_aside()
+            self._parts.newer.set()
+            return count
+
+    async def list_set_aside(self, *, limit: int = 1000) -> tuple[SetAside, ...]:
+        """Return the messages that were set aside, those that could not be opened before those that never were handled.
+
+        Args:
+            limit: How many at most, the oldest first.
+        """
+        async with self._working(copy_too=True):
+            check_limit(limit)
+            unopened = await self._parts.waiting.list_set_aside(limit)
+            return (*unopened, *await self._parts.handing_out.list_set_aside(limit - len(unopened)))
 
     async def renew(self) -> Key:
         """Replace this device's key by a new one (the eight steps); the old one is kept as long as it may be needed.

@@ -129,7 +129,7 @@ class Pump:
 
     async def _batch(self, stream: ReceiveStream, batch: delivery_service_pb2.Batch) -> None:
         now = self._context.clock()
-        arrivals = [Arrival(delivery.envelope, delivery.accept_time, now) for delivery in batch.deliveries]
+        arrivals = [_arrival(delivery, now) for delivery in batch.deliveries]
         await self._receiving.take(arrivals)
         self.changed.set()
         await stream.acknowledge([delivery.delivery_id for delivery in batch.deliveries])
@@ -138,3 +138,7 @@ class Pump:
         await self._waiting.retry()
         await self._retiring.end(endings)
         self.changed.set()
+
+
+def _arrival(delivery: delivery_service_pb2.Delivery, now: int) -> Arrival:
+    return Arrival(delivery.envelope, delivery.accept_time, now, attempts=delivery.attempts)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from keypost.client.context import as_keypost_error
 from keypost.client.look_ups import LookUps
 from keypost.client.opening import Fate, Opening, Outcome, settle
+from keypost.client.suspects import ATTEMPTS, TOGETHER, counted, end_count, give_up, is_suspect
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import KeypostError
 from keypost.protocol.encoding import parse
@@ -36,12 +38,14 @@ class Arrival:
         accept_time: When delivery accepted it.
         receive_time: When this device received it.
         sequence: The sequence with which it first came to be kept; 0 if it comes just now.
+        attempts: How often delivery has handed it out, this time counted; 0 if nobody counts.
     """
 
     raw: bytes
     accept_time: int
     receive_time: int
     sequence: int = 0
+    attempts: int = 0
 
 
 class Receiving:
@@ -66,11 +70,35 @@ class Receiving:
         return self._identity.address
 
     async def take(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
-        """Settle envelopes, all in one transaction, and tell what happened to each."""
+        """Settle envelopes in their order, and tell what happened to each.
+
+        All in one transaction, but for those that came too often: each of these alone, since this device may be
+        failing at it, and must not fail at the others.
+        """
+        outcomes: list[Outcome] = []
+        for suspect, group in groupby(arrivals, key=lambda arrival: is_suspect(arrival.attempts)):
+            if suspect:
+                outcomes += [await self._take_suspect(arrival) for arrival in group]
+            else:
+                outcomes += await self._take_together(list(group))
+        return outcomes
+
+    async def _take_together(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
         outcomes = await self._context.store.transact(_settle_all, await self.prepare(arrivals))
         for outcome in outcomes:
             self.tell(outcome)
         return outcomes
+
+    async def _take_suspect(self, arrival: Arrival) -> Outcome:
+        async with counted(self._context, arrival.raw) as begun:
+            if begun > ATTEMPTS - TOGETHER:
+                opening = self._unread(arrival, await self._trust.current())
+                outcome = await self._context.store.transact(give_up, opening)
+            else:
+                (opening,) = await self.prepare([arrival])
+                outcome = await self._context.store.transact(_settle_suspect, opening)
+        self.tell(outcome)
+        return outcome
 
     async def prepare(self, arrivals: Sequence[Arrival], refresh: Collection[str] = ()) -> list[Opening]:
         """Check what can be checked before anything is opened, and look the records up.
@@ -100,7 +128,14 @@ class Receiving:
             self._context.tell("set_aside", outcome.error.reason, sentence, sender=outcome.sender)
 
     def _opening(self, arrival: Arrival, trust: RealmTrust) -> Opening:
-        opening = Opening(
+        opening = self._unread(arrival, trust)
+        try:
+            return replace(opening, sealed=self._read(arrival.raw))
+        except Exception as error:  # noqa: BLE001  # nothing in a message may block the mailbox
+            return replace(opening, failure=as_keypost_error(error))
+
+    def _unread(self, arrival: Arrival, trust: RealmTrust) -> Opening:
+        return Opening(
             raw=arrival.raw,
             accept_time=arrival.accept_time,
             receive_time=arrival.receive_time,
@@ -112,10 +147,6 @@ class Receiving:
             now=self._context.clock(),
             clock=self._context.clock,
         )
-        try:
-            return replace(opening, sealed=self._read(arrival.raw))
-        except Exception as error:  # noqa: BLE001  # nothing in a message may block the mailbox
-            return replace(opening, failure=as_keypost_error(error))
 
     def _read(self, raw: bytes) -> SealedEnvelope:
         sealed = read_envelope(parse(envelope_pb2.Envelope, raw, "Envelope"))
@@ -150,3 +181,8 @@ def _with_records(opening: Opening, answers: Mapping[str, Answer]) -> Opening:
 
 def _settle_all(store: KeyStore, openings: Sequence[Opening]) -> list[Outcome]:
     return [settle(store, opening) for opening in openings]
+
+
+def _settle_suspect(store: KeyStore, opening: Opening) -> Outcome:
+    end_count(store, opening)
+    return settle(store, opening)

@@ -106,6 +106,7 @@ class Received:
         media_type: As the sender says.
         body: The bytes; empty for a file.
         redelivered: It was handed out before, and never counted as handled.
+        attempts: How often it has been handed out, this time counted. After five times it is set aside.
         missed: How many earlier messages of that device had not come when this one did.
         file: The file, if it is one.
         sequence: Its place in the local inbox.
@@ -125,6 +126,7 @@ class Received:
     file: ReceivedFile | None
     sequence: int = field(repr=False)
     verified: bool = False
+    attempts: int = 1
 
     @property
     def text(self) -> str:
@@ -232,6 +234,25 @@ class WaitingElsewhere:
     device: Address
     messages: int
     oldest_accept_time: int
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A message that was set aside: it is kept, and not handed out before it is retried.
+
+    Attributes:
+        reason: Why: the reason of the error, or ``HANDLED_TOO_OFTEN``.
+        username: Who sent it; empty if that cannot be read.
+        accept_time: When delivery accepted it, Unix milliseconds.
+        size: Bytes of the envelope, or of what was in it.
+        message_id: Its id, if it was opened.
+    """
+
+    reason: str
+    username: str
+    accept_time: int
+    size: int
+    message_id: UUID | None = None
 
 
 @dataclass(frozen=True)

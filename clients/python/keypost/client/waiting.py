@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from keypost.client.opening import Fate, attempt, set_aside
 from keypost.client.receiving import Arrival
 from keypost.client.records import RecordBehindError
+from keypost.client.results import SetAside
+from keypost.client.suspects import ATTEMPTS, counted, end_count, give_up
 from keypost.protocol.errors import KeyUnknownError
 from keypost.protocol.realm_trust import CLOCK_SKEW
 
@@ -49,10 +51,18 @@ class Waiting:
                 openings = await self._receiving.prepare(arrivals, senders - refreshed)
                 refreshed |= senders
                 for opening, row in zip(openings, page, strict=True):
-                    outcome = await self._context.store.transact(_settle_again, opening, row)
+                    outcome = await self._again(opening, row)
                     if outcome.fate is not Fate.WAITS:
                         self._receiving.tell(outcome)
                 after = page[-1].sequence
+
+    async def _again(self, opening: Opening, row: WaitingEnvelope) -> Outcome:
+        if opening.failure is not None:
+            return await self._context.store.transact(_settle_again, opening, row)
+        # Now it may open, and fail this device: no longer at the others that came with it, but at each start.
+        async with counted(self._context, row.envelope) as begun:
+            act = _give_up if begun > ATTEMPTS else _settle_again
+            return await self._context.store.transact(act, opening, row)
 
     async def retry_set_aside(self) -> int:
         """Try again what was set aside, and return how many messages it gave."""
@@ -68,12 +78,18 @@ class Waiting:
                 after = page[-1].sequence
             return opened
 
+    async def list_set_aside(self, limit: int) -> list[SetAside]:
+        """Return what was set aside, the oldest first, at most ``limit``."""
+        rows = await self._context.store.run(lambda store: store.set_aside.page(limit=limit))
+        return [SetAside(row.reason, row.username, row.accept_time, len(row.envelope)) for row in rows]
+
 
 def _arrival(row: WaitingEnvelope) -> Arrival:
     return Arrival(row.envelope, row.accept_time, row.receive_time, row.arrival)
 
 
 def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:
+    end_count(store, opening)
     outcome = attempt(store, opening)
     if outcome.fate is Fate.WAITS and _is_never(opening, outcome.error):
         outcome.fate = Fate.SET_ASIDE
@@ -81,6 +97,12 @@ def _settle_again(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Ou
         set_aside(store, opening, outcome)
     if outcome.fate is not Fate.WAITS:
         store.waiting.remove(row.sequence)
+    return outcome
+
+
+def _give_up(store: KeyStore, opening: Opening, row: WaitingEnvelope) -> Outcome:
+    outcome = give_up(store, opening)
+    store.waiting.remove(row.sequence)
     return outcome
 
 

@@ -130,7 +130,7 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
         receiving=receiving,
         waiting=Waiting(context, receiving),
         retiring=Retiring(context, identity, trust, records),
-        handing_out=HandingOut(context.store),
+        handing_out=HandingOut(context),
         elsewhere=Elsewhere(context, identity, records, delivery),
         delivery=delivery,
         retries=retries,

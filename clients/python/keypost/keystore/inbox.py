@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keypost.keystore.database import conversation_from, conversation_text
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from keypost.keystore.sealing import Place
 
 BOUND = "sender, message_id, conversation, key_id, counter, send_time, accept_time, missed, verified"
-COLUMNS = f"sequence, state, content, {BOUND}"
+COLUMNS = f"sequence, state, attempts, content, {BOUND}"
+PAGE = 64
 
 
 class SqliteInbox:
@@ -57,18 +59,36 @@ class SqliteInbox:
         """Hand out the oldest message that is not handled."""
         with self._database.transaction():
             row = self._database.one(
-                f"SELECT {COLUMNS} FROM inbox WHERE state <> 'handled' AND sequence > ? ORDER BY sequence LIMIT 1",
+                f"SELECT {COLUMNS} FROM inbox WHERE state <> 'handled' AND set_aside = 0 AND sequence > ?"
+                " ORDER BY sequence LIMIT 1",
                 after,
             )
             if row is None:
                 return None
             message = self._read(row)
-            self._database.run("UPDATE inbox SET state = 'handed_out' WHERE sequence = ?", message.sequence)
-        return message
+            self._database.run(
+                "UPDATE inbox SET state = 'handed_out', attempts = attempts + 1 WHERE sequence = ?", message.sequence
+            )
+        return replace(message, attempts=message.attempts + 1)
 
     def set_handled(self, sequence: int) -> None:
         """Note that the application is done with a message."""
-        self._database.run("UPDATE inbox SET state = 'handled' WHERE sequence = ?", sequence)
+        self._database.run("UPDATE inbox SET state = 'handled', set_aside = 0 WHERE sequence = ?", sequence)
+
+    def set_aside(self, sequence: int) -> None:
+        """Hand a message out no more, until it is brought back."""
+        self._database.run("UPDATE inbox SET set_aside = 1 WHERE sequence = ?", sequence)
+
+    def page_set_aside(self, after: int = 0, *, limit: int = PAGE) -> tuple[InboxMessage, ...]:
+        """Return the next messages that are handed out no more, in the order in which they were kept."""
+        rows = self._database.all(
+            f"SELECT {COLUMNS} FROM inbox WHERE set_aside = 1 AND sequence > ? ORDER BY sequence LIMIT ?", after, limit
+        )
+        return tuple(self._read(row) for row in rows)
+
+    def bring_back(self) -> int:
+        """Hand out again whatever was set aside, and return how many messages these are."""
+        return self._database.run("UPDATE inbox SET set_aside = 0, attempts = 0 WHERE set_aside = 1").rowcount
 
     def find(self, sender: Address, message_id: bytes) -> InboxMessage | None:
         """Return a message without handing it out."""
@@ -82,7 +102,7 @@ class SqliteInbox:
         self._database.run("DELETE FROM inbox WHERE sequence = ? AND state = 'handled'", sequence)
 
     def _read(self, row: Row) -> InboxMessage:
-        sequence, state, content, *bound = row
+        sequence, state, attempts, content, *bound = row
         opened = self._database.open(_place(bound), content)
         sender, message_id, conversation, key_id, counter, send_time, accept_time, missed, verified = bound
         return InboxMessage(
@@ -96,6 +116,7 @@ class SqliteInbox:
             missed=missed,
             content=opened,
             sequence=sequence,
+            attempts=attempts,
             redelivered=state != InboxState.NEW,
             verified=bool(verified),
         )

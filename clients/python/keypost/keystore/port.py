@@ -302,8 +302,25 @@ class InboxPart(Protocol):
     def next_unhandled(self, after: int = 0) -> InboxMessage | None:
         """Hand out the oldest message that is not handled and whose sequence is above ``after``.
 
-        It is marked as handed out; ``redelivered`` says whether it was before.
+        It is marked as handed out, and that is counted; ``redelivered`` says whether it was before.
         """
+        ...
+
+    def set_aside(self, sequence: int) -> None:
+        """Hand a message out no more, until it is brought back. Unknown is no error."""
+        ...
+
+    def page_set_aside(self, after: int = 0, *, limit: int = 64) -> tuple[InboxMessage, ...]:
+        """Return the next messages that are handed out no more, in the order in which they were kept.
+
+        Args:
+            after: The sequence after which to begin.
+            limit: How many at most.
+        """
+        ...
+
+    def bring_back(self) -> int:
+        """Hand out again whatever was set aside, counted from the beginning; return how many messages these are."""
         ...
 
     def set_handled(self, sequence: int) -> None:
@@ -316,6 +333,22 @@ class InboxPart(Protocol):
 
     def forget(self, sequence: int) -> None:
         """Erase a handled message at once, instead of at the next ``prune``. Others stay."""
+        ...
+
+
+class AttemptPart(Protocol):
+    """How often it was begun to take an envelope in that came again and again; by the SHA-256 of its bytes."""
+
+    def begin(self, digest: bytes, now: int) -> int:
+        """Count one more attempt, and return how many there are, this one counted."""
+        ...
+
+    def take_back(self, digest: bytes) -> None:
+        """Count one attempt less: it was not the envelope that failed. Unknown is no error."""
+        ...
+
+    def end(self, digest: bytes) -> None:
+        """Forget the attempts, in the transaction that keeps the envelope or what is in it. Unknown is no error."""
         ...
 
 
@@ -464,6 +497,11 @@ class KeyStore(Protocol):
         ...
 
     @property
+    def attempts(self) -> AttemptPart:
+        """Attempts to take in what came again and again."""
+        ...
+
+    @property
     def waiting(self) -> EnvelopePart:
         """Envelopes that cannot be opened yet."""
         ...
@@ -495,7 +533,7 @@ class KeyStore(Protocol):
         """Erase what is older than the age limit.
 
         Sessions by create_time, replay marks by receipt, handled messages by accept_time, closed keys and
-        incomplete files by when they were noted. Counters are never forgotten.
+        incomplete files by when they were noted, attempts by the last one. Counters are never forgotten.
 
         Args:
             before: The time before which things are too old.

@@ -107,5 +107,17 @@ _WHO_WAS_VERIFIED = ("ALTER TABLE inbox ADD COLUMN verified INTEGER NOT NULL DEF
 # No row: the count that begins at 0.
 _COUNTING = ("CREATE TABLE counting (id INTEGER PRIMARY KEY CHECK (id = 1), base INTEGER NOT NULL)",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME, _WHO_WAS_VERIFIED, _COUNTING)
+# How often a message was handed out; 1 where that is all that was known before. And what a delivery cost so far.
+_HOW_OFTEN = (
+    "ALTER TABLE inbox ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE inbox ADD COLUMN set_aside INTEGER NOT NULL DEFAULT 0",
+    "UPDATE inbox SET attempts = 1 WHERE state = 'handed_out'",
+    "DROP INDEX inbox_unhandled",
+    "CREATE INDEX inbox_unhandled ON inbox (sequence) WHERE state <> 'handled' AND set_aside = 0",
+    "CREATE INDEX inbox_set_aside ON inbox (sequence) WHERE set_aside = 1",
+    """CREATE TABLE attempts (
+        digest BLOB PRIMARY KEY, count INTEGER NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME, _WHO_WAS_VERIFIED, _COUNTING, _HOW_OFTEN)
 """The statements of each migration, the oldest first."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keypost.keystore.attempts import SqliteAttempts
 from keypost.keystore.copies import FILE_NAME, remove_copies, take_snapshot
 from keypost.keystore.counters import SqliteCounters
 from keypost.keystore.database import Database, explain
@@ -59,6 +60,7 @@ PRUNING = (
     "DELETE FROM inbox WHERE state = 'handled' AND accept_time < ?",
     "DELETE FROM closed_keys WHERE time < ?",
     "DELETE FROM files WHERE received < count AND update_time < ?",
+    "DELETE FROM attempts WHERE time < ?",
 )
 
 
@@ -80,6 +82,7 @@ class SqliteKeyStore:
         self.sessions = SqliteSessions(database)
         self.counters = SqliteCounters(database)
         self.inbox = SqliteInbox(database)
+        self.attempts = SqliteAttempts(database)
         of_one_user = Totals(limits.user_count, limits.user_size)
         set_aside, waiting = (
             Totals(limits.set_aside_count, limits.set_aside_size),

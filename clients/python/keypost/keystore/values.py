@@ -217,6 +217,7 @@ class InboxMessage:
         content: The serialised ``Content``, or what the client makes of it. Secret.
         sequence: Its place in the inbox, from 1; 0 before it is added.
         redelivered: Whether it had been handed out before and was never handled.
+        attempts: How often it has been handed out; while it is, this time counted.
         verified: Whether the identity of the sender was verified when the message was opened.
     """
 
@@ -231,6 +232,7 @@ class InboxMessage:
     content: bytes = field(repr=False)
     sequence: int = 0
     redelivered: bool = False
+    attempts: int = 0
     verified: bool = False
 
 

@@ -80,6 +80,7 @@ class Client:
     send_file = _waiting(asyncio_client.Client.send_file)
     set_handled = _waiting(asyncio_client.Client.set_handled)
     retry_set_aside = _waiting(asyncio_client.Client.retry_set_aside)
+    list_set_aside = _waiting(asyncio_client.Client.list_set_aside)
     renew = _waiting(asyncio_client.Client.renew)
     keys = _waiting(asyncio_client.Client.keys)
     invite = _waiting(asyncio_client.Client.invite)
