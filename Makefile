@@ -19,11 +19,11 @@ $(STAMP): pyproject.toml hatch_build.py constraints.txt $(PROTOS)
 
 install: $(STAMP) ## Create the virtual environment
 
-run: $(STAMP) ## Start the whole stack and play the main job (JSON=1, SUITE=RSA1024_AES128)
-	@$(BIN)/keypost-embedded story $(if $(JSON),--json) $(if $(SUITE),--suite $(SUITE))
+run: $(STAMP) ## Start the whole stack and play the main job (STACK=postgres|cluster, JSON=1, SUITE=RSA1024_AES128)
+	@$(BIN)/keypost-embedded story $(if $(JSON),--json) $(if $(SUITE),--suite $(SUITE)) $(if $(STACK),--stack $(STACK))
 
-up: $(STAMP) ## Start the whole stack and leave it running (SUITE=RSA1024_AES128)
-	@$(BIN)/keypost-embedded up $(if $(SUITE),--suite $(SUITE))
+up: $(STAMP) ## Start the whole stack and leave it running (STACK=postgres|cluster, SUITE=RSA1024_AES128)
+	@$(BIN)/keypost-embedded up $(if $(SUITE),--suite $(SUITE)) $(if $(STACK),--stack $(STACK))
 
 test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
 	@$(BIN)/python -m pytest -n 2 --dist loadscope $(PYTEST_ARGS)

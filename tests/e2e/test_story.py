@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Event = dict[str, Any]
-SUITES = ("RSA3072_AES256", "RSA1024_AES128")
+SERVERS = {"embedded": {"valkey"}, "postgres": {"valkey", "postgres"}, "cluster": {"valkey", "postgres"}}
+SERVICES = {"ca", "directory", "delivery"}
+PLAYED = (("RSA3072_AES256", "embedded"), ("RSA1024_AES128", "embedded"))
 
 
 @dataclass(frozen=True)
 class Played:
-    suite: str
+    stack: str
     exit_code: int
     events: list[Event]
     temporary: Path
@@ -56,11 +58,12 @@ def run_story(temporary: Path, *arguments: str) -> subprocess.CompletedProcess[b
     )
 
 
-@pytest.fixture(scope="module", params=SUITES)
+@pytest.fixture(scope="module", params=PLAYED, ids="-".join)
 def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
     temporary = tmp_path_factory.mktemp("story")
-    done = run_story(temporary, "--json", "--suite", request.param)
-    return Played(request.param, done.returncode, json_lines(done.stdout), temporary)
+    suite, stack = request.param
+    done = run_story(temporary, "--json", "--suite", suite, "--stack", stack)
+    return Played(stack, done.returncode, json_lines(done.stdout), temporary)
 
 
 def who(step: Event) -> str:
@@ -91,7 +94,10 @@ def test_the_eight_steps_happen_in_order_three_of_them_at_the_ca(played: Played)
 
 def test_alice_bob_and_the_services_are_separate_processes(played: Played) -> None:
     services = {service["name"]: service["process"] for service in played.of("start")[0]["services"]}
-    assert set(services) == {"valkey", "ca", "directory", "delivery"}
+    nodes = {name for name in services if name.startswith("valkey-")}
+    more = set() if played.stack == "embedded" else {"ca-2", "delivery-2"}
+    assert set(services) - nodes == SERVERS[played.stack] | SERVICES | more
+    assert len(nodes) == (6 if played.stack == "cluster" else 0)
     people = {name: {step["process"] for step in played.of("step") if who(step) == name} for name in ("alice", "bob")}
     at_the_ca = {step["process"] for step in played.of("step") if who(step) == "ca"}
     assert at_the_ca == {services["ca"]}

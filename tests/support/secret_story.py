@@ -327,7 +327,7 @@ def _logged(story: Story) -> Iterator[None]:
 
 
 def _play(story: Story) -> None:
-    valkey = story.stack._valkey
+    valkey = story.stack._servers._valkey
     monitor = Monitor(valkey.socket, valkey._password)
     try:
         asyncio.run(_talk(story), debug=True)

@@ -19,22 +19,69 @@ ADMINISTRATOR = "operator"
 """The administrator of the stack."""
 
 Ports = Mapping[str, int]
-"""The ports of one service: ``public`` and ``internal``."""
+"""The ports of one process of a service: ``public`` and ``internal``."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a stack keeps its data in, and in how many processes it serves.
+
+    Attributes:
+        name: What people call it.
+        postgres: Whether the CA has a PostgreSQL; else it has a file of SQLite.
+        cluster: Whether the mailboxes are in a Valkey Cluster of three masters with a replica each, and an answer waits
+            for both; else they are in the one Valkey that caches and counts.
+        replicas: How many processes each of CA and delivery has.
+    """
+
+    name: str
+    postgres: bool = False
+    cluster: bool = False
+    replicas: int = 1
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The names of the services' processes, those that are called before those that call them."""
+        counts = {"ca": self.replicas, "directory": 1, "delivery": self.replicas}
+        return tuple(name_of(service, number) for service in SERVICES for number in range(1, counts[service] + 1))
+
+
+EMBEDDED = Shape("embedded")
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        EMBEDDED,
+        Shape("postgres", postgres=True, replicas=2),
+        Shape("cluster", postgres=True, cluster=True, replicas=2),
+    )
+}
+
+
+def name_of(service: str, number: int) -> str:
+    """Return the name of a process of a service; they are counted from 1."""
+    return service if number == 1 else f"{service}-{number}"
+
+
+def service_of(name: str) -> str:
+    """Return the service that a process is one of."""
+    return name.partition("-")[0]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of a stack.
+    """Where a stack lies, and what it is like.
 
     Attributes:
         folder: Everything lies below it.
         realm: The realm.
         weak_suite: Whether the realm allows the source document's suite as well.
+        shape: What its data are kept in.
     """
 
     folder: Path
     realm: str = "example.org"
     weak_suite: bool = False
+    shape: Shape = EMBEDDED
 
     @property
     def certificates(self) -> Path:
@@ -53,13 +100,19 @@ class Layout:
 
     @property
     def database(self) -> str:
-        """The URL of the CA's database."""
+        """The URL of the CA's database, if it is a file."""
         return f"sqlite:///{(self.folder / 'ca.db').resolve().as_posix()}"
 
     @property
     def bundle(self) -> Path:
         """The file that clients start from."""
-        return self.folder / "bundle.json"
+        return self.bundles[0]
+
+    @property
+    def bundles(self) -> tuple[Path, ...]:
+        """A bundle for each replica of CA and delivery: who starts from it calls that one."""
+        numbers = range(1, self.shape.replicas + 1)
+        return tuple(self.folder / f"{name_of('bundle', number)}.json" for number in numbers)
 
     @property
     def ports_file(self) -> Path:
@@ -75,9 +128,9 @@ class Layout:
         """Return the log of one part."""
         return self.log_folder / f"{name}.log"
 
-    def ready_file(self, service: str) -> Path:
-        """Return the file in which a service says which ports it serves."""
-        return self.folder / f"{service}.ready.json"
+    def ready_file(self, name: str) -> Path:
+        """Return the file in which a process of a service says which ports it serves."""
+        return self.folder / f"{name}.ready.json"
 
     @property
     def allowed_suites(self) -> tuple[Suite, ...]:
@@ -85,32 +138,48 @@ class Layout:
         return (STRONG, WEAK) if self.weak_suite else (STRONG,)
 
 
-def settings_of(layout: Layout, service: str, ports: Mapping[str, Ports], redis_url: str) -> dict[str, str]:
-    """Return the environment that configures a service.
+def settings_of(
+    layout: Layout,
+    name: str,
+    ports: Mapping[str, Ports],
+    redis_url: str,
+    *,
+    database: str | None = None,
+    mailboxes: str | None = None,
+) -> dict[str, str]:
+    """Return the environment that configures a process of a service.
 
     Args:
-        layout: The shape of the stack.
-        service: The service.
-        ports: The ports of all services.
-        redis_url: The embedded Valkey.
+        layout: The stack.
+        name: The process.
+        ports: The ports of all processes.
+        redis_url: The Valkey that caches and counts.
+        database: The URL of the CA's database; None: the file.
+        mailboxes: The URL of the mailboxes; None: they are in the Valkey that caches and counts.
     """
+    service = service_of(name)
     own = {
-        "ca": {"DATABASE": layout.database, "REALM_FOLDER": str(layout.realm_folder), "SIGN_IN": "open"},
+        "ca": {
+            "DATABASE": database or layout.database,
+            "REALM_FOLDER": str(layout.realm_folder),
+            "SIGN_IN": "open",
+        },
         "directory": {"CA": _internal(ports, "ca"), "CACHE_URL": redis_url, "BUNDLE": str(layout.bundle)},
         "delivery": {
             "DIRECTORY": _internal(ports, "directory"),
-            "MAILBOXES_URL": redis_url,
+            "MAILBOXES_URL": mailboxes or redis_url,
+            "DURABILITY": "replicated" if layout.shape.cluster else "fsync",
             "BUNDLE": str(layout.bundle),
         },
     }
     # One server for all: it may be writing mailboxes to the disk when it is asked to count.
     limits = {"LIMITS_URL": redis_url, "LIMITS_TIMEOUT_SECONDS": "2"}
-    settings = _common_settings(layout, service, ports[service]) | limits | own[service]
-    return {f"KEYPOST_{service.upper()}_{name}": value for name, value in settings.items()}
+    settings = _common_settings(layout, name, ports[name]) | limits | own[service]
+    return {f"KEYPOST_{service.upper()}_{setting}": value for setting, value in settings.items()}
 
 
-def _common_settings(layout: Layout, service: str, ports: Ports) -> dict[str, str]:
-    certificates = layout.certificates / service
+def _common_settings(layout: Layout, name: str, ports: Ports) -> dict[str, str]:
+    certificates = layout.certificates / service_of(name)
     return {
         "REALM": layout.realm,
         "PUBLIC_LISTEN": f"{LOOPBACK}:{ports['public']}",
@@ -120,10 +189,12 @@ def _common_settings(layout: Layout, service: str, ports: Ports) -> dict[str, st
         "INTERNAL_TLS_CERTIFICATE": str(certificates / "internal.pem"),
         "INTERNAL_TLS_PRIVATE_KEY": str(certificates / "internal.key"),
         "INTERNAL_TLS_ROOT": str(layout.certificates / "service-root.pem"),
-        "READY_FILE": str(layout.ready_file(service)),
+        "READY_FILE": str(layout.ready_file(name)),
         "DRAIN_SECONDS": "3",
     }
 
 
 def _internal(ports: Mapping[str, Ports], service: str) -> str:
-    return f"{LOOPBACK}:{ports[service]['internal']}"
+    """Return the gRPC name of all processes of a service."""
+    addresses = [f"{LOOPBACK}:{own['internal']}" for name, own in ports.items() if service_of(name) == service]
+    return addresses[0] if len(addresses) == 1 else f"ipv4:{','.join(addresses)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import sys
 import tempfile
 import time
@@ -22,16 +21,18 @@ from keypost_services.embedded.story import Notebook, Scene, Story, summary
 from keypost_services.embedded.tellers import HumanTeller, JsonTeller, Teller
 
 if TYPE_CHECKING:
+    from keypost_services.embedded.layout import Shape
     from keypost_services.embedded.people import Event
 
 INTERRUPTED = 130
 
 
-def perform_story(suite: str, *, as_json: bool) -> int:
+def perform_story(suite: str, shape: Shape, *, as_json: bool) -> int:
     """Play the story.
 
     Args:
         suite: The suite of all keys.
+        shape: What the stack keeps its data in.
         as_json: One JSON object a line instead of text for people.
 
     Returns:
@@ -39,10 +40,10 @@ def perform_story(suite: str, *, as_json: bool) -> int:
     """
     begun = time.monotonic()
     if not as_json:
-        print("starting Valkey and the three services …", file=sys.stderr)  # noqa: T201  # it takes two seconds
+        print(f"starting the {shape.name} stack …", file=sys.stderr)  # noqa: T201  # it takes seconds
     teller: Teller = JsonTeller() if as_json else HumanTeller()
     folder = Path(tempfile.mkdtemp(prefix="keypost-"))
-    stack = Stack(Layout(folder, weak_suite=suite == WEAK.name))
+    stack = Stack(Layout(folder, weak_suite=suite == WEAK.name, shape=shape))
     notebook = Notebook(teller.tell, CaLog(stack.layout.log("ca"), lambda: stack.pid_of("ca")))
     failure: str | None = None
     try:
@@ -53,7 +54,7 @@ def perform_story(suite: str, *, as_json: bool) -> int:
     teller.close()
     closing = summary(notebook, failure) | {"seconds": round(time.monotonic() - begun, 3)}
     if closing["ok"] or failure == "interrupted":
-        shutil.rmtree(folder)
+        stack.remove()
     else:
         closing["folder"] = str(folder)
     teller.tell(closing)
@@ -67,7 +68,7 @@ def _play(stack: Stack, suite: str, notebook: Notebook) -> str | None:
         notebook.tell(_start_event(stack, suite))
         people = stack.layout.folder / "people"
         people.mkdir()
-        story = Story(Scene(stack.layout.bundle, suite, people), notebook)
+        story = Story(Scene(stack.layout.bundles, suite, people), notebook)
         asyncio.run(_play_or_die(story, stack))
     except KeypostError as error:
         return str(error)
@@ -108,4 +109,5 @@ def _tell_loop(loop: asyncio.AbstractEventLoop, died: asyncio.Future[str], obitu
 def _start_event(stack: Stack, suite: str) -> Event:
     services = [{"name": part.name, "process": part.pid, "serves": part.serves} for part in stack.parts]
     folder = str(stack.layout.folder)
-    return {"event": "start", "realm": stack.layout.realm, "suite": suite, "folder": folder, "services": services}
+    about = {"realm": stack.layout.realm, "suite": suite, "stack": stack.layout.shape.name, "folder": folder}
+    return {"event": "start", **about, "services": services}

@@ -11,28 +11,32 @@ from typing import TYPE_CHECKING
 from keypost_services.embedded.layout import LOOPBACK, SERVICES, Ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 KINDS = ("public", "internal")
 
 
-def choose_ports(remembered: Path) -> dict[str, Ports]:
-    """Return ports for every service: those in ``remembered`` if all are free, else new ones, and remember them.
+def choose_ports(remembered: Path, names: Sequence[str] = SERVICES) -> dict[str, Ports]:
+    """Return ports for every process: those in ``remembered`` if all are free, else new ones, and remember them.
 
     Nothing holds them until the services do: whoever takes one in between makes that service fail, visibly.
+
+    Args:
+        remembered: The file of the last time's.
+        names: The processes.
     """
-    ports = _read(remembered)
+    ports = _read(remembered, names)
     if ports is None or not _all_free(ports):
-        ports = _new_ports()
+        ports = _new_ports(names)
         remembered.write_text(json.dumps(ports), encoding="utf-8")
     return ports
 
 
-def _read(path: Path) -> dict[str, Ports] | None:
+def _read(path: Path, names: Sequence[str]) -> dict[str, Ports] | None:
     try:
         ports = json.loads(path.read_text(encoding="utf-8"))
-        return {service: {kind: int(ports[service][kind]) for kind in KINDS} for service in SERVICES}
+        return {name: {kind: int(ports[name][kind]) for kind in KINDS} for name in names}
     except (OSError, ValueError, KeyError, TypeError):  # the first start, or somebody edited it
         return None
 
@@ -46,10 +50,10 @@ def _all_free(ports: Mapping[str, Ports]) -> bool:
         return False
 
 
-def _new_ports() -> dict[str, Ports]:
-    with _bound([0] * (len(SERVICES) * len(KINDS))) as found:
+def _new_ports(names: Sequence[str]) -> dict[str, Ports]:
+    with _bound([0] * (len(names) * len(KINDS))) as found:
         numbers = iter(found)
-        return {service: {kind: next(numbers) for kind in KINDS} for service in SERVICES}
+        return {name: {kind: next(numbers) for kind in KINDS} for name in names}
 
 
 @contextlib.contextmanager

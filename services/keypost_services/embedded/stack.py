@@ -1,10 +1,11 @@
-"""The whole of Keypost on one machine: an embedded Valkey and the three services, each a process of its own.
+"""The whole of Keypost on one machine: its servers and the three services, each a process of its own.
 
-Everything listens on the loopback address with TLS, everything lies in one folder, and nothing outlives ``stop``.
+The services listen on the loopback address with TLS, everything lies in one folder, and nothing outlives ``stop``.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Self
 from keypost.clock import system_clock
 from keypost_services.embedded import certificates
 from keypost_services.embedded.guard import Guard
-from keypost_services.embedded.layout import ADMINISTRATOR, SERVICES, Layout, Ports, settings_of
+from keypost_services.embedded.layout import ADMINISTRATOR, SERVICES, Layout, Ports, service_of, settings_of
 from keypost_services.embedded.ports import choose_ports
 from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.realm import prepare_realm
-from keypost_services.embedded.valkey import Valkey
+from keypost_services.embedded.servers import Servers
 from keypost_services.runtime.lock import FileLock, LockHeldError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Stack:
     """Starts, watches and stops the parts.
 
     Args:
-        layout: The folder with everything, the realm, and the suites that it allows.
+        layout: The folder with everything, the realm, the suites that it allows, and what the data are kept in.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -52,7 +53,7 @@ class Stack:
         self._obituary: str | None = None
         self._lock = FileLock(layout.folder / "lock")
         self._guard = Guard()
-        self._valkey = Valkey(layout.folder / "valkey")
+        self._servers = Servers(layout)
         self._processes: list[Process] = []
         self._ports: dict[str, Ports] = {}
 
@@ -76,7 +77,7 @@ class Stack:
 
     def _serves(self, name: str) -> str:
         if name not in self._ports:
-            return "a Unix socket, with a password"
+            return self._servers.what_serves(name)
         ports = self._ports[name]
         return f"127.0.0.1:{ports['public']} TLS, 127.0.0.1:{ports['internal']} mutual TLS"
 
@@ -103,13 +104,14 @@ class Stack:
         layout.log_folder.mkdir(parents=True, exist_ok=True)
         self._lock_folder()
         self._guard.start()
-        self._take(self._valkey.start())
-        self._ports = choose_ports(layout.ports_file)
+        for server in self._servers.start():
+            self._take(server)
+        self._ports = choose_ports(layout.ports_file, layout.shape.processes)
         if not layout.certificates.exists():
             certificates.issue(layout.certificates, layout.realm, SERVICES, administrators=[ADMINISTRATOR])
         prepare_realm(layout, self._ports, system_clock)
-        self._valkey.wait()
-        started = [(self._start_service(service), layout.ready_file(service)) for service in SERVICES]
+        self._servers.wait()
+        started = [(self._start_service(name), layout.ready_file(name)) for name in layout.shape.processes]
         for process, ready_file in started:
             process.wait_until(ready_file.exists, READY_SECONDS)
 
@@ -122,11 +124,14 @@ class Stack:
                 f"another stack runs in {folder}: end it, or choose another folder with --data"
             ) from error
 
-    def _start_service(self, service: str) -> Process:
-        self.layout.ready_file(service).unlink(missing_ok=True)
-        environment = settings_of(self.layout, service, self._ports, self._valkey.url)
-        command = [sys.executable, "-m", f"keypost_services.{service}", "serve"]
-        process = Process(service, command, self.layout.log(service), environment)
+    def _start_service(self, name: str) -> Process:
+        self.layout.ready_file(name).unlink(missing_ok=True)
+        servers = self._servers
+        environment = settings_of(
+            self.layout, name, self._ports, servers.redis_url, database=servers.database, mailboxes=servers.mailboxes
+        )
+        command = [sys.executable, "-m", f"keypost_services.{service_of(name)}", "serve"]
+        process = Process(name, command, self.layout.log(name), environment)
         process.start()
         self._take(process)
         return process
@@ -160,6 +165,11 @@ class Stack:
 
         threading.Thread(target=wait, name="stack watch", daemon=True).start()
 
+    def remove(self) -> None:
+        """Remove everything, wherever it lies; after ``stop``."""
+        self._servers.remove()
+        shutil.rmtree(self.layout.folder)
+
     def stop(self) -> Sequence[str]:
         """Stop everything in the reverse order of its start; return the names of those that had to be killed."""
         killed = []
@@ -169,7 +179,7 @@ class Stack:
                 killed.append(process.name)
         self._processes.clear()
         self._guard.stop()
-        self._valkey.tidy_up()
+        self._servers.tidy_up()
         self._lock.release()
         self._died.set()
         return killed

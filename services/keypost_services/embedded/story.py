@@ -104,9 +104,12 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the story plays: the stack's bundle, the suite, a folder for the people's things."""
+    """Where the story plays: the stack's bundles, the suite, a folder for the people's things.
 
-    bundle: Path
+    Alice starts from the first bundle, Bob from the last: where there are several replicas they call different ones.
+    """
+
+    bundles: Sequence[Path]
     suite: str
     folder: Path
 
@@ -122,15 +125,13 @@ class Story:
     def __init__(self, scene: Scene, notebook: Notebook) -> None:
         self._scene = scene
         self._note = notebook
-        self.alice = Person("alice", self._home("alice"), notebook.hear)
-        self.bob = Person("bob", self._home("bob"), notebook.hear)
+        self.alice = Person("alice", self._home("alice", scene.bundles[0]), notebook.hear)
+        self.bob = Person("bob", self._home("bob", scene.bundles[-1]), notebook.hear)
         self._first_key_id = ""
 
-    def _home(self, name: str) -> Home:
+    def _home(self, name: str, bundle: Path) -> Home:
         folder = self._scene.folder
-        return Home(
-            folder / name, self._scene.bundle, secrets.token_urlsafe(16), self._scene.suite, folder / f"{name}.log"
-        )
+        return Home(folder / name, bundle, secrets.token_urlsafe(16), self._scene.suite, folder / f"{name}.log")
 
     async def play(self) -> None:
         """Play all chapters.

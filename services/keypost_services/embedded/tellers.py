@@ -95,7 +95,10 @@ class HumanTeller:
         self._console.print()
         self._console.print(Text("Keypost: two people exchange sealed messages through three services", style="bold"))
         self._console.print(
-            Text(f"realm {event['realm']} · suite {event['suite']} · data in {event['folder']}", style="dim")
+            Text(
+                f"realm {event['realm']} · suite {event['suite']} · stack {event['stack']} · data in {event['folder']}",
+                style="dim",
+            )
         )
         if event["suite"] == WEAK.name:
             warning = "The source document's suite to the letter: broken in practice, for conformance only."

@@ -13,33 +13,37 @@ from rich.text import Text
 
 from keypost.errors import KeypostError
 from keypost.protocol.suites import WEAK
-from keypost_services.embedded.layout import Layout
+from keypost_services.embedded.layout import EMBEDDED, Layout
 from keypost_services.embedded.signals import stop_signals_ignored, stop_signals_interrupt
 from keypost_services.embedded.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from keypost_services.embedded.layout import Shape
+
 PASSPHRASE = "secret"  # noqa: S105  # an example
 
 
-def default_folder(suite: str) -> Path:
-    """Return where a stack lies in the current folder; one that allows the weak suite lies apart."""
-    return Path(".keypost") / suite if suite == WEAK.name else Path(".keypost")
+def default_folder(suite: str, shape: Shape) -> Path:
+    """Return where a stack lies in the current folder; one of another shape, or with the weak suite, lies apart."""
+    apart = [shape.name] * (shape != EMBEDDED) + [suite] * (suite == WEAK.name)
+    return Path(".keypost", *apart)
 
 
-def serve(folder: Path, suite: str, *, as_json: bool) -> int:
+def serve(folder: Path, suite: str, shape: Shape, *, as_json: bool) -> int:
     """Start the stack in ``folder`` and keep it until it is asked to stop.
 
     Args:
         folder: Where everything lies; what is there already is used again.
         suite: Which suite the commands that are shown use.
+        shape: What the data are kept in.
         as_json: One JSON object instead of text for people.
 
     Returns:
         The exit code: 0 after Ctrl-C or SIGTERM, 1 if a part did not start, died or had to be killed.
     """
-    stack = Stack(Layout(folder.resolve(), weak_suite=suite == WEAK.name))
+    stack = Stack(Layout(folder.resolve(), weak_suite=suite == WEAK.name, shape=shape))
     failure = ""
     try:
         with stop_signals_interrupt():
@@ -93,8 +97,8 @@ def _tell(stack: Stack, commands: Sequence[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text("Keypost is up.", style="bold green"))
     for part in stack.parts:
-        console.print(Text(f"  {part.name:<10} process {part.pid:<8} {part.serves}", style="dim"))
-    console.print(f"  bundle     {stack.layout.bundle}", style="dim")
+        console.print(Text(f"  {part.name:<12} process {part.pid:<8} {part.serves}", style="dim"))
+    console.print(f"  bundle       {stack.layout.bundle}", style="dim")
     if stack.layout.weak_suite:
         console.print(f"The suite {WEAK.name} is allowed here. It is broken in practice.", style="yellow")
     console.print("\nIn another terminal:\n", style="bold")

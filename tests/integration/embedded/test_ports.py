@@ -29,6 +29,14 @@ def test_when_one_is_taken_all_are_chosen_anew(tmp_path: Path) -> None:
     assert choose_ports(tmp_path / "ports.json") == others
 
 
+def test_when_there_are_more_processes_all_are_chosen_anew(tmp_path: Path) -> None:
+    choose_ports(tmp_path / "ports.json")
+    names = (*SERVICES, "delivery-2")
+    ports = choose_ports(tmp_path / "ports.json", names)
+    assert set(ports) == set(names)
+    assert choose_ports(tmp_path / "ports.json", names) == ports
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"ca": {"public": "x"}}', '{"ca": {"public": 99999999}}'])
 def test_a_file_that_somebody_spoiled_is_written_anew(tmp_path: Path, content: str) -> None:
     (tmp_path / "ports.json").write_text(content)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from keypost.client.profiles import read_bundle
 from keypost.clock import DAY, system_clock
 from keypost_services.embedded import certificates
-from keypost_services.embedded.layout import SERVICES, Layout
+from keypost_services.embedded.layout import SERVICES, SHAPES, Layout
 from keypost_services.embedded.processes import StackFailedError
 from keypost_services.embedded.realm import VALIDITY, prepare_realm
 from keypost_services.embedded.stack import Stack
@@ -31,6 +32,17 @@ def test_the_bundle_names_the_public_ports_and_the_roots(tmp_path: Path) -> None
     assert (bundle.endpoints.ca, bundle.endpoints.directory) == ("127.0.0.1:10", "127.0.0.1:11")
     assert bundle.endpoints.delivery == "127.0.0.1:12"
     assert bundle.tls_roots_pem == (tmp_path / "tls" / "public-root.pem").read_text()
+
+
+def test_the_second_bundle_names_the_second_replicas(tmp_path: Path) -> None:
+    layout = replace(layout_in(tmp_path), shape=SHAPES["postgres"])
+    ports = PORTS | {"ca-2": {"public": 30, "internal": 40}, "delivery-2": {"public": 31, "internal": 41}}
+    prepare_realm(layout, ports, system_clock)
+    bundles = [read_bundle(path).endpoints for path in layout.bundles]
+    assert [(to.ca, to.directory, to.delivery) for to in bundles] == [
+        ("127.0.0.1:10", "127.0.0.1:11", "127.0.0.1:12"),
+        ("127.0.0.1:30", "127.0.0.1:11", "127.0.0.1:31"),
+    ]
 
 
 def test_the_realm_is_made_once(tmp_path: Path) -> None:

@@ -48,9 +48,10 @@ def all_events() -> list[dict[str, Any]]:
     operations = {"event": "rsa_operations", "actor": "bob", "process": 1, "what": "send"}
     check = {"chapter": 1, "name": "same key", "ok": False, "detail": "ab"}
     chapter = {"chapter": 1, "title": "Begin", "seconds": 0.5}
+    where = {"realm": "example.org", "suite": "RSA1024_AES128", "stack": "embedded", "folder": "/x"}
     services = [{"name": "ca", "process": 3, "serves": "127.0.0.1:1"}]
     return [
-        {"event": "start", "realm": "example.org", "suite": "RSA1024_AES128", "folder": "/x", "services": services},
+        {"event": "start", **where, "services": services},
         {"event": "chapter", "chapter": 1, "title": "Begin", "file": False},
         {"event": "presence", "actor": "bob", "process": 1, "online": False, "time": 0},
         step_event(1),
