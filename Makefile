@@ -31,6 +31,12 @@ test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
 bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(JSON),--json) $(if $(QUICK),--quick)
 
+test-faults: $(STAMP) ## Kill, freeze and cut off every part while messages flow (KEYPOST_FAULTS_SEED=number; minutes)
+	@KEYPOST_FAULTS=60 $(BIN)/python -m pytest -p no:xdist tests/faults
+
+soak: $(STAMP) ## The same for MINUTES=30, with a report in soak.json (SEED=number)
+	@PYTHONPATH=tests $(BIN)/python -m support.faults --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
 killed: $(STAMP) ## Kill a device before every one of its writes, not a sample (minutes)
 	@KEYPOST_EVERY_WRITE=1 $(BIN)/python -m pytest -s -p no:xdist tests/integration/client/test_killed.py
 
@@ -54,4 +60,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test killed bench lint docs format clean
+.PHONY: help install run up test test-faults soak killed bench lint docs format clean

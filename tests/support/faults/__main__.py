@@ -1,0 +1,46 @@
+"""``make soak``: a run of so many minutes, with its report; exits with 1 if anything was lost, doubled or reordered."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from support.faults.faults import endless_faults
+from support.faults.report import as_json, as_text
+from support.faults.running import RunFailedError, run
+
+
+def main() -> int:
+    """Run as the command line says; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, required=True, help="how long faults go on")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--report", type=Path, default=Path("soak.json"), help="where the report goes, as JSON")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="keypost-soak-") as folder:
+        try:
+            outcome = asyncio.run(
+                run(
+                    Path(folder),
+                    options.seed,
+                    endless_faults,
+                    lambda _faults, seconds: seconds >= options.minutes * 60,
+                    lambda line: print(line, flush=True),
+                )
+            )
+        except RunFailedError as error:
+            print(error, file=sys.stderr)
+            return 1
+    options.report.write_text(json.dumps(as_json(outcome), indent=2) + "\n")
+    print(f"\n{as_text(outcome)}\n\nreport: {options.report}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Calls that need a part which messages alone do not need: they show that it is back, and meet it while it is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import random
+
+    from support.faults.devices import DevicePart
+    from support.faults.faults import Fault
+    from support.faults.stack import Stack
+
+MOST_SECONDS = 90.0
+CA_WAYS = frozenset({"ca", "valkey", "directory>ca", "ca>valkey"})
+"""Parts and ways that are needed when a key is renewed."""
+DIRECTORY_WAYS = frozenset({"directory", "directory>valkey"})
+
+Call = Callable[[], Coroutine[Any, Any, Any]]
+
+
+class Asking:
+    """Has devices ask.
+
+    Args:
+        stack: Whose devices.
+        drawn: Draws which of them.
+    """
+
+    def __init__(self, stack: Stack, drawn: random.Random) -> None:
+        self._devices = stack.devices
+        self._random = drawn
+
+    def needs(self, fault: Fault) -> list[Call]:
+        """Return calls that need the part at fault, and change something where that is what it is for."""
+        if _is_of_ca(fault):
+            return [partial(self._random.choice(self._askers(fault)).do, "renew")]
+        return self.questions(fault)
+
+    def questions(self, fault: Fault) -> list[Call]:
+        """Return calls that are answered by the part at fault and change nothing."""
+        askers = self._askers(fault)
+        if fault.target in DIRECTORY_WAYS or fault.target.endswith(">directory"):
+            return [partial(device.do, "look_up", username=device.username) for device in askers]
+        return [partial(device.do, "invite") for device in askers] if _is_of_ca(fault) else []
+
+    async def ask(self, fault: Fault, wanted: Callable[[], bool]) -> None:
+        """Ask again and again as long as that is wanted, where there is anything to ask."""
+        questions = self.questions(fault)
+        deadline = time.monotonic() + MOST_SECONDS
+        while questions and wanted() and time.monotonic() < deadline:
+            for question in questions:
+                await question()
+
+    def _askers(self, fault: Fault) -> list[DevicePart]:
+        caller = fault.target.partition(">")[0]
+        return [self._devices[caller]] if caller in self._devices else list(self._devices.values())
+
+
+def _is_of_ca(fault: Fault) -> bool:
+    return fault.target in CA_WAYS or fault.target.endswith(">ca")

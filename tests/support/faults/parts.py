@@ -1,0 +1,230 @@
+"""The processes of a run: started, killed, frozen, watched. A part has one address for life, and many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import redis
+
+from keypost_services.embedded.processes import Process
+from keypost_services.embedded.valkey import find_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from keypost_services.embedded.guard import Guard
+
+READY_SECONDS = 90.0
+STOP_SECONDS = 20.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Part(Protocol):
+    """What a run can do to a process.
+
+    Attributes:
+        name: What the run calls it.
+        log: Where its output goes.
+    """
+
+    name: str
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """The id of the process; 0 if there is none."""
+        ...
+
+    async def start(self) -> None:
+        """Start it; return when it serves."""
+        ...
+
+    async def kill(self) -> None:
+        """End it by SIGKILL; return when it is gone."""
+        ...
+
+    async def stop(self) -> bool:
+        """End it in good order; return whether it did."""
+        ...
+
+    @property
+    def died(self) -> bool:
+        """Whether its process ended without having been told to."""
+        ...
+
+    def obituary(self) -> str:
+        """Return how it ended."""
+        ...
+
+
+def freeze(part: Part) -> None:
+    """Let a part hang: its connections stand, nothing is answered."""
+    os.kill(part.pid, signal.SIGSTOP)
+
+
+def thaw(part: Part) -> None:
+    """End a freeze."""
+    os.kill(part.pid, signal.SIGCONT)
+
+
+class Server:
+    """A part that is started by a command line and says somehow that it is ready.
+
+    Args:
+        name: What the run calls it.
+        command: The program and its arguments.
+        log: Where its output goes.
+        environment: Its settings.
+        ready: Returns whether it serves.
+        guard: Ends it if the test is killed.
+        before: Called before each start.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        ready: Callable[[], bool],
+        guard: Guard,
+        *,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = command
+        self._environment = environment
+        self._ready = ready
+        self._guard = guard
+        self._before = before
+        self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The id of the process; 0 if there is none."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def died(self) -> bool:
+        """Whether its process ended without having been told to."""
+        return self._process is not None and not self._process.is_running()
+
+    def obituary(self) -> str:
+        """Return how it ended."""
+        return self._process.obituary() if self._process else f"{self.name} does not run"
+
+    async def start(self) -> None:
+        """Start it; return when it serves.
+
+        Raises:
+            StackFailedError: it ended, or does not serve in time.
+        """
+        self._before()
+        process = Process(self.name, self._command, self.log, self._environment)
+        process.start()
+        self._guard.add(process.pid)
+        self._process = process
+        await asyncio.to_thread(process.wait_until, self._ready, READY_SECONDS)
+
+    async def kill(self) -> None:
+        """End it by SIGKILL; return when it is gone."""
+        process, self._process = self._process, None
+        if process is not None:
+            os.kill(process.pid, signal.SIGKILL)
+            await asyncio.to_thread(process.wait_stopped, STOP_SECONDS)
+
+    async def stop(self) -> bool:
+        """End it in good order; return whether it did, and in time."""
+        process, self._process = self._process, None
+        if process is None:
+            return True
+        process.ask_to_stop()
+        return await asyncio.to_thread(process.wait_stopped, STOP_SECONDS)
+
+
+def service_part(name: str, service: str, log: Path, environment: Mapping[str, str], guard: Guard) -> Server:
+    """Return a service as it is run in production: by its entry point, with settings from the environment."""
+    ready_file = Path(environment[f"KEYPOST_{service.upper()}_READY_FILE"])
+    command = [sys.executable, "-m", f"keypost_services.{service}", "serve"]
+
+    def forget() -> None:
+        ready_file.unlink(missing_ok=True)
+
+    return Server(name, command, log, environment, ready_file.exists, guard, before=forget)
+
+
+def valkey_part(name: str, folder: Path, port: int, guard: Guard) -> Server:
+    """Return a Valkey that answers once what it was told is on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "port": str(port),
+        "bind": "127.0.0.1",
+        "dir": str(folder),
+        "daemonize": "no",
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "maxmemory-policy": "noeviction",
+    }
+    command = [str(find_server()), *(part for setting, value in settings.items() for part in (f"--{setting}", value))]
+    return Server(name, command, folder / "valkey.log", {}, lambda: _answers(port), guard)
+
+
+def _answers(port: int) -> bool:
+    with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1, socket_connect_timeout=1) as client:
+        try:
+            return bool(client.ping())
+        except redis.RedisError:  # not listening yet, or still reading its file
+            return False
+
+
+@dataclass
+class Memory:
+    """How much one process held: soon after its start, and when it was last looked at.
+
+    Attributes:
+        part: Whose process.
+        pid: Which.
+        first: Bytes.
+        last: Bytes.
+        seconds: The time between.
+    """
+
+    part: str
+    pid: int
+    first: int
+    last: int = 0
+    seconds: float = 0.0
+
+
+class MemoryWatch:
+    """Notes how much memory each process holds."""
+
+    def __init__(self) -> None:
+        self.noted: dict[int, Memory] = {}
+        self._begun: dict[int, float] = {}
+
+    def look(self, part: Part) -> None:
+        """Note what a part's process holds now."""
+        resident = resident_bytes(part.pid)
+        if not resident:
+            return
+        noted = self.noted.setdefault(part.pid, Memory(part.name, part.pid, resident))
+        begun = self._begun.setdefault(part.pid, time.monotonic())
+        noted.last, noted.seconds = resident, time.monotonic() - begun
+
+
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process holds; 0 if there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0

@@ -1,0 +1,253 @@
+"""A run: traffic, one fault after the other, and at the end the comparison of all journals."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from support.faults.asking import Asking
+from support.faults.checking import Difference, count, find_differences
+from support.faults.devices import CommandFailedError
+from support.faults.faults import Fault, Places
+from support.faults.inflicting import Inflicting
+from support.faults.parts import MemoryWatch
+from support.faults.stack import REPLICAS, running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from support.faults.devices import DevicePart
+    from support.faults.parts import Memory
+    from support.faults.proxy import Link
+    from support.faults.stack import Stack
+
+RECOVERY_SECONDS = 90.0
+"""How long a mended part may take until it is used again: generous, for machines under load."""
+LAST_MESSAGES_SECONDS = 120.0
+PAUSE_SECONDS = 0.04
+"""About how long a device thinks between two messages."""
+TAIL_LINES = 12
+
+Draw = Callable[[random.Random, Places], Iterator[Fault]]
+Enough = Callable[[int, float], bool]
+"""Told how many faults there were and how many seconds have passed, says whether that is enough."""
+Tell = Callable[[str], None]
+Used = tuple["Link", "str | None"]
+"""A way, and which part must answer on it; None: any."""
+
+
+class RunFailedError(Exception):
+    """Something was lost, doubled, reordered or foreign; or a part did not come back."""
+
+
+@dataclass(frozen=True)
+class Endured:
+    """A fault that is over.
+
+    Attributes:
+        fault: The fault.
+        began: Seconds since the run began.
+        recovery: Seconds from its end until all traffic flowed again, through the mended part as well.
+    """
+
+    fault: Fault
+    began: float
+    recovery: float
+
+
+@dataclass
+class Outcome:
+    """What a run gave.
+
+    Attributes:
+        seed: From which it was drawn.
+        seconds: How long it took.
+        endured: The faults, in order.
+        differences: What was found.
+        counts: How much there was.
+        memory: What each process held.
+    """
+
+    seed: int
+    seconds: float = 0.0
+    endured: list[Endured] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+    memory: list[Memory] = field(default_factory=list)
+
+
+async def run(folder: Path, seed: int, draw: Draw, enough: Enough, tell: Tell = lambda _line: None) -> Outcome:
+    """Run faults until there were enough, and compare what is left with what must be.
+
+    Args:
+        folder: Where everything lies; empty.
+        seed: Everything that is drawn is drawn from it.
+        draw: Draws the faults.
+        enough: Told how many faults there were and how many seconds have passed, says whether that is enough.
+        tell: Gets a line about each fault.
+
+    Raises:
+        RunFailedError: with the seed, the faults, what was found, and how the logs end.
+    """
+    outcome = Outcome(seed)
+    async with running_stack(folder) as stack:
+        one_run = _Run(stack, random.Random(seed), outcome, tell)
+        try:
+            await one_run.faults(draw, enough)
+            await one_run.finish()
+        except Exception as error:
+            raise RunFailedError(_story(stack, outcome, f"{type(error).__name__}: {error}")) from error
+        if outcome.differences:
+            raise RunFailedError(_story(stack, outcome, "\n".join(map(str, outcome.differences))))
+    return outcome
+
+
+def places_of(stack: Stack) -> Places:
+    """Return where faults can happen in a stack."""
+    return Places(list(stack.servers), REPLICAS, list(stack.devices), list(stack.links))
+
+
+class _Run:
+    """One run over a stack that serves."""
+
+    def __init__(self, stack: Stack, drawn: random.Random, outcome: Outcome, tell: Tell) -> None:
+        self._stack = stack
+        self._random = drawn
+        self._outcome = outcome
+        self._tell = tell
+        self._began = time.monotonic()
+        self._memory = MemoryWatch()
+        self._asking = Asking(stack, drawn)
+        self._inflicting = Inflicting(stack, self._asking)
+
+    async def faults(self, draw: Draw, enough: Enough) -> None:
+        """Let traffic flow, and one fault happen after the other."""
+        for number, device in enumerate(self._stack.devices.values()):
+            peers = sorted({other.username for other in self._stack.devices.values()} - {device.username})
+            # Both ways of calling send and of handling messages.
+            at_once, handling = (1, "set") if number % 2 else (8, "advance")
+            await device.begin_traffic(peers=peers, pause=PAUSE_SECONDS, at_once=at_once, handling=handling)
+        await self._flowing("the first messages", time.monotonic(), [])
+        self._look_at_memory()
+        for fault in draw(self._random, places_of(self._stack)):
+            if enough(len(self._outcome.endured), time.monotonic() - self._began):
+                break
+            await self._endure(fault)
+
+    async def _endure(self, fault: Fault) -> None:
+        self._look_at_memory()
+        began = time.monotonic() - self._began
+        self._tell(f"{began:7.1f} s  {fault}")
+        self._outcome.endured.append(Endured(fault, began, 0.0))
+        # Half of the time a part is needed for more than messages while it is away.
+        needs = self._asking.needs(fault) if self._random.random() < 1 / 2 else []
+        needing = [asyncio.create_task(need()) for need in needs]
+        await self._inflicting.inflict(fault)
+        mended = time.monotonic()
+        await asyncio.gather(*needing)
+        used = self._used(fault)
+        await self._asking.ask(fault, lambda: bool(_unused(used, mended)))
+        await self._flowing(str(fault), mended, used)
+        recovery = time.monotonic() - mended
+        self._outcome.endured[-1] = Endured(fault, began, recovery)
+        self._tell(f"            flows again after {recovery:.1f} s")
+
+    def _used(self, fault: Fault) -> list[Used]:
+        """Return the ways on which something must be answered once the part is mended, and by which part."""
+        if ">" in fault.target:
+            return [(link, None) for link in self._inflicting.links(fault)]
+        name = fault.target
+        if name in self._stack.devices:
+            return [(self._stack.links[f"{name}>delivery"], None)]
+        return [(link, name) for link in self._stack.links.values() if link.backends[0].name == name]
+
+    async def _flowing(self, what: str, since: float, used: Sequence[Used]) -> None:
+        """Wait until messages that were sent since then have gone from every device to every other user's devices."""
+
+        def missing() -> list[str]:
+            if died := self._stack.died():
+                raise RunFailedError("\n".join(died))
+            return _unused(used, since) + list(self._flows_missing(since))
+
+        await self._stack.bell.until(what, missing, RECOVERY_SECONDS)
+
+    def _flows_missing(self, since: float) -> Iterator[str]:
+        devices = list(self._stack.devices.values())
+        for sender in devices:
+            for to in sorted({other.username for other in devices} - {sender.username}):
+                if sender.sent_began.get(to, 0.0) <= since:
+                    yield f"a send of {sender.name} to {to}"
+            for receiver in devices:
+                if receiver.username != sender.username and receiver.got_began.get(sender.name, 0.0) <= since:
+                    yield f"a message of {sender.name} at {receiver.name}"
+
+    def _look_at_memory(self) -> None:
+        for part in self._stack.parts.values():
+            self._memory.look(part)
+
+    async def finish(self) -> None:
+        """End the traffic, wait for the last messages, end all processes in good order, and compare the journals."""
+        devices = list(self._stack.devices.values())
+        last = await asyncio.gather(*(device.do("pause", seconds=LAST_MESSAGES_SECONDS) for device in devices))
+        numbers = dict(zip((device.name for device in devices), last, strict=True))
+        await self._stack.bell.until(
+            "the last messages", lambda: list(_not_there(devices, numbers)), LAST_MESSAGES_SECONDS
+        )
+        self._look_at_memory()
+        await asyncio.gather(*(device.do("finish", seconds=LAST_MESSAGES_SECONDS) for device in devices))
+        await self._stop_all()
+        self._compare()
+
+    async def _stop_all(self) -> None:
+        for part in reversed(list(self._stack.parts.values())):
+            if not await part.stop():
+                raise CommandFailedError(f"{part.name} did not end in good order")
+
+    def _compare(self) -> None:
+        outcome = self._outcome
+        journals = [device.journal for device in self._stack.devices.values()]
+        outcome.differences = find_differences(journals, copies=_copies_come(journals))
+        outcome.counts = count(journals)
+        outcome.memory = list(self._memory.noted.values())
+        outcome.seconds = time.monotonic() - self._began
+
+
+def _unused(used: Sequence[Used], since: float) -> list[str]:
+    return [
+        f"an answer on {link.name}" + (f" by {backend}" if backend else "")
+        for link, backend in used
+        if not link.answered_since(since, backend)
+    ]
+
+
+def _copies_come(journals: Sequence[Any]) -> bool:
+    return any(line["copy"] for journal in journals for line in journal.inbox)
+
+
+def _not_there(devices: Sequence[DevicePart], numbers: dict[str, dict[str, int]]) -> Iterator[str]:
+    for sender, last in numbers.items():
+        for to, number in last.items():
+            for receiver in devices:
+                if receiver.username == to and receiver.got_number.get((sender, to), 0) < number:
+                    yield f"message {number} of {sender} at {receiver.name}"
+
+
+def _story(stack: Stack, outcome: Outcome, why: str) -> str:
+    """Return what whoever reads of a failure needs to find out why."""
+    faults = "\n".join(
+        f"  {each.began:7.1f} s  {each.fault}" + (f", recovered in {each.recovery:.1f} s" if each.recovery else "")
+        for each in outcome.endured
+    )
+    logs = "\n".join(f"{part.name}: {part.log}\n{_tail(part.log)}" for part in stack.parts.values())
+    return f"seed {outcome.seed}\n{why}\n\nfaults:\n{faults}\n\nlogs:\n{logs}\n\n{why}\nseed {outcome.seed}"
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    lines = [line for line in lines if '"level": "info"' not in line]
+    return "\n".join(f"  {line[:400]}" for line in lines[-TAIL_LINES:])
