@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from keypost_services.delivery.records import CallersRecords, Records
 from keypost_services.delivery.sending import Sending
 from keypost_services.delivery.servicer import DeliveryServicer
 from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
+from keypost_services.delivery.wake_up_hook.gateway import https_gateway
+from keypost_services.delivery.wake_up_hook.hook import Pace, WakeUpHook
+from keypost_services.delivery.wake_up_hook.signature import read_secrets
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.bundle import read_root_keys
@@ -33,10 +37,11 @@ from keypost_services.runtime.redis import ANSWER_SECONDS, redis_client
 from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from redis.asyncio import Redis
 
+    from keypost.protocol.identifiers import Address
     from keypost_services.delivery.settings import DeliverySettings
     from keypost_services.runtime.callers import VerifiedCallers
 
@@ -84,12 +89,14 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         keep_running(stack, runtime, "key_events", watch.run)
         keep_running(stack, runtime, "emptying", emptying.run)
         keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, client))
+        on_unheard = await _open_hook(stack, runtime, mailboxes, metrics)
+        sending = Sending(mailboxes, records, trust, runtime.clock, on_unheard=on_unheard)
         yield Parts(
             services=[
                 (
                     DELIVERY_SERVICE,
                     add_DeliveryServiceServicer_to_server,
-                    _servicer(runtime, mailboxes, records, trust, metrics),
+                    _servicer(runtime, mailboxes, records, trust, metrics, sending),
                 )
             ],
             device_keys=RecordedDeviceKeys(CallersRecords(records, trust)),
@@ -143,17 +150,49 @@ async def _open_mailboxes(
     return mailboxes
 
 
+async def _open_hook(
+    stack: AsyncExitStack, runtime: Runtime[DeliverySettings], mailboxes: ValkeyMailboxes, metrics: Metrics
+) -> Callable[[Collection[Address]], None]:
+    """Return whom to tell of what arrives for devices that are not connected."""
+    settings = runtime.settings
+    if settings.hook_url is None or settings.hook_secret_file is None:
+        return lambda _: None
+    try:
+        secrets = read_secrets(await asyncio.to_thread(settings.hook_secret_file.read_text))
+        tls = await asyncio.to_thread(ssl.create_default_context, cafile=settings.hook_tls_roots)
+    except (OSError, ValueError) as error:
+        raise StartError(f"KEYPOST_DELIVERY_HOOK_SECRET_FILE or KEYPOST_DELIVERY_HOOK_TLS_ROOTS: {error}") from error
+    gateway = await stack.enter_async_context(
+        https_gateway(settings.hook_url, secrets, tls, runtime.clock, seconds=settings.hook_seconds)
+    )
+    hook = WakeUpHook(
+        mailboxes,
+        gateway,
+        metrics,
+        runtime.log,
+        realm=settings.realm,
+        ids=runtime.ids,
+        pace=Pace(_jitter, settings.hook_interval_seconds),
+        on_change=lambda why: runtime.health.set_degraded("hook", why),
+    )
+    # Left in the other order: first the work ends, then what it leaves behind has a last chance.
+    stack.push_async_callback(hook.farewell)
+    keep_running(stack, runtime, "hook", hook.run)
+    return hook.unheard
+
+
 def _servicer(
     runtime: Runtime[DeliverySettings],
     mailboxes: ValkeyMailboxes,
     records: Records,
     trust: TrustKeeper,
     metrics: Metrics,
+    sending: Sending,
 ) -> DeliveryServicer:
     receiving = Receiving(mailboxes, trust, clock=runtime.clock, ids=runtime.ids, jitter=_jitter, metrics=metrics)
     return DeliveryServicer(
         runtime.settings.realm,
-        Sending(mailboxes, records, trust, runtime.clock),
+        sending,
         receiving,
         Listing(mailboxes, records),
         metrics,

@@ -160,8 +160,7 @@ local function append(keys, args)
   redis.call('PEXPIRE', waiting, age + SLACK)
   redis.call('PEXPIRE', load, age + SLACK)
   redis.call('PEXPIRE', shares, age + SLACK)
-  redis.call('SPUBLISH', channel, 'appended')
-  return { 'appended', accept_time }
+  return { 'appended', accept_time, redis.call('SPUBLISH', channel, 'appended') }
 end
 
 -- What append would say now. KEYS as there; ARGV terms, size

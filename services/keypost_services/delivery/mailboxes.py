@@ -82,10 +82,12 @@ class Acceptance:
     Attributes:
         outcome: What became of this envelope.
         accept_time: When the first one of that name was accepted; 0 if none was.
+        heard: Whether somebody watches the mailbox and was woken; only for what was appended now.
     """
 
     outcome: Outcome
     accept_time: int
+    heard: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class Metrics:
             "keypost_delivery_look_ups", "Questions to the directory by outcome.", ["outcome"], registry=registry
         )
         self._events = Counter("keypost_delivery_key_events", "Key events received.", registry=registry)
+        self._hook = Counter(
+            "keypost_delivery_hook_wake_ups", "Wake-ups for a push gateway by outcome.", ["outcome"], registry=registry
+        )
         self._streams = Gauge("keypost_delivery_streams", "Open receiving streams.", registry=registry)
         self._ended = Counter(
             "keypost_delivery_streams_ended", "Ended receiving streams by reason.", ["reason"], registry=registry
@@ -58,6 +61,10 @@ class Metrics:
     def woken(self) -> None:
         """Count a wake-up."""
         self._wake_ups.inc()
+
+    def woken_by_hook(self, outcome: str) -> None:
+        """Count what became of a wake-up for a push gateway, or (``failed``) of one attempt at it."""
+        self._hook.labels(outcome).inc()
 
     def look_up(self, outcome: str) -> None:
         """Count a question to the directory; ``OK`` or the reason why its answer was of no use."""

@@ -81,13 +81,23 @@ class Sending:
         records: The users' records.
         trust: The realm's constants.
         clock: The time; accept_time comes from it.
+        on_unheard: Told for which devices something was stored that nobody was woken by: they are not connected.
     """
 
-    def __init__(self, mailboxes: Mailboxes, records: Records, trust: TrustKeeper, clock: Clock) -> None:
+    def __init__(
+        self,
+        mailboxes: Mailboxes,
+        records: Records,
+        trust: TrustKeeper,
+        clock: Clock,
+        *,
+        on_unheard: Callable[[Collection[Address]], None],
+    ) -> None:
         self._mailboxes = mailboxes
         self._records = records
         self._trust = trust
         self._clock = clock
+        self._on_unheard = on_unheard
 
     async def send(self, caller: Key, sealed: SealedEnvelope) -> Stored | Stale:
         """Store an envelope for every device of its recipient.
@@ -177,7 +187,9 @@ class Sending:
         if len(posting.envelopes) > 1:
             # Each mailbox decides for itself: let none have what another one is known to refuse.
             _stored(await self._mailboxes.foresee(posting))
-        return _stored(await self._mailboxes.append(posting))
+        acceptances = await self._mailboxes.append(posting)
+        self._on_unheard(unheard(acceptances))
+        return _stored(acceptances)
 
 
 def _name(sealed: SealedEnvelope) -> MessageName:
@@ -284,6 +296,15 @@ def _check_room(
 ) -> None:
     if refusing := [address for address, acceptance in acceptances.items() if acceptance.outcome is refusal]:
         raise error(refusing)
+
+
+def unheard(acceptances: Mapping[Address, Acceptance]) -> Collection[Address]:
+    """Return the mailboxes into which something was put that nobody was woken by."""
+    return [
+        address
+        for address, acceptance in acceptances.items()
+        if acceptance.outcome is Outcome.APPENDED and not acceptance.heard
+    ]
 
 
 def _stored(acceptances: Mapping[Address, Acceptance]) -> Stored:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, FilePath, model_validator
+from pydantic import AfterValidator, Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost_services.delivery.store_valkey import Durability
 from keypost_services.runtime.config import RedisUrl, ServiceSettings, variable_of
+from keypost_services.runtime.urls import check_https
 
 
 class DeliverySettings(ServiceSettings):
@@ -51,6 +52,27 @@ class DeliverySettings(ServiceSettings):
     stream_start_seconds: float = Field(
         description="How long a device may take, once it has opened a stream, to say `start`.", default=5.0, gt=0, le=60
     )
+    hook_url: Annotated[str, AfterValidator(check_https)] | None = Field(
+        description="Where a push gateway is told, by an HTTPS POST, that something waits for a device that is not "
+        "connected: its address and how much, nothing else. Without it nobody is told.",
+        default=None,
+    )
+    hook_secret_file: FilePath | None = Field(
+        description="File with the secret that signs these wake-ups (Standard Webhooks): whsec_ and 24 to 64 random "
+        "bytes in base64. Several, one a line, while one replaces another.",
+        default=None,
+    )
+    hook_tls_roots: FilePath | None = Field(
+        description="PEM file: the roots of the gateway's TLS certificate. Without it, the operating system's.",
+        default=None,
+    )
+    hook_interval_seconds: float = Field(
+        description="After a device was woken by the gateway, it is left alone for so long.",
+        default=60,
+        ge=0,
+        le=86_400,
+    )
+    hook_seconds: float = Field(description="How long the gateway may take to answer.", default=5.0, gt=0, le=60)
     cached_users: int = Field(description="How many users' records are kept in memory.", default=10_000, ge=1)
 
     @model_validator(mode="after")
@@ -60,6 +82,13 @@ class DeliverySettings(ServiceSettings):
             raise ValueError(
                 f"{variable}: so much of a mailbox does not hold an envelope of {MOST_ENVELOPE_BYTES} bytes"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _hook_is_signed(self) -> Self:
+        if bool(self.hook_url) is not bool(self.hook_secret_file):
+            names = [variable_of(type(self), name) for name in ("hook_url", "hook_secret_file")]
+            raise ValueError(f"{' and '.join(names)} go together")
         return self
 
     @model_validator(mode="after")

@@ -273,9 +273,9 @@ def _accept_time(value: bytes) -> int:
     return int(value) if value.isdigit() and len(value) <= TIME_DIGITS else 0
 
 
-def _acceptance(reply: Sequence[bytes]) -> Acceptance:
-    outcome, accept_time = reply
-    return Acceptance(Outcome(outcome.decode()), int(accept_time))
+def _acceptance(reply: Sequence[Any]) -> Acceptance:
+    outcome, accept_time, *heard = reply
+    return Acceptance(Outcome(outcome.decode()), int(accept_time), any(heard))
 
 
 def _check_replicated(reply: Sequence[int]) -> None:

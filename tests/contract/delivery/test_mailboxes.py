@@ -436,6 +436,13 @@ async def test_claims_are_per_device(mailboxes: Mailboxes) -> None:
     assert await everything(mailboxes) == []
 
 
+async def test_what_nobody_watches_is_appended_unheard(mailboxes: Mailboxes) -> None:
+    async with asyncio.timeout(5), mailboxes.watch(BOB_TABLET) as wake_ups:
+        await wake_ups.wait()
+        acceptances = await mailboxes.append(posting(b"x", BOB, BOB_TABLET))
+    assert {address: acceptance.heard for address, acceptance in acceptances.items()} == {BOB: False, BOB_TABLET: True}
+
+
 async def test_a_watcher_is_woken_when_its_subscription_stands_and_by_each_change(mailboxes: Mailboxes) -> None:
     async with asyncio.timeout(5), mailboxes.watch(BOB) as wake_ups:
         await wake_ups.wait()

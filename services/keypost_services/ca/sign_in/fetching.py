@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from keypost_services.ca.sign_in.urls import check_https
 from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.urls import check_https
 
 if TYPE_CHECKING:
     import ssl
