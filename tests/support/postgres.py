@@ -62,20 +62,23 @@ class PostgresServer:
         assert self._postgres.port is not None
         return self._postgres.port
 
-    @property
-    def url(self) -> str:
-        """The URL of its administrator."""
-        return self._postgres.url
-
     def url_of(self, database: str, role: str = OWNER, password: str = OWNER_PASSWORD) -> str:
         """Return the URL by which a role connects to a database."""
         return self._postgres.url_of(database, role, password)
 
-    def administer(self, *statements: sql.Composed | sql.SQL, database: str = "postgres") -> None:
+    def serving_url(self, database: str) -> str:
+        """Return the URL by which a CA serves from a database."""
+        return self.url_of(database, SERVING, SERVING_PASSWORD)
+
+    def administrators_url(self, database: str = "postgres") -> str:
+        """Return the URL by which the administrator connects to a database."""
+        return self._postgres.url_of(database)
+
+    def administer(self, *statements: sql.Composable, database: str = "postgres") -> None:
         """Have the administrator run statements, each by itself."""
-        with psycopg.connect(self._postgres.url_of(database), autocommit=True) as connection:
+        with psycopg.connect(self.administrators_url(database), autocommit=True) as connection:
             for statement in statements:
-                connection.execute(statement)
+                connection.execute(statement.as_bytes(connection))
 
     def new_database(self, template: str = "template1") -> str:
         """Make a database that the owner owns; return its name.

@@ -13,10 +13,11 @@ from keypost_services.ca.audit import BEGINNING, AuditBrokenError, read_head
 from keypost_services.ca.audit_lines import ALL, Wanted, facts_of, line_of, verify
 from keypost_services.ca.command_options import Database  # noqa: TC001  # typer reads the annotation
 from keypost_services.ca.database import open_store_as_it_is
-from keypost_services.ca.migrate import SchemaOutdatedError
+from keypost_services.ca.migrate import SchemaDiffersError
 from keypost_services.ca.printing import CommandError, Json, fail, print_facts, read_time
 from keypost_services.ca.settings import check_database
-from keypost_services.ca.store import AuditFilter
+from keypost_services.ca.store import AuditFilter, StoreAwayError
+from keypost_services.ca.store_failures import sentence_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -95,10 +96,12 @@ async def print_verified(entries: Entries, noted: Head, *, as_json: bool) -> Non
 def _run(database: str, read: Read, wanted: Wanted = ALL) -> None:
     try:
         asyncio.run(_read_database(check_database(database), read, wanted))
-    except (ValueError, SchemaOutdatedError) as error:
+    except (ValueError, SchemaDiffersError) as error:
         fail(error)
     except SQLAlchemyError as error:
-        fail(CommandError(f"the database cannot be used: {type(error).__name__}"))
+        fail(CommandError(f"the database cannot be used: {sentence_of(error)}"))
+    except StoreAwayError as error:
+        fail(error)
     except TypeError:
         fail(AuditBrokenError("an entry has a value of a kind that is never written: it was altered"), BROKEN)
 

@@ -126,13 +126,20 @@ def code(
 
 
 @app.command()
-def migrate(*, database: Database, as_json: Json = False) -> None:
+def migrate(
+    *,
+    database: Database,
+    grant: Annotated[
+        str | None, typer.Option(help="PostgreSQL: a role to serve as, granted what a CA needs and no more.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Bring the database to this version's tables.
 
-    `serve` does it too.
+    `serve` does it too, if its role may.
     """
     try:
-        step = commands.migrate_database(database)
+        step = commands.migrate_database(database, grant)
     except CommandError as error:
         fail(error)
     print_facts({"step": step}, as_json=as_json)

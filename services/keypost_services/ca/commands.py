@@ -20,9 +20,11 @@ from keypost_services.ca.bundle import OidcOptions, make_bundle
 from keypost_services.ca.codes import MadeCode, new_code, realm_hash
 from keypost_services.ca.database import open_store, open_store_as_it_is
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.migrate import SchemaOutdatedError, expected_revision
+from keypost_services.ca.engine import database_file
+from keypost_services.ca.migrate import SchemaDiffersError, expected_revision
 from keypost_services.ca.printing import CommandError
 from keypost_services.ca.settings import check_database
+from keypost_services.ca.store_failures import sentence_of
 from keypost_services.ca.trust.realm_files import RealmFilesError, RealmFolder, create_realm, load_realm, load_trust
 from keypost_services.runtime.errors import StartError
 
@@ -147,21 +149,27 @@ def make_code(folder: Path, database: str, username: str, expires: str, now: int
         code = made.kept(realm_hash(realm.trust.realm, realm.first_root_keys))
         act = code_made(code, OPERATOR, now, NOWHERE)
         asyncio.run(_keep_code(check_database(database), code, act))
-    except (ValueError, KeypostError, SchemaOutdatedError) as error:
+    except (ValueError, KeypostError, SchemaDiffersError) as error:
         raise CommandError(str(error)) from error
     except SQLAlchemyError as error:
-        raise CommandError(f"the database cannot be used: {type(error).__name__}") from error
+        raise CommandError(f"the database cannot be used: {sentence_of(error)}") from error
     return made
 
 
-def migrate_database(database: str) -> str:
+def migrate_database(database: str, grant_to: str | None) -> str:
     """Bring the database to the tables of this version; return the name of the last step.
+
+    Args:
+        database: Its URL.
+        grant_to: The role of PostgreSQL that is to serve from it.
 
     Raises:
         CommandError: The database cannot be used.
     """
     try:
-        asyncio.run(_migrate(check_database(database)))
+        if grant_to is not None and database_file(database) is not None:
+            raise CommandError("--grant: SQLite has no roles")
+        asyncio.run(_migrate(check_database(database), grant_to))
     except (ValueError, StartError) as error:
         raise CommandError(str(error)) from error
     return expected_revision()
@@ -179,6 +187,6 @@ async def _keep_code(database: str, code: OneTimeCode, act: Act) -> None:
         await store.add_code(code, act)
 
 
-async def _migrate(database: str) -> None:
-    async with open_store(database):
+async def _migrate(database: str, grant_to: str | None) -> None:
+    async with open_store(database, grant_to=grant_to):
         pass

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
+
+from grpc import StatusCode
 
 from keypost.ca.v1.administration_service_pb2_grpc import add_AdministrationServiceServicer_to_server
 from keypost.ca.v1.ca_service_pb2_grpc import add_CertificateAuthorityServiceServicer_to_server
@@ -20,6 +23,7 @@ from keypost_services.ca.authority import Authority
 from keypost_services.ca.codes import realm_hash
 from keypost_services.ca.database import open_store
 from keypost_services.ca.decoys import Decoys
+from keypost_services.ca.engine import database_file
 from keypost_services.ca.enrollment import Enrollment
 from keypost_services.ca.events import EventFeed
 from keypost_services.ca.key_quality import KeyQuality, load_blocked_keys
@@ -34,6 +38,7 @@ from keypost_services.ca.sign_in.admission import Admission
 from keypost_services.ca.sign_in.compose import sign_ins
 from keypost_services.ca.sign_in.guarded import guarded
 from keypost_services.ca.sign_in.port import Kind
+from keypost_services.ca.store import StoreAwayError
 from keypost_services.ca.trust.realm import ServedRealm
 from keypost_services.ca.trust.realm_files import RealmFilesError
 from keypost_services.ca.trust.realm_source import RealmSource
@@ -59,6 +64,8 @@ KEY_INFO_SERVICE = "keypost.ca.v1.KeyInfoService"
 ADMINISTRATION_SERVICE = "keypost.ca.v1.AdministrationService"
 NONCE_SECRET = "nonces"  # noqa: S105  # the name of the secret
 BEGINNING = "beginning"
+DATABASE = "database"
+"""The name of that part in the health."""
 
 
 @asynccontextmanager
@@ -73,7 +80,8 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
     realm = await asyncio.to_thread(_load_realm, files, settings.realm, runtime.clock())
     _warn(settings, realm.trust, runtime)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings.database))
+        store = await stack.enter_async_context(open_store(settings.database, settings.database_connections))
+        feed = EventFeed(store)
         served, policy = ServedRealm(realm), _policy(settings, realm.trust)
         watch = RealmWatch(
             files.load,
@@ -86,7 +94,22 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
             RealmMetrics(runtime.metrics),
         )
         keep_running(stack, runtime, PART, lambda: watch.run(settings.realm_poll_seconds))
-        yield await _build(runtime, store, served, policy, realm.first_root_keys)
+        parts = await _build(runtime, store, feed, served, policy, realm.first_root_keys)
+        _listen(stack, runtime, feed)
+        yield parts
+
+
+def _listen(stack: AsyncExitStack, runtime: Runtime[CaSettings], feed: EventFeed) -> None:
+    """Hear of what other processes change, where there can be others."""
+    if database_file(runtime.settings.database) is not None:
+        return
+    from keypost_services.ca.database_watch import DatabaseWatch  # noqa: PLC0415  # its driver is an extra
+
+    def on_change(why: str | None) -> None:
+        runtime.health.set_degraded(DATABASE, why)
+
+    watch = DatabaseWatch(runtime.settings.database, feed.announce, on_change, random.SystemRandom().random)
+    keep_running(stack, runtime, DATABASE, watch.run)
 
 
 def _load_realm(files: RealmSource, name: str, now: int) -> Realm:
@@ -117,14 +140,17 @@ def _warn(settings: CaSettings, trust: RealmTrust, runtime: Runtime[CaSettings])
 
 
 async def _build(
-    runtime: Runtime[CaSettings], store: Store, realm: ServedRealm, policy: Policy, root_keys: Sequence[bytes]
+    runtime: Runtime[CaSettings],
+    store: Store,
+    feed: EventFeed,
+    realm: ServedRealm,
+    policy: Policy,
+    root_keys: Sequence[bytes],
 ) -> Parts:
-    secret = await store.keep_secret(NONCE_SECRET, os.urandom(SECRET_BYTES))
+    secret, beginning = await _shared_secrets(store, runtime.clock())
     nonces = Nonces(secret, os.urandom)
-    beginning = int.from_bytes(await store.keep_secret(BEGINNING, int_bytes(runtime.clock())), "big")
     decoys = Decoys(secret, beginning, policy.key_lifetime * 2 // 3)
     records = Records(store, realm, policy, runtime.clock)
-    feed = EventFeed(store)
     quality = KeyQuality(await asyncio.to_thread(load_blocked_keys, runtime.settings.blocked_keys))
     authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
     # Codes are bound to the root keys that the realm began with, which no roll-over changes.
@@ -152,7 +178,18 @@ async def _build(
             ),
         ],
         device_keys=None,
+        error_codes={StoreAwayError: StatusCode.UNAVAILABLE},
     )
+
+
+async def _shared_secrets(store: Store, now: int) -> tuple[bytes, int]:
+    """Return the secret of the nonces, and when the first process began (Unix milliseconds): the same for all."""
+    try:
+        secret = await store.keep_secret(NONCE_SECRET, os.urandom(SECRET_BYTES))
+        beginning = await store.keep_secret(BEGINNING, int_bytes(now))
+    except StoreAwayError as error:
+        raise StartError(str(error)) from error
+    return secret, int.from_bytes(beginning, "big")
 
 
 def _log_steps(log: FilteringBoundLogger) -> Observer:

@@ -1,41 +1,49 @@
-"""Opens the CA's store: for a process that serves, locked and brought up to date; for a command, as it is."""
+"""Opens the CA's store: for a process that serves, brought up to date; for a command, as it is."""
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
-from keypost_services.ca.engine import database_file, open_engine
-from keypost_services.ca.migrate import check_schema, migrate
+from keypost_services.ca.engine import CONNECTIONS, database_file, open_engine
+from keypost_services.ca.engine_postgres import UnsuitableDatabaseError, check_suitable
+from keypost_services.ca.migrate import SchemaDiffersError, check_schema, migrate
+from keypost_services.ca.store_failures import sentence_of
 from keypost_services.ca.store_sql import SqlStore
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.lock import FileLock, LockHeldError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 @asynccontextmanager
-async def open_store(database: str) -> AsyncIterator[SqlStore]:
-    """Lock the database for this process, bring its tables up to date, and open it.
+async def open_store(
+    database: str, connections: int = CONNECTIONS, *, grant_to: str | None = None
+) -> AsyncIterator[SqlStore]:
+    """Bring the database's tables up to date, and open it; an SQLite database is this process's alone.
+
+    Args:
+        database: Its URL.
+        connections: How many there may be at once, to PostgreSQL.
+        grant_to: The role of PostgreSQL that is to serve from it, granted what that needs.
 
     Raises:
-        StartError: Another CA process uses the database, or it cannot be opened.
+        StartError: Another CA process uses the database, it cannot be opened, or is not of this version.
     """
-    engine = open_engine(database)
-    lock = _lock_of(database)
+    engine = open_engine(database, connections)
     try:
-        await _prepare(engine, lock)
-        yield SqlStore(engine)
+        with _locked(database):
+            await _prepare(engine, grant_to)
+            yield SqlStore(engine)
     finally:
         await engine.dispose()
-        lock.release()
 
 
 @asynccontextmanager
@@ -43,7 +51,7 @@ async def open_store_as_it_is(database: str) -> AsyncIterator[SqlStore]:
     """Open the database as it is, for a command: a CA may be serving from it meanwhile.
 
     Raises:
-        SchemaOutdatedError: Its tables are not those of this version.
+        SchemaDiffersError: Its tables are not those of this version.
     """
     engine = open_engine(database)
     try:
@@ -53,20 +61,33 @@ async def open_store_as_it_is(database: str) -> AsyncIterator[SqlStore]:
         await engine.dispose()
 
 
-async def _prepare(engine: AsyncEngine, lock: FileLock) -> None:
+async def _prepare(engine: AsyncEngine, grant_to: str | None) -> None:
     try:
-        lock.acquire()
-        await migrate(engine)
-    except LockHeldError as error:
-        raise StartError(f"another keypost-ca process uses the database: {error}") from error
+        if engine.dialect.name == "postgresql":
+            await check_suitable(engine)
+        await migrate(engine, grant_to=grant_to)
     except (SQLAlchemyError, OSError) as error:
-        raise StartError(f"the database cannot be opened: {str(error).splitlines()[0]}") from error
-    except CommandError as error:
-        raise StartError(f"the database is not one of this version: {error}") from error
+        why = sentence_of(error) if isinstance(error, SQLAlchemyError) else str(error)
+        raise StartError(f"the database cannot be opened: {why}") from error
+    except (SchemaDiffersError, UnsuitableDatabaseError) as error:
+        raise StartError(f"the database cannot be used: {error}") from error
 
 
-def _lock_of(database: str) -> FileLock:
+@contextlib.contextmanager
+def _locked(database: str) -> Iterator[None]:
+    """Keep other processes from serving from the same SQLite database."""
     file = database_file(database)
     if file is None:
-        raise StartError("KEYPOST_CA_DATABASE: this version serves from SQLite alone")
-    return FileLock(Path(f"{file}.lock"))
+        yield
+        return
+    lock = FileLock(Path(f"{file}.lock"))
+    try:
+        lock.acquire()
+    except LockHeldError as error:
+        raise StartError(f"another keypost-ca process uses the database: {error}") from error
+    except OSError as error:
+        raise StartError(f"the database cannot be opened: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

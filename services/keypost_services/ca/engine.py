@@ -1,72 +1,29 @@
-"""Opens the database. What is particular to one kind of database is here and nowhere else."""
+"""Opens the database; what is particular to one kind of it is in ``engine_sqlite`` and ``engine_postgres``."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+
+from keypost_services.ca.engine_postgres import is_postgres, open_postgres
+from keypost_services.ca.engine_sqlite import WRITES, database_file, open_sqlite
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-WRITES = "keypost_writes"
-"""Execution option of connections that will write: SQLite then takes its write lock at the start."""
+__all__ = ["CONNECTIONS", "WRITES", "database_file", "open_engine"]
 
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
-
-
-def database_file(url: str | URL) -> str | None:
-    """Return the path of an SQLite database file, None for other databases."""
-    parsed = make_url(url)
-    return parsed.database if parsed.get_backend_name() == "sqlite" else None
+CONNECTIONS = 10
+"""How many connections a process has at most, to a database that processes share."""
 
 
-def open_engine(url: str) -> AsyncEngine:
+def open_engine(url: str, connections: int = CONNECTIONS) -> AsyncEngine:
     """Return an engine for a database URL; connects only when it is first used.
 
     Args:
-        url: Such as ``sqlite:///folder/ca.db``; the driver for asyncio is added to it.
+        url: Such as ``sqlite:///folder/ca.db`` or ``postgresql://name@host/database``; the driver is added to it.
+        connections: How many connections there may be at once, to PostgreSQL.
     """
     parsed = make_url(url)
-    if parsed.drivername == "sqlite":
-        parsed = parsed.set(drivername="sqlite+aiosqlite")
-    engine = create_async_engine(parsed)
-    if (file := database_file(parsed)) is not None:
-        _prepare_sqlite(engine.sync_engine, file)
-    return engine
-
-
-def _prepare_sqlite(engine: Engine, file: str) -> None:
-    """Make SQLite's transactions real: begun when we say so, durable when they end."""
-
-    @event.listens_for(engine, "do_connect")
-    def _create(*_: object) -> None:
-        _create_private(file)
-
-    @event.listens_for(engine, "connect")
-    def _set_up(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _create_private(file: str) -> None:
-    """Make a file that only its owner can read, unless it is there.
-
-    One that is there must not even be opened: closing it again would end the locks by which this process keeps others
-    from taking the write-ahead log away (POSIX locks belong to the process, not to the descriptor).
-    """
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    return open_postgres(parsed, connections) if is_postgres(parsed) else open_sqlite(parsed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path  # noqa: TC003  # pydantic reads it
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -11,10 +12,16 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from keypost.clock import DAY, HOUR
+from keypost_services.ca.engine import CONNECTIONS
 from keypost_services.ca.sign_in.port import Kind
 from keypost_services.ca.sign_in.urls import check_issuer
 from keypost_services.runtime.config import ServiceSettings, variable_of
 
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+_SQLITE = "sqlite:////var/lib/keypost/ca.db"
+_POSTGRES = "postgresql://keypost_ca@db.example.org/keypost"
 _DAYS_MOST = 398
 _RESET_HOURS_MOST = 30 * 24
 
@@ -24,12 +31,24 @@ def check_database(url: str) -> str:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ValueError("must be a database URL, such as sqlite:////var/lib/keypost/ca.db") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise ValueError("must be of SQLite, such as sqlite:////var/lib/keypost/ca.db")
-    if not parsed.database or parsed.database == ":memory:":
-        raise ValueError("must name a file, such as sqlite:////var/lib/keypost/ca.db")
+        raise ValueError(f"must be a database URL, such as {_SQLITE} or {_POSTGRES}") from error
+    kind = parsed.get_backend_name()
+    if kind not in ("sqlite", "postgresql"):
+        raise ValueError(f"must be of SQLite or PostgreSQL, such as {_SQLITE} or {_POSTGRES}")
+    if kind == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
+        raise ValueError(f"must name a file, such as {_SQLITE}")
+    if kind == "postgresql":
+        _check_postgres(parsed)
     return url
+
+
+def _check_postgres(url: URL) -> None:
+    if not url.database:
+        raise ValueError(f"must name a database, such as {_POSTGRES}")
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise ValueError("must begin with postgresql://: there is one driver, psycopg")
+    if importlib.util.find_spec("psycopg") is None:
+        raise ValueError("PostgreSQL needs a driver: install keypost[services,postgres]")
 
 
 def _read_kinds(value: str | tuple[Kind, ...]) -> tuple[Kind, ...]:
@@ -48,7 +67,15 @@ class CaSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="KEYPOST_CA_")
 
     database: Annotated[str, AfterValidator(check_database)] = Field(
-        description="URL of the database, such as sqlite:////var/lib/keypost/ca.db (one CA process at a time)."
+        description="URL of the database: sqlite:////var/lib/keypost/ca.db (one CA process at a time) or "
+        "postgresql://keypost_ca@db.example.org/keypost?sslmode=verify-full (as many as you like).",
+        repr=False,
+    )
+    database_connections: int = Field(
+        description="PostgreSQL: how many connections this process has at most, besides one that listens.",
+        default=CONNECTIONS,
+        ge=2,
+        le=200,
     )
     realm_folder: Path = Field(
         description="Folder that `keypost-ca init` made: root.pem (the public half of the root key), realm-trust.json, "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from keypost.errors import KeypostError
 from keypost_services.ca.audit import NOWHERE
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ class CodeUsedError(Exception):
 
 class IdentityTakenError(Exception):
     """Somebody else has signed in as the user in the meantime, or the same subject as another user."""
+
+
+class StoreAwayError(KeypostError):
+    """The database is not there, or does not answer in time: whether a change was made is then unknown.
+
+    Attributes:
+        retry_after_ms: When to try again, milliseconds.
+    """
+
+    reason = "DATABASE_UNAVAILABLE"
+    retry_after_ms = 500
 
 
 @dataclass(frozen=True)
@@ -229,7 +241,11 @@ class UserSummary:
 
 
 class Store(Protocol):
-    """What the CA needs from a database. Every method is one transaction."""
+    """What the CA needs from a database. Every method is one transaction.
+
+    Every method raises StoreAwayError if the database is not there; then a change may have been made all the same, and
+    who makes it again is told that it was overtaken.
+    """
 
     async def find_users(self, usernames: Sequence[str]) -> Mapping[str, User]:
         """Return those of the users that exist, each as it was at one moment."""

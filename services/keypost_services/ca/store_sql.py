@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost_services.ca.acts import acts_of
 from keypost_services.ca.engine import WRITES
+from keypost_services.ca.engine_postgres import ANSWER_SECONDS
 from keypost_services.ca.store import (
     EVERYTHING,
     AuditFilter,
@@ -30,6 +32,7 @@ from keypost_services.ca.store import (
     UserSummary,
 )
 from keypost_services.ca.store_audit import NEWEST, append_acts, entries_after, entry_of, head_of
+from keypost_services.ca.store_failures import TransactionGivenUpError, failures_named
 from keypost_services.ca.tables import (
     EVENT_COUNTER,
     counters,
@@ -42,24 +45,34 @@ from keypost_services.ca.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, RowMapping, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from keypost_services.ca.audit import Act, AuditEntry, Head
 
+_WRITERS = 4
+"""How many transactions of one process may be under way that write to a shared database."""
+_MOST_ATTEMPTS = 3
+
 
 class SqlStore:
     """A ``Store`` on SQLAlchemy Core.
 
-    Writers of one process queue here: they would queue at the row of the event counter anyway.
+    Writers of one process queue here: they would queue at the row of the event counter anyway, and keep connections
+    from those who read. Writers of several processes meet at that row alone, which is taken last: no two of them hold
+    what the other one waits for.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        shared = engine.dialect.name == "postgresql"
+        # One statement needs no transaction around it.
+        self._reading_engine = engine.execution_options(isolation_level="AUTOCOMMIT") if shared else engine
         self._writing_engine = engine.execution_options(**{WRITES: True})
-        self._writers = asyncio.Lock()
+        self._writers = asyncio.Semaphore(_WRITERS if shared else 1)
+        self._seconds = ANSWER_SECONDS if shared else None
 
     async def find_users(self, usernames: Sequence[str]) -> Mapping[str, User]:
         """Return those of the users that exist; one query, so that revision and keys are of one moment."""
@@ -69,9 +82,7 @@ class SqlStore:
             .where(users.c.username.in_(usernames))
             .order_by(device_keys.c.revision)
         )
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return _users_of(rows)
+        return _users_of(await self._all(query))
 
     async def find_key(self, fingerprint: bytes) -> RecordedKey | None:
         """Return the key with this fingerprint."""
@@ -81,16 +92,20 @@ class SqlStore:
 
     async def apply(self, change: Change) -> None:
         """Apply a change whole, or not at all."""
-        async with self._writers, self._writing_engine.begin() as connection:
+
+        async def transaction(connection: AsyncConnection) -> None:
             await _step_user(connection, change)
             if change.key is not None:
                 await _insert_key(connection, change.key)
             await _end_keys(connection, change)
             await _use_code(connection, change)
             await _keep_identity(connection, change)
+            acts = acts_of(change, await _devices_of(connection, change))
             # Last: the row of the counter is what every other writer waits for.
             await _append_events(connection, change)
-            await append_acts(connection, acts_of(change, await _devices_of(connection, change)))
+            await append_acts(connection, acts)
+
+        await self._write(transaction)
 
     async def list_users(self, after_username: str, limit: int) -> Sequence[UserSummary]:
         """Return users in the order of their names."""
@@ -106,10 +121,13 @@ class SqlStore:
 
     async def add_code(self, code: OneTimeCode, act: Act) -> None:
         """Keep a new one-time code."""
-        async with self._writers, self._writing_engine.begin() as connection:
+
+        async def transaction(connection: AsyncConnection) -> None:
             await connection.execute(insert(one_time_codes).values(asdict(code)))
             await _take_numbers(connection, 0)
             await append_acts(connection, [act])
+
+        await self._write(transaction)
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
         """Return the code with this hash."""
@@ -118,8 +136,7 @@ class SqlStore:
 
     async def find_identities(self, identity: Identity) -> Sequence[Identity]:
         """Return those kept that share the user, or issuer and subject, with this one."""
-        async with self._engine.connect() as connection:
-            return await _identities_like(connection, identity)
+        return [Identity(**row) for row in await self._all(_identities_like(identity))]
 
     async def list_events(self, after_sequence: int, limit: int) -> Sequence[Event]:
         """Return the events after a number, in order."""
@@ -148,23 +165,35 @@ class SqlStore:
 
     async def keep_secret(self, name: str, proposal: bytes) -> bytes:
         """Return the secret of that name, keeping the proposal if there was none."""
+
+        async def transaction(connection: AsyncConnection) -> None:
+            await connection.execute(insert(secrets).values(name=name, value=proposal))
+
         try:
-            async with self._writers, self._writing_engine.begin() as connection:
-                await connection.execute(insert(secrets).values(name=name, value=proposal))
+            await self._write(transaction)
         except IntegrityError:
             row = await self._first(select(secrets.c.value).where(secrets.c.name == name))
             return proposal if row is None else bytes(row["value"])
         return proposal
 
     async def _all(self, query: Select[Any]) -> Sequence[RowMapping]:
-        async with self._engine.connect() as connection:
+        async with failures_named(self._seconds), self._reading_engine.connect() as connection:
             found: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
         return found
 
     async def _first(self, query: Select[Any]) -> RowMapping | None:
-        async with self._engine.connect() as connection:
-            found: RowMapping | None = (await connection.execute(query)).mappings().first()
-        return found
+        return next(iter(await self._all(query)), None)
+
+    async def _write(self, transaction: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """Carry out a transaction; again if the database gave it up for another one's sake."""
+        for _ in range(_MOST_ATTEMPTS - 1):
+            with contextlib.suppress(TransactionGivenUpError):
+                return await self._write_once(transaction)
+        return await self._write_once(transaction)
+
+    async def _write_once(self, transaction: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        async with failures_named(self._seconds), self._writers, self._writing_engine.begin() as connection:
+            await transaction(connection)
 
 
 async def _step_user(connection: AsyncConnection, change: Change) -> None:
@@ -239,7 +268,10 @@ async def _use_code(connection: AsyncConnection, change: Change) -> None:
 
 async def _keep_identity(connection: AsyncConnection, change: Change) -> None:
     """Keep who signed in, if nobody did before."""
-    if change.identity is None or change.identity in await _identities_like(connection, change.identity):
+    if change.identity is None:
+        return
+    found = (await connection.execute(_identities_like(change.identity))).mappings()
+    if change.identity in [Identity(**row) for row in found]:
         return
     row = asdict(change.identity) | {"create_time": change.time}
     try:
@@ -248,11 +280,10 @@ async def _keep_identity(connection: AsyncConnection, change: Change) -> None:
         raise IdentityTakenError from error
 
 
-async def _identities_like(connection: AsyncConnection, identity: Identity) -> Sequence[Identity]:
+def _identities_like(identity: Identity) -> Select[Any]:
     same_user = identities.c.username == identity.username
     same_subject = and_(identities.c.issuer == identity.issuer, identities.c.subject == identity.subject)
-    query = select(*_IDENTITY).where(or_(same_user, same_subject))
-    return [Identity(**row) for row in (await connection.execute(query)).mappings()]
+    return select(*_IDENTITY).where(or_(same_user, same_subject))
 
 
 async def _append_events(connection: AsyncConnection, change: Change) -> None:
@@ -274,13 +305,14 @@ async def _append_events(connection: AsyncConnection, change: Change) -> None:
 
 async def _take_numbers(connection: AsyncConnection, count: int) -> int:
     """Raise the event counter and return it; its row is locked until the transaction ends, also for a count of 0."""
-    here = counters.c.name == EVENT_COUNTER
-    await connection.execute(update(counters).where(here).values(value=counters.c.value + count))
-    return int((await connection.execute(select(counters.c.value).where(here))).scalar_one())
+    step = update(counters).where(counters.c.name == EVENT_COUNTER).values(value=counters.c.value + count)
+    return int((await connection.execute(step.returning(counters.c.value))).scalar_one())
 
 
 async def _devices_of(connection: AsyncConnection, change: Change) -> Mapping[bytes, str]:
     """Return the devices of the keys that end, by fingerprint."""
+    if not change.endings:
+        return {}
     ended = device_keys.c.fingerprint.in_([ending.fingerprint for ending in change.endings])
     query = select(device_keys.c.fingerprint, device_keys.c.device_id).where(ended)
     return {row.fingerprint: row.device_id for row in await connection.execute(query)}

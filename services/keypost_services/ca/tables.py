@@ -25,10 +25,16 @@ metadata = MetaData(
     }
 )
 
+
+def _text(length: int) -> String:
+    """Return a text that is compared by its bytes: the order of a language changes with the operating system."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
 users = Table(
     "users",
     metadata,
-    Column("username", String(128), primary_key=True),
+    Column("username", _text(128), primary_key=True),
     Column("epoch", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
@@ -41,8 +47,8 @@ device_keys = Table(
     "device_keys",
     metadata,
     Column("fingerprint", LargeBinary(32), primary_key=True),
-    Column("username", String(128), ForeignKey("users.username"), nullable=False),
-    Column("device_id", String(16), nullable=False),
+    Column("username", _text(128), ForeignKey("users.username"), nullable=False),
+    Column("device_id", _text(16), nullable=False),
     Column("suite", Integer, nullable=False),
     Column("kind", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),
@@ -64,7 +70,7 @@ one_time_codes = Table(
     "one_time_codes",
     metadata,
     Column("code_hash", LargeBinary(32), primary_key=True),
-    Column("username", String(128), nullable=False),
+    Column("username", _text(128), nullable=False),
     Column("expire_time", BigInteger, nullable=False),
     Column("used_fingerprint", LargeBinary(32), nullable=False),
 )
@@ -73,9 +79,9 @@ one_time_codes = Table(
 identities = Table(
     "identities",
     metadata,
-    Column("username", String(128), primary_key=True),
-    Column("issuer", String(512), nullable=False),
-    Column("subject", String(255), nullable=False),
+    Column("username", _text(128), primary_key=True),
+    Column("issuer", _text(512), nullable=False),
+    Column("subject", _text(255), nullable=False),
     Column("create_time", BigInteger, nullable=False),
     UniqueConstraint("issuer", "subject"),
 )
@@ -87,16 +93,16 @@ audit_entries = Table(
     metadata,
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("create_time", BigInteger, nullable=False),
-    Column("action", String(32), nullable=False),
-    Column("actor_kind", String(16), nullable=False),
-    Column("actor", String(300), nullable=False),
-    Column("username", String(128), nullable=False),
-    Column("device_id", String(16), nullable=False),
+    Column("action", _text(32), nullable=False),
+    Column("actor_kind", _text(16), nullable=False),
+    Column("actor", _text(300), nullable=False),
+    Column("username", _text(128), nullable=False),
+    Column("device_id", _text(16), nullable=False),
     Column("fingerprint", LargeBinary(32), nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("reason", Integer, nullable=False),
-    Column("peer", String(64), nullable=False),
-    Column("request_id", String(64), nullable=False),
+    Column("peer", _text(64), nullable=False),
+    Column("request_id", _text(64), nullable=False),
     Column("evidence", LargeBinary, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
     Index(None, "username", "sequence"),
@@ -106,7 +112,7 @@ key_events = Table(
     "key_events",
     metadata,
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-    Column("username", String(128), nullable=False),
+    Column("username", _text(128), nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("kind", Integer, nullable=False),
     Column("fingerprint", LargeBinary(32), nullable=False),
@@ -118,14 +124,14 @@ key_events = Table(
 counters = Table(
     "counters",
     metadata,
-    Column("name", String(32), primary_key=True),
+    Column("name", _text(32), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
 
 secrets = Table(
     "secrets",
     metadata,
-    Column("name", String(32), primary_key=True),
+    Column("name", _text(32), primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
 

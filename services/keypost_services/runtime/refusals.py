@@ -86,7 +86,10 @@ def refusal_of(error: BaseException, codes: ErrorCodes) -> Refusal | None:
         return Refusal(error.code, error.reason, error.message, error.metadata, error.retry_after_ms)
     if isinstance(error, KeypostError):
         code = next((codes[cls] for cls in type(error).__mro__ if cls in codes), None)
-        return None if code is None else Refusal(code, error.reason, str(error), error.metadata)
+        if code is None:
+            return None
+        retry_after_ms = getattr(error, "retry_after_ms", None)
+        return Refusal(code, error.reason, str(error), error.metadata, retry_after_ms)
     return None
 
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from keypost_services.ca.engine import open_engine
-from keypost_services.ca.migrate import migrate
 from keypost_services.ca.store_sql import SqlStore
+from support.ca_database import KINDS, ca_database
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -20,18 +20,19 @@ Opener = Callable[[], "AbstractAsyncContextManager[Store]"]
 
 
 @asynccontextmanager
-async def _open_sqlite(folder: Path) -> AsyncIterator[Store]:
-    engine = open_engine(f"sqlite:///{folder / 'ca.db'}")
-    await migrate(engine)
-    yield SqlStore(engine)
-    await engine.dispose()
+async def _open(url: str) -> AsyncIterator[Store]:
+    engine = open_engine(url)
+    try:
+        yield SqlStore(engine)
+    finally:
+        await engine.dispose()
 
 
-@pytest.fixture(params=["sqlite"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+@pytest.fixture(params=KINDS)
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the same database each time it is called, with tables."""
-    adapters = {"sqlite": _open_sqlite}
-    return lambda: adapters[request.param](tmp_path)
+    with ca_database(request.param, tmp_path) as url:
+        yield lambda: _open(url)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sqlite3
 import stat
@@ -147,7 +148,7 @@ def test_a_bundle_that_cannot_be_written_says_so(realm: Path, tmp_path: Path) ->
 
 
 def test_a_code_is_kept_as_a_hash_alone(realm: Path, database: str, tmp_path: Path) -> None:
-    assert run("migrate", "--database", database, "--json").stdout == '{"step": "0002"}\n'
+    assert run("migrate", "--database", database, "--json").stdout == '{"step": "0003"}\n'
     result = run("code", "alice", "--realm-folder", realm, "--database", database, "--expires", "1h", "--json")
     made = json.loads(result.stdout)
     assert (len(made["code"]), made["username"]) == (26, "alice")
@@ -179,9 +180,28 @@ def test_a_code_needs_a_realm(tmp_path: Path, database: str) -> None:
     assert_fails(run("code", "alice", "--realm-folder", tmp_path, "--database", database), "root.pem")
 
 
-@pytest.mark.parametrize("url", ["no url", "postgresql://localhost/ca", "sqlite://", "sqlite:///:memory:"])
-def test_a_database_is_an_sqlite_file(url: str) -> None:
-    assert_fails(run("migrate", "--database", url), "sqlite:////")
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("no url", "must be a database URL, such as sqlite:////"),
+        ("mysql://localhost/ca", "must be of SQLite or PostgreSQL"),
+        ("sqlite://", "must name a file"),
+        ("sqlite:///:memory:", "must name a file"),
+        ("postgresql://localhost", "must name a database"),
+        ("postgresql+asyncpg://localhost/ca", "must begin with postgresql://"),
+    ],
+)
+def test_a_database_is_an_sqlite_file_or_on_postgresql(url: str, why: str) -> None:
+    assert_fails(run("migrate", "--database", url), why)
+
+
+def test_without_the_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert_fails(run("migrate", "--database", "postgresql://localhost/ca"), "install keypost[services,postgres]")
+
+
+def test_sqlite_has_no_roles(database: str) -> None:
+    assert_fails(run("migrate", "--database", database, "--grant", "keypost_ca"), "SQLite has no roles")
 
 
 def test_a_database_that_cannot_be_used_says_so(realm: Path, tmp_path: Path) -> None:
@@ -197,7 +217,7 @@ def test_a_database_of_a_newer_version_is_left_alone(database: str, tmp_path: Pa
     with sqlite3.connect(tmp_path / "ca.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    assert_fails(run("migrate", "--database", database), "not one of this version")
+    assert_fails(run("migrate", "--database", database), "which a newer version has taken")
 
 
 def test_nobody_migrates_under_a_serving_ca(database: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from keypost_services.ca.engine import WRITES, open_engine
-from keypost_services.ca.migrate import SchemaOutdatedError, check_schema, expected_revision, migrate
+from keypost_services.ca.migrate import SchemaDiffersError, check_schema, expected_revision, migrate
 from keypost_services.ca.tables import metadata
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def test_to_migrate_again_changes_nothing(engine: AsyncEngine) -> None:
 
 
 async def test_an_empty_database_is_not_ready(engine: AsyncEngine) -> None:
-    with pytest.raises(SchemaOutdatedError, match="step none"):
+    with pytest.raises(SchemaDiffersError, match="step none"):
         await check_schema(engine)
 
 
