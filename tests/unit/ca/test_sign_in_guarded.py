@@ -30,11 +30,16 @@ class Codes:
 
     asked: list[str] = field(default_factory=list)
     broken: bool = False
+    slow: bool = False
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def admit(self, username: str, proof: Proof, fingerprint: bytes | None) -> Grant:
         del fingerprint
         self.asked.append(username)
         await asyncio.sleep(0)
+        if self.slow:
+            self.reached.set()
+            await asyncio.Event().wait()
         if self.broken:
             raise SourceAwayError("the issuer does not answer")
         if proof != RIGHT:
@@ -153,3 +158,18 @@ async def test_while_nobody_counts_nobody_is_asked() -> None:
     assert isinstance(error, ServiceError)
     assert (error.code, error.reason, error.retry_after_ms) == (StatusCode.UNAVAILABLE, "LIMITS_UNAVAILABLE", 2_000)
     assert bench.codes.asked == []
+
+
+async def test_who_hangs_up_before_the_answer_is_not_counted(bench: Bench) -> None:
+    bench.codes.slow = True
+    for _ in range(40):
+        bench.codes.reached.clear()
+        attempt = asyncio.create_task(bench.attempt("alice", WRONG))
+        async with asyncio.timeout(5):
+            await bench.codes.reached.wait()
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+    assert len(bench.codes.asked) == 40
+    bench.codes.slow = False
+    assert await bench.reasons(5, "alice") == ["SignInRefusedError"] * 5

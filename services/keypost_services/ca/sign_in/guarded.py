@@ -49,7 +49,8 @@ class GuardedSignIn:
             grant = await self._sign_in.admit(username, proof, fingerprint)
         except SignInRefusedError:
             raise
-        except Exception:
+        except BaseException:
+            # Also when the call is cancelled: whoever hung up has learnt nothing, and a slow issuer keeps nobody out.
             await self._give_back(taken)
             raise
         await self._give_back(taken)
