@@ -81,7 +81,7 @@ class Lie:
     def insert(self, signed: pb.SignedKeyRequest, revision: int) -> None:
         """Put a good entry where its revision belongs; it entered when the one before it did, or now if it is last."""
         position = sum(request.revision < revision for request in self.requests)
-        before = self.statement.entries[position - 1].enter_time if position else self.statement.this_update
+        before = self.statement.entries[max(position - 1, 0)].enter_time
         entered = self.statement.this_update if position == len(self.requests) else before
         entry = pb.KeyEntry(request=signed, state=GOOD, state_time=entered, enter_time=entered)
         entries = [*self.statement.entries]
@@ -154,6 +154,22 @@ def a_state_goes_back(lie: Lie) -> pb.KeyInfo | None:
             entry = lie.statement.entries[position]
             entry.state, entry.state_time, entry.reason = GOOD, entry.enter_time, pb.REVOCATION_REASON_UNSPECIFIED
             return lie.signed()
+    return None
+
+
+def a_key_of_the_history_is_good(lie: Lie) -> pb.KeyInfo | None:
+    """A key that ended so long ago that the history alone tells of it stands among the good ones."""
+    ended = [
+        request
+        for request in map(read_key_request, lie.whole.history)
+        if request.revision <= lie.held.revision and lie.held.find(request.fingerprint) is None
+    ]
+    # Rather the last one of a device that has no good key: two of a device are believed of no record.
+    good = {request.address for request in lie.vouchers()}
+    for request in sorted(ended, key=lambda one: (one.address in good, -one.revision)):
+        lie.whole.history.remove(request.signed)
+        lie.insert(request.signed, request.revision)
+        return lie.signed()
     return None
 
 
@@ -285,6 +301,7 @@ LIES: tuple[Callable[[Lie], pb.KeyInfo | None], ...] = (
     alter_an_endorsement,
     reorder,
     a_state_goes_back,
+    a_key_of_the_history_is_good,
     an_end_is_put_off,
     a_reason_is_another,
     an_entrance_is_earlier,

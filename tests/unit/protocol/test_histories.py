@@ -99,7 +99,7 @@ def test_a_history_with_a_hole_is_never_accepted_at_first_contact(story: tuple[A
     asyncio.run(tell())
 
 
-async def test_every_lie_is_told() -> None:
+async def test_every_lie_is_told_and_refused() -> None:
     """A history that gives each of them something to lie about; else they would prove nothing."""
     history, observer, told = History(), Observer(STRONG), Counter[str]()
     await history.enroll(STRONG)
@@ -113,9 +113,17 @@ async def test_every_lie_is_told() -> None:
     ):
         await observer.look(history)
         await history.do(*act)
-    for look in (False, True):
+    # At last what was replaced is out of the record, and only the history tells of it.
+    for days, look in ((0, False), (0, True), (61, True)):
+        if days:
+            await history.do("revoke", 1, 0, 1, 0)
+            await history.do("wait", days)
         if look:
             await observer.look(history)
         for lie in LIES:
-            told[lie.__name__] += lie(Lie(await history.shown(), history, observer)) is not None
+            shown = lie(Lie(await history.shown(), history, observer))
+            if shown is not None:
+                told[lie.__name__] += 1
+                with pytest.raises(ProtocolError):
+                    observer.accepts(shown, history)
     assert [name for name, count in told.items() if not count] == []
