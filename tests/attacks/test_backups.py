@@ -12,6 +12,8 @@ from keypost.keystore.backup_file import CHUNK, OVERHEAD, read_header
 from keypost.keystore.errors import BackupDamagedError
 from keypost.protocol.errors import DeviceKeyStolenError
 from support.attacks import stopped_by
+from support.chains import Chain
+from support.lies import STRANGER
 from support.people import CHEAP
 
 if TYPE_CHECKING:
@@ -58,10 +60,23 @@ async def test_a_backup_that_is_cut(bob: Any, tmp_path: Path) -> None:
 async def test_a_backup_of_another_realm(bob: Any, services: Services, tls: Any, tmp_path: Path) -> None:
     file, mine = tmp_path / "bob.backup", services.bundle(tls)
     await bob.client.backup(file, BACKUP)
-    mine.root_keys[0].public_key_der = b"the root key of the realm that the victim means"
-    with pytest.raises(InvalidArgumentError, match="has other root keys"):
+    mine.realm = "victim.example"
+    with stopped_by(InvalidArgumentError, "belongs to"):
         await restore(file, tmp_path / "new", bundle=mine)
-    assert not (tmp_path / "new").exists()
+
+
+async def test_a_backup_of_a_realm_that_only_calls_itself_the_same(
+    bob: Any, services: Services, tls: Any, open_client: Any, tmp_path: Path
+) -> None:
+    file, mine = tmp_path / "bob.backup", services.bundle(tls)
+    await bob.client.backup(file, BACKUP)
+    mine.root_keys[0].public_key_der = STRANGER.public_key_der
+    # Its trust lists the root key that the victim means beside its own.
+    chain = Chain(services.realm, [services.realm.signed_trust()])
+    services.trust = chain.add(services.realm.root, services.realm.root, STRANGER)
+    await restore(file, tmp_path / "new", bundle=mine)
+    with stopped_by(InvalidArgumentError, "has other root keys"):
+        await open_client("new", bundle=None)
 
 
 async def test_a_stolen_backup_is_restored(alice: Any, bob: Any, open_client: Any, tmp_path: Path) -> None:

@@ -17,13 +17,16 @@ from keypost.keystore.counters import COUNT
 from keypost.keystore.errors import BackupExistsError, BackupUnavailableError, KeyStoreExistsError
 from keypost.protocol.errors import DeviceKeyStolenError
 from keypost.protocol.key_info import REVOKED
+from support.chains import Chain
 from support.people import CHEAP, Person
+from support.realm import seeded_signer
 from support.simulation import failing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from keypost.keys.v1.realm_trust_pb2 import Bundle
     from support.clock import ManualClock
     from support.simulation import Services
 
@@ -45,8 +48,9 @@ class Hardware:
     async def back_up(self, person: Person) -> None:
         await person.client.backup(self.file, BACKUP)
 
-    async def restore(self, name: str = "elsewhere", **options: Any) -> Person:
-        await asyncio.to_thread(restore_profile, self.file, self.folder / name, passphrase=BACKUP, unlock=CHEAP)
+    async def restore(self, name: str = "elsewhere", *, by: Bundle | None = None, **options: Any) -> Person:
+        profile = self.folder / name
+        await asyncio.to_thread(restore_profile, self.file, profile, passphrase=BACKUP, unlock=CHEAP, bundle=by)
         return await self.open_client(name, bundle=None, **options)
 
 
@@ -432,6 +436,30 @@ async def test_a_backup_of_another_realm_is_refused(bob: Any, hardware: Hardware
     with pytest.raises(InvalidArgumentError, match=r"this profile belongs to example.org"):
         restore_profile(hardware.file, hardware.folder / "new", passphrase=BACKUP, unlock=CHEAP, bundle=other)
     assert not (hardware.folder / "new").exists()
+
+
+async def test_a_backup_from_before_a_roll_over_of_the_root_is_restored_by_the_new_bundle(
+    alice: Any, bob: Any, hardware: Hardware, services: Services, tls: Any
+) -> None:
+    await hardware.back_up(bob)
+    await alice.client.send("bob", "unread")
+    old, new = services.realm.root, seeded_signer(77)
+    bundle = services.bundle(tls)
+    bundle.root_keys[0].public_key_der = new.public_key_der
+    with pytest.raises(InvalidArgumentError, match="has other root keys"):
+        # Nothing leads from the one to the other yet; it is the bundle of somebody else for all that is known.
+        await hardware.restore(by=bundle)
+    chain = Chain(services.realm, [services.realm.signed_trust()])
+    chain.hand_over(old, new)
+    services.trust, services.earlier = chain.served.signed, list(chain.served.earlier)
+    again = await hardware.open_client("elsewhere", bundle=None)
+    assert await texts(again) == ["unread"]
+    await again.client.close()
+    # From now on it goes by the new bundle, whichever it is opened with.
+    for given in (None, bundle):
+        later = await hardware.open_client("elsewhere", bundle=given)
+        assert later.client.address == bob.client.address
+        await later.client.close()
 
 
 async def test_a_stale_copy_joins_anew_by_the_word_of_another_device(

@@ -12,6 +12,7 @@ from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.keystore.errors import KeyStoreMissingError
 from keypost.keystore.store import create_store, open_store
+from keypost.protocol.encoding import fingerprint
 from keypost.protocol.identifiers import check_realm
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from keypost.protocol.realm_trust import RealmTrust
 
 LARGEST_BUNDLE = 1024 * 1024
+EXPECTED = "expected-bundle"
+"""The note by which a restored profile keeps the bundle that it was restored by, until its root keys are explained."""
 
 
 def read_bundle(source: Path | pb.Bundle) -> pb.Bundle:
@@ -61,11 +64,13 @@ class Bundles:
         current: Where the services are.
         root_keys: Whom to believe at first (SubjectPublicKeyInfo, DER): settled by the profile's first bundle.
         unexplained: Whether ``current`` is new and names other root keys: then the realm's trust has to explain them.
+        restored: Whether ``current`` was named to restore a backup by, and so judges the backup as well.
     """
 
     current: pb.Bundle
     root_keys: tuple[bytes, ...]
     unexplained: bool = False
+    restored: bool = False
 
     def check_explained(self, trust: RealmTrust) -> None:
         """Check that the root keys of a new bundle are those that the first one's handed over to.
@@ -74,6 +79,13 @@ class Bundles:
             InvalidArgumentError: they are not.
         """
         if self.unexplained and not set(_root_keys(self.current)) <= set(trust.root_keys):
+            raise _other_roots(self.current, trust.realm)
+        if self.restored:
+            self._check_signed(trust)
+
+    def _check_signed(self, trust: RealmTrust) -> None:
+        # Whoever forges a backup may have root keys of his own name those of the realm: by these he signs nothing.
+        if trust.signed.root_key_fingerprint not in map(fingerprint, _root_keys(self.current)):
             raise _other_roots(self.current, trust.realm)
 
 
@@ -101,17 +113,36 @@ def open_profile(folder: Path, unlock: Unlock, bundle: pb.Bundle | None) -> tupl
 def keep_bundle(store: KeyStore, bundle: pb.Bundle) -> None:
     """Have the profile start from another bundle the next time."""
     store.profile.set_bundle(bundle.SerializeToString(deterministic=True))
+    store.profile.set_note(EXPECTED, None)
+
+
+def expect_bundle(store: KeyStore, bundle: pb.Bundle) -> None:
+    """Have a profile that is being restored go by a bundle, as soon as its root keys are explained if they are others.
+
+    Whether they are is for the realm's trust to say, when the profile is opened: after a roll-over of the root key an
+    older backup knows the new one no more than a forged backup does.
+
+    Raises:
+        InvalidArgumentError: the profile is of another realm.
+    """
+    kept = pb.Bundle.FromString(store.profile.read().bundle)
+    _check_same_realm(bundle, kept)
+    is_other = set(_root_keys(bundle)) != set(_root_keys(kept))
+    store.profile.set_note(EXPECTED, bundle.SerializeToString(deterministic=True) if is_other else None)
 
 
 def _bundles(store: KeyStore, bundle: pb.Bundle | None) -> Bundles:
     kept = pb.Bundle.FromString(store.profile.read().bundle)
+    expected = store.profile.note(EXPECTED)
+    if bundle is None and expected is not None:
+        bundle = pb.Bundle.FromString(expected)
     if bundle is None:
         return Bundles(kept, _root_keys(kept))
     _check_same_realm(bundle, kept)
     # A bundle may bring new endpoints and TLS roots. Whom to believe was settled by the first one: other root keys are
     # taken once the realm's trust, followed from there, names them.
     if set(_root_keys(bundle)) != set(_root_keys(kept)):
-        return Bundles(bundle, _root_keys(kept), unexplained=True)
+        return Bundles(bundle, _root_keys(kept), unexplained=True, restored=expected is not None)
     keep_bundle(store, bundle)
     return Bundles(bundle, _root_keys(kept))
 
@@ -130,9 +161,3 @@ def _other_roots(bundle: pb.Bundle, realm: str) -> InvalidArgumentError:
         f"this profile belongs to {realm}; the bundle is of {bundle.realm} or has other root keys",
         field="bundle",
     )
-
-
-def check_same_roots(bundle: pb.Bundle, kept: pb.Bundle) -> None:
-    """Raise InvalidArgumentError unless a bundle is of the realm of another one, by the same root keys."""
-    if (bundle.realm, set(_root_keys(bundle))) != (kept.realm, set(_root_keys(kept))):
-        raise _other_roots(bundle, kept.realm)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from keypost.client import backing_up, restored
 from keypost.client.arguments import check_passphrase, check_unlock, read_path
 from keypost.client.key_requests import INVITATION
-from keypost.client.profiles import check_same_roots, read_bundle
+from keypost.client.profiles import expect_bundle, read_bundle
 from keypost.client.records import STOLEN
 from keypost.client.restored import Restored, RestoredState
 from keypost.errors import KeypostError, RefusedError
-from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.keystore.backups import restore_backup
 from keypost.protocol.errors import DeviceKeyStolenError, KeyRevokedError
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from keypost.client.records import Records
     from keypost.client.renewing import Renewing
     from keypost.client.results import Progress
+    from keypost.keys.v1 import realm_trust_pb2 as pb
     from keypost.keystore.port import KeyStore
     from keypost.keystore.unlock import Passphrase, Unlock
     from keypost.keystore.values import OutgoingMessage
@@ -59,7 +59,8 @@ def restore_profile(
         profile: The folder of the new profile.
         passphrase: What opens the backup.
         unlock: What is to unlock the profile from now on.
-        bundle: If given, the backup must be of its realm, by its root keys.
+        bundle: If given, the backup must be of its realm. If its root keys are others than the backup knows, the
+            profile opens once the realm's trust has shown that those handed over to these, and not before.
         progress: Called with the bytes done and the bytes in all.
 
     Raises:
@@ -74,7 +75,7 @@ def restore_profile(
 
     def prepare(store: KeyStore) -> None:
         if given is not None:
-            check_same_roots(given, pb.Bundle.FromString(store.profile.read().bundle))
+            expect_bundle(store, given)
         _become_copy(store)
 
     restore_backup(
