@@ -16,6 +16,7 @@ from keypost.protocol.errors import (
     KeyRevokedError,
     NoUsableDeviceError,
 )
+from support.refusing import refuse
 from support.simulation import failing
 
 if TYPE_CHECKING:
@@ -255,6 +256,26 @@ async def test_a_renewal_that_is_found_to_be_done_while_it_is_asked_for_again_is
     assert (await alice.client.renew()).fingerprint == pending
     assert alice.client._parts.identity.current.fingerprint == pending
     assert alice.client._parts.identity.ring.pending is None
+
+
+async def test_two_who_find_out_at_once_that_a_renewal_is_done_both_go_on(alice: Any, services: Services) -> None:
+    services.lost_answers["Renew"] = 5
+    with pytest.raises(UnreachableError):
+        await alice.client.renew()
+    identity, settle = alice.client._parts.identity, alice.client._parts.renewing.settle
+    pending = identity.pending.fingerprint
+
+    async def nothing(_context: Any) -> None: ...
+
+    first = asyncio.create_task(settle())
+
+    async def once_the_other_has_finished(context: Any) -> None:
+        await first
+        await refuse(context, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+    services.faults["GetKeyInfo"] = [nothing, once_the_other_has_finished]
+    await asyncio.gather(first, settle())
+    assert identity.current.fingerprint == pending
 
 
 async def test_an_approval_by_the_own_key_is_no_theft(alice: Any, services: Services) -> None:

@@ -48,10 +48,20 @@ async def test_without_following_a_delivery_that_stays_away_is_said(bob: Any, se
     with pytest.raises(RefusedError) as caught:
         await bob.inbox()
     assert caught.value.reason == "MAILBOXES_UNAVAILABLE"
-    services.faults["Receive"] = [failing(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause="UNKNOWN_KEY")] * 20
+    services.faults["Receive"] = [failing(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause="WRONG_KEY")] * 20
     async with asyncio.timeout(20):
         with pytest.raises(RefusedError, match="TOKEN_REFUSED"):
             _ = [message async for message in bob.client.receive()]
+
+
+async def test_a_delivery_that_does_not_know_a_key_yet_that_is_on_record_is_waited_for(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    # As long as the directory hears nothing from the CA, a key that was just renewed is unknown to both.
+    services.faults["Receive"] = [failing(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED", cause="UNKNOWN_KEY")] * 20
+    await alice.client.send("bob", "one")
+    async with asyncio.timeout(20):
+        assert (await anext(bob.client.receive())).text == "one"
 
 
 async def test_a_stream_that_ends_without_a_word_is_opened_again(alice: Any, bob: Any, services: Services) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keypost.transport.delivery_client import DeliveryClient, ReceiveStream
     from keypost.transport.retries import Backoff
 
+UNKNOWN_KEY = "UNKNOWN_KEY"
 PATIENCE = 5
 """How often in a row a stream may fail where waiting is not known to help."""
 
@@ -71,7 +72,7 @@ class Pump:
                     # Only now: whoever iterates ends the pump, and the last acknowledgement is on its way.
                     self.caught_up = True
                 except KeypostError as error:
-                    self._judge(error)
+                    await self._judge(error)
                     await asyncio.sleep(self._backoff.delay(self._failures))
                     self._failures += 1
         except asyncio.CancelledError:
@@ -91,7 +92,7 @@ class Pump:
         self.failure = self.failure or error
         self.changed.set()
 
-    def _judge(self, error: KeypostError) -> None:
+    async def _judge(self, error: KeypostError) -> None:
         """Raise what another stream would not mend."""
         if isinstance(error, RefusedError) and (revoked := as_revoked(error, self._receiving.address)) is not None:
             raise revoked from error
@@ -99,7 +100,7 @@ class Pump:
         if isinstance(error, RefusedError) and error.reason == TOKEN_REFUSED:
             # The directory may not know a renewed key yet; what else it can be, the own record tells.
             self._refused = True
-            final = tired
+            final = tired and not (self._follow and await self._is_behind(error))
         elif isinstance(error, RefusedError):
             final = not error.retriable or (tired and not self._follow)
         elif isinstance(error, UnreachableError) or (isinstance(error, ProtocolError) and error.not_yet):
@@ -108,6 +109,10 @@ class Pump:
             final = True
         if final:
             raise error
+
+    async def _is_behind(self, refused: RefusedError) -> bool:
+        """Return whether a service does not know a key yet that the CA has recorded: it has lost touch with the CA."""
+        return refused.metadata.get("cause") == UNKNOWN_KEY and await self._retiring.is_on_record()
 
     async def _one_stream(self) -> None:
         await self._retiring.check_self(refresh=self._refused)

@@ -67,6 +67,13 @@ class Retiring:
         if key is not None and (key.state == pb.KEY_STATE_REVOKED or record.is_void(key)):
             raise revoked_error(own.address)
 
+    async def is_on_record(self) -> bool:
+        """Return whether the newest record of the own user that this device has shows its key as good."""
+        own = self._identity.current
+        record = await self._records.held(own.address.username)
+        key = None if record is None else record.find(own.fingerprint)
+        return key is not None and key.is_good
+
     async def endings(self) -> Endings:
         """Return the keys that are known to have ended (replaced ones: since T + settle) before now."""
         constants, now = (await self._trust.current()).constants, self._context.clock()

@@ -101,7 +101,10 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     ca = CaClient(channels[0], retries, endpoint=targets[0])
     directory = DirectoryClient(channels[1], retries, tokens, endpoint=targets[1])
     trust = Trust(context, bundles.root_keys, [directory.get_realm_trust, ca.get_realm_trust])
-    pending_tokens = TokenSource(context.realm, lambda: PairSigner(identity.pending), context.clock)
+    # Whoever asks as the pending key may come to it when another has made that the current one.
+    pending_tokens = TokenSource(
+        context.realm, lambda: PairSigner(identity.ring.pending or identity.current), context.clock
+    )
     pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1])
 
     async def settle() -> None:
