@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from support.faults.devices import CommandFailedError
+
 if TYPE_CHECKING:
     import random
 
@@ -37,15 +39,15 @@ class Asking:
     def needs(self, fault: Fault) -> list[Call]:
         """Return calls that need the part at fault, and change something where that is what it is for."""
         if _is_of_ca(fault):
-            return [partial(self._random.choice(self._askers(fault)).do, "renew")]
+            return [partial(_do, self._random.choice(self._askers(fault)), "renew")]
         return self.questions(fault)
 
     def questions(self, fault: Fault) -> list[Call]:
         """Return calls that are answered by the part at fault and change nothing."""
         askers = self._askers(fault)
         if fault.target in DIRECTORY_WAYS or fault.target.endswith(">directory"):
-            return [partial(device.do, "look_up", username=device.username) for device in askers]
-        return [partial(device.do, "invite") for device in askers] if _is_of_ca(fault) else []
+            return [partial(_do, device, "look_up", username=device.username) for device in askers]
+        return [partial(_do, device, "invite") for device in askers] if _is_of_ca(fault) else []
 
     async def ask(self, fault: Fault, wanted: Callable[[], bool]) -> None:
         """Ask again and again as long as that is wanted, where there is anything to ask."""
@@ -58,6 +60,17 @@ class Asking:
     def _askers(self, fault: Fault) -> list[DevicePart]:
         caller = fault.target.partition(">")[0]
         return [self._devices[caller]] if caller in self._devices else list(self._devices.values())
+
+
+async def _do(device: DevicePart, what: str, **arguments: Any) -> None:
+    """Have a device do something once it runs; if it is killed meanwhile, so be it."""
+    await device.running.wait()
+    pid = device.pid
+    try:
+        await device.do(what, **arguments)
+    except CommandFailedError:
+        if device.pid == pid:
+            raise
 
 
 def _is_of_ca(fault: Fault) -> bool:

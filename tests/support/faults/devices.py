@@ -51,6 +51,7 @@ class DevicePart:
         self._bell = bell
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self.running = asyncio.Event()
         self._open = asyncio.Event()
         self._answers: dict[int, asyncio.Future[Line]] = {}
         self._commands = 0
@@ -95,6 +96,7 @@ class DevicePart:
         await self._wait_open()
         if self.traffic is not None:
             await self.do("traffic", **self.traffic)
+        self.running.set()
 
     async def _wait_open(self) -> None:
         try:
@@ -133,6 +135,7 @@ class DevicePart:
 
     async def kill(self) -> None:
         """End its process by SIGKILL; return when it is gone."""
+        self.running.clear()
         process, self._process = self._process, None
         if process is not None:
             os.kill(process.pid, signal.SIGKILL)

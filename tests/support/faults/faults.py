@@ -14,6 +14,8 @@ ALL = "all"
 LONGER_THAN_DEADLINES = (6.5, 8.0)
 """Seconds: devices of a run give a call up after 6, services a call of theirs after 5."""
 MOST_BYTES_BEFORE_CUT = 40_000
+AT_ONCE = 1 / 5
+"""How many faults come together with another one."""
 
 
 class Kind(enum.StrEnum):
@@ -61,6 +63,10 @@ class Fault:
         return f"{self.kind} {self.target}{lasts}" + (f" after {self.size} bytes" if self.size else "")
 
 
+Faults = tuple[Fault, ...]
+"""One fault, or several at once."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where faults can happen.
@@ -83,31 +89,34 @@ class Places:
         return [caller for caller, to in pairs if to == service and (caller in self.devices) is devices]
 
 
-def endless_faults(drawn: random.Random, places: Places) -> Iterator[Fault]:
+def endless_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
     """Yield faults without end: every process is killed once in turn, then every kind comes at every kind of place, in
-    a drawn order, again and again.
+    a drawn order, again and again; one in so many at once with the next one.
     """
     for part in (*places.servers, *places.devices):
-        yield Fault(Kind.KILL, part)
+        yield (Fault(Kind.KILL, part),)
     while True:
         deck = _deck(places)
         drawn.shuffle(deck)
-        for kind, choices in deck:
-            yield _fault(drawn, kind, drawn.choice(choices))
+        faults = [_fault(drawn, kind, drawn.choice(choices)) for kind, choices in deck]
+        while faults:
+            first = faults.pop()
+            at_once = faults and drawn.random() < AT_ONCE and faults[-1].target != first.target
+            yield (first, faults.pop()) if at_once else (first,)
 
 
-def few_faults(drawn: random.Random, places: Places) -> Iterator[Fault]:
+def few_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
     """Yield a short selection: each kind of process is killed, and each kind of fault comes once."""
     replicas, devices = places.replicas, places.devices
     others = [server for server in places.servers if server not in replicas]
     for choices in (replicas, *([other] for other in others), devices):
-        yield _fault(drawn, Kind.KILL, drawn.choice(choices))
-    yield _fault(drawn, Kind.REPLACE, drawn.choice(replicas))
-    yield _fault(drawn, Kind.FREEZE, drawn.choice([*places.servers, *devices]))
-    yield _fault(drawn, Kind.CUT, f"{ALL}>delivery")
-    yield _fault(drawn, Kind.CUT_AMID, f"{drawn.choice(replicas)}>valkey")
-    yield _fault(drawn, Kind.MUTE, f"{drawn.choice(devices)}>delivery")
-    yield _fault(drawn, Kind.STALL, f"{drawn.choice(replicas)}>directory")
+        yield (_fault(drawn, Kind.KILL, drawn.choice(choices)),)
+    yield (_fault(drawn, Kind.REPLACE, drawn.choice(replicas)),)
+    yield (_fault(drawn, Kind.FREEZE, drawn.choice([*places.servers, *devices])),)
+    yield (_fault(drawn, Kind.CUT, f"{ALL}>delivery"),)
+    yield (_fault(drawn, Kind.CUT_AMID, f"{drawn.choice(replicas)}>valkey"),)
+    yield (_fault(drawn, Kind.MUTE, f"{drawn.choice(devices)}>delivery"), _fault(drawn, Kind.CUT, f"{ALL}>directory"))
+    yield (_fault(drawn, Kind.STALL, f"{drawn.choice(replicas)}>directory"),)
 
 
 def _deck(places: Places) -> list[tuple[Kind, list[str]]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import redis
 
-from keypost_services.embedded.processes import Process
+from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.valkey import find_server
 
 if TYPE_CHECKING:
@@ -122,17 +122,26 @@ class Server:
         return self._process.obituary() if self._process else f"{self.name} does not run"
 
     async def start(self) -> None:
-        """Start it; return when it serves.
+        """Start it, again and again where it ends by itself; return when it serves.
 
         Raises:
-            StackFailedError: it ended, or does not serve in time.
+            StackFailedError: it does not serve in time.
         """
-        self._before()
-        process = Process(self.name, self._command, self.log, self._environment)
-        process.start()
-        self._guard.add(process.pid)
-        self._process = process
-        await asyncio.to_thread(process.wait_until, self._ready, READY_SECONDS)
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            self._before()
+            process = Process(self.name, self._command, self.log, self._environment)
+            process.start()
+            self._guard.add(process.pid)
+            self._process = process
+            try:
+                await asyncio.to_thread(process.wait_until, self._ready, READY_SECONDS)
+            except StackFailedError:
+                # What it needs may be at fault as well: whoever runs services starts them again.
+                if process.is_running() or time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     async def kill(self) -> None:
         """End it by SIGKILL; return when it is gone."""

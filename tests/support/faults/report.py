@@ -21,12 +21,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "seed": outcome.seed,
         "seconds": round(outcome.seconds, 1),
         "faults": [
-            {**asdict(each.fault), "began": round(each.began, 1), "recovery": round(each.recovery, 2)}
+            {**asdict(each.fault), "began": round(each.began, 1), "recovery": round(each.recovery or 0.0, 2)}
             for each in outcome.endured
         ],
         "faults_by_kind": _by_kind(outcome),
         "messages": outcome.counts,
-        "longest_recovery": max((round(each.recovery, 2) for each in outcome.endured), default=0.0),
+        "longest_recovery": max((round(each.recovery or 0.0, 2) for each in outcome.endured), default=0.0),
         "memory": [asdict(each) for each in outcome.memory],
         "differences": [str(difference) for difference in outcome.differences],
     }
@@ -35,7 +35,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 def _by_kind(outcome: Outcome) -> dict[str, dict[str, float]]:
     recoveries: dict[str, list[float]] = defaultdict(list)
     for each in outcome.endured:
-        recoveries[str(each.fault.kind)].append(each.recovery)
+        recoveries[str(each.fault.kind)].append(each.recovery or 0.0)
     return {
         kind: {"faults": len(times), "longest_recovery": round(max(times), 2)}
         for kind, times in sorted(recoveries.items())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from support.faults.asking import Asking
 from support.faults.checking import Difference, count, find_differences
 from support.faults.devices import CommandFailedError
-from support.faults.faults import Fault, Places
+from support.faults.faults import Fault, Faults, Places
 from support.faults.inflicting import Inflicting
 from support.faults.parts import MemoryWatch
 from support.faults.stack import REPLICAS, running_stack
@@ -33,7 +33,7 @@ PAUSE_SECONDS = 0.04
 """About how long a device thinks between two messages."""
 TAIL_LINES = 12
 
-Draw = Callable[[random.Random, Places], Iterator[Fault]]
+Draw = Callable[[random.Random, Places], Iterator[Faults]]
 Enough = Callable[[int, float], bool]
 """Told how many faults there were and how many seconds have passed, says whether that is enough."""
 Tell = Callable[[str], None]
@@ -52,12 +52,13 @@ class Endured:
     Attributes:
         fault: The fault.
         began: Seconds since the run began.
-        recovery: Seconds from its end until all traffic flowed again, through the mended part as well.
+        recovery: Seconds from its end until all traffic flowed again, through the mended part as well;
+            None if they have not.
     """
 
     fault: Fault
     began: float
-    recovery: float
+    recovery: float | None
 
 
 @dataclass
@@ -134,28 +135,33 @@ class _Run:
             await device.begin_traffic(peers=peers, pause=PAUSE_SECONDS, at_once=at_once, handling=handling)
         await self._flowing("the first messages", time.monotonic(), [])
         self._look_at_memory()
-        for fault in draw(self._random, places_of(self._stack)):
+        for faults in draw(self._random, places_of(self._stack)):
             if enough(len(self._outcome.endured), time.monotonic() - self._began):
                 break
-            await self._endure(fault)
+            await self._endure(faults)
 
-    async def _endure(self, fault: Fault) -> None:
+    async def _endure(self, faults: Faults) -> None:
         self._look_at_memory()
         began = time.monotonic() - self._began
-        self._tell(f"{began:7.1f} s  {fault}")
-        self._outcome.endured.append(Endured(fault, began, 0.0))
+        self._tell(f"{began:7.1f} s  {' and '.join(map(str, faults))}")
+        earlier = len(self._outcome.endured)
+        self._outcome.endured += [Endured(fault, began, None) for fault in faults]
         # Half of the time a part is needed for more than messages while it is away.
-        needs = self._asking.needs(fault) if self._random.random() < 1 / 2 else []
+        needs = [need for fault in faults for need in self._asking.needs(fault) if self._random.random() < 1 / 2]
         needing = [asyncio.create_task(need()) for need in needs]
-        await self._inflicting.inflict(fault)
+        await asyncio.gather(*map(self._inflicting.inflict, faults))
         mended = time.monotonic()
         await asyncio.gather(*needing)
+        await asyncio.gather(*(self._come_back(fault, mended) for fault in faults))
+        recovery = time.monotonic() - mended
+        self._outcome.endured[earlier:] = [Endured(fault, began, recovery) for fault in faults]
+        self._tell(f"            flows again after {recovery:.1f} s")
+
+    async def _come_back(self, fault: Fault, mended: float) -> None:
+        """Wait until traffic flows again, through the part that was at fault as well."""
         used = self._used(fault)
         await self._asking.ask(fault, lambda: bool(_unused(used, mended)))
         await self._flowing(str(fault), mended, used)
-        recovery = time.monotonic() - mended
-        self._outcome.endured[-1] = Endured(fault, began, recovery)
-        self._tell(f"            flows again after {recovery:.1f} s")
 
     def _used(self, fault: Fault) -> list[Used]:
         """Return the ways on which something must be answered once the part is mended, and by which part."""

@@ -162,8 +162,7 @@ class Device:
         try:
             sent = await self._client.send(peer, body)
         except KeypostError as error:
-            expected = isinstance(error, UnreachableError) or (isinstance(error, RefusedError) and error.retriable)
-            facts = {"reason": error.reason, "sentence": str(error), "expected": expected}
+            facts = {"reason": error.reason, "sentence": str(error), "expected": _may_mend(error)}
             self._journal.write(RAISED, to=peer, n=number, **facts)
             return False
         self._journal.write(SENT, to=peer, n=number, message_id=str(sent.message_id), began=began)
@@ -209,6 +208,16 @@ class Device:
         )
 
 
+def _may_mend(error: KeypostError) -> bool:
+    """Return whether the same call may succeed later.
+
+    A key that was just renewed is unknown to services that hear nothing from the CA.
+    """
+    if isinstance(error, RefusedError):
+        return error.retriable or error.metadata.get("cause") == "UNKNOWN_KEY"
+    return isinstance(error, UnreachableError)
+
+
 async def _until_done(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Call again for as long as nobody answers."""
     number = 0
@@ -216,8 +225,7 @@ async def _until_done(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         try:
             return await call()
         except KeypostError as error:
-            again = isinstance(error, UnreachableError) or (isinstance(error, RefusedError) and error.retriable)
-            if not again:
+            if not _may_mend(error):
                 raise
         await asyncio.sleep(BETWEEN_TRIES.delay(number))
         number += 1

@@ -16,7 +16,8 @@ PLACES = Places(("valkey", "ca", "directory", *REPLICAS), REPLICAS, DEVICES, WAY
 
 
 def drawn(seed: int, count: int) -> list[Fault]:
-    return list(itertools.islice(endless_faults(random.Random(seed), PLACES), count))
+    faults = itertools.chain.from_iterable(endless_faults(random.Random(seed), PLACES))
+    return list(itertools.islice(faults, count))
 
 
 def test_the_same_seed_draws_the_same_faults() -> None:
@@ -39,6 +40,12 @@ def test_sixty_faults_are_every_kind_at_every_kind_of_place() -> None:
         assert to_it == {Kind.CUT, Kind.CUT_AMID, Kind.REFUSE, Kind.STALL, Kind.MUTE}
 
 
+def test_some_come_together_but_never_at_one_place() -> None:
+    several = [faults for faults in itertools.islice(endless_faults(random.Random(6), PLACES), 200) if len(faults) > 1]
+    assert 10 < len(several) < 100
+    assert all(first.target != second.target for first, second in several)
+
+
 def test_faults_last_only_where_that_means_something() -> None:
     for fault in drawn(4, 120):
         assert bool(fault.seconds) is (fault.kind not in (Kind.KILL, Kind.CUT, Kind.CUT_AMID))
@@ -47,7 +54,7 @@ def test_faults_last_only_where_that_means_something() -> None:
 
 
 def test_the_short_selection_kills_each_kind_of_process_and_has_most_kinds() -> None:
-    faults = list(few_faults(random.Random(5), PLACES))
+    faults = list(itertools.chain.from_iterable(few_faults(random.Random(5), PLACES)))
     killed = {fault.target for fault in faults if fault.kind is Kind.KILL}
     assert killed >= {"valkey", "ca", "directory"}
     assert killed & set(REPLICAS)
