@@ -90,7 +90,7 @@ class Reader:
 
     def json(self, block: Block) -> None:
         assert json.loads(block.text)
-        if self.printed is not None:
+        if self.printed:
             self.text(block)
 
     def mermaid(self, block: Block) -> None:
