@@ -25,6 +25,7 @@ from keypost.clock import DAY, system_clock
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from keypost.protocol.identifiers import Address
+from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.mailboxes import Claim, MailboxLimits, MessageName, Page, Posting
 from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from benchmarks.cpu import Spent
     from benchmarks.people import Person
     from benchmarks.stack import BenchStack
+    from keypost_services.delivery.functions import Call
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,14 @@ class Pipelines:
         self._load = load
         self._envelope = envelope
         limits = MailboxLimits(1_000_000, 2**32)
-        self._mailboxes = ValkeyMailboxes(None, None, limits, Durability.MEMORY)  # type: ignore[arg-type]  # commands alone
+        self._caught = _Catching()
+        self._mailboxes = ValkeyMailboxes(
+            self._caught,  # type: ignore[arg-type]  # commands alone
+            None,  # type: ignore[arg-type]
+            FunctionLibrary(),
+            limits,
+            Durability.MEMORY,
+        )
         self._client = redis.Redis.from_url(stack.redis_url)
         self._addresses = [
             Address(f"base{n:04}", b32encode(n.to_bytes(10, "big")).decode().lower()) for n in range(load.pairs)
@@ -181,7 +190,7 @@ class Pipelines:
 
     def _run_all(self, groups: list[list[tuple[Address, list[Posting]]]]) -> None:
         for group in groups:
-            self._run([self._append(address, posting) for address, postings in group for posting in postings])
+            self._run([self._command("append_all", postings) for _, postings in group])
             found = self._run([self._read(address, len(postings)) for address, postings in group])
             acknowledgements = []
             for (address, postings), (_verdict, *entries) in zip(group, found, strict=True):
@@ -204,9 +213,6 @@ class Pipelines:
         digest = hashlib.sha256(name.message_id).digest()
         return Posting(name, digest, system_clock(), 30 * DAY, {address: self._envelope})
 
-    def _append(self, address: Address, posting: Posting) -> tuple[Any, ...]:
-        return self._mailboxes._append_command(posting, address, posting.envelopes[address])
-
     def _read(self, address: Address, number: int) -> tuple[Any, ...]:
         return self._command("read", Claim(address, "bench"), self._after[address], Page(number), 0)
 
@@ -215,16 +221,20 @@ class Pipelines:
 
     def _command(self, name: str, *arguments: Any) -> tuple[Any, ...]:
         """Return the command that a method of the adapter runs."""
-        caught: list[tuple[Any, ...]] = []
-
-        async def catch(commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-            caught.extend(commands)
-            raise _CaughtError
-
-        self._mailboxes._run = catch  # type: ignore[method-assign]
         with contextlib.suppress(_CaughtError):
             getattr(self._mailboxes, name)(*arguments).send(None)
-        return caught[0]
+        return self._caught.calls[0].command
+
+
+class _Catching:
+    """In the place of the servers: keeps what they would run."""
+
+    def __init__(self) -> None:
+        self.calls: Sequence[Call] = ()
+
+    async def run(self, calls: Sequence[Call], _replica_timeout: int | None = None) -> Sequence[Any]:
+        self.calls = calls
+        raise _CaughtError
 
 
 class _CaughtError(Exception):

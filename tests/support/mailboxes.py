@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
@@ -10,15 +11,18 @@ from typing import TYPE_CHECKING
 
 from keypost.clock import DAY
 from keypost.protocol.identifiers import Address
+from keypost_services.delivery.connecting import servers_at
+from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.mailboxes import MailboxLimits, MessageName, Posting
-from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
+from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes, channel_of
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
-from keypost_services.runtime.redis import redis_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from redis.asyncio import Redis
+
+    from keypost_services.delivery.servers import Servers
 
 NOW = 1_800_000_000_000
 ALICE = Address("alice", "aaaaaaaaaaaaaaaa")
@@ -35,8 +39,23 @@ class OpenMailboxes:
     """Mailboxes with what a test needs to look behind them."""
 
     mailboxes: ValkeyMailboxes
-    client: Redis
+    servers: Servers
     wake_ups: list[int]
+
+    @property
+    def client(self) -> Redis:
+        """A client of the first server."""
+        return self.servers.serving[0].client
+
+    def client_of(self, address: Address) -> Redis:
+        """Return a client of the server that has a mailbox."""
+        server = self.servers.server_of(channel_of(address))
+        assert server is not None
+        return server.client
+
+    async def clear(self) -> None:
+        """Forget everything that any server has."""
+        await asyncio.gather(*(server.client.flushdb() for server in self.servers.serving))
 
 
 @contextlib.asynccontextmanager
@@ -49,12 +68,17 @@ async def open_mailboxes(
     answer_seconds: float = 5,
 ) -> AsyncIterator[OpenMailboxes]:
     """Open the mailboxes of one replica."""
-    client = redis_client(url, connect_seconds=1, answer_seconds=answer_seconds)
+    functions = FunctionLibrary()
     wake_ups: list[int] = []
-    async with client, WakeUpSubscriptions(client, lambda: wake_ups.append(1), lambda: 0.0) as subscriptions:
-        mailboxes = ValkeyMailboxes(client, subscriptions, limits, durability, replica_timeout=replica_timeout)
+    async with (
+        servers_at(url, functions, connect_seconds=1, answer_seconds=answer_seconds) as servers,
+        WakeUpSubscriptions(servers, lambda: wake_ups.append(1), lambda: 0.0) as subscriptions,
+    ):
+        mailboxes = ValkeyMailboxes(
+            servers, subscriptions, functions, limits, durability, replica_timeout=replica_timeout
+        )
         await mailboxes.prepare()
-        yield OpenMailboxes(mailboxes, client, wake_ups)
+        yield OpenMailboxes(mailboxes, servers, wake_ups)
 
 
 def new_name(sender: Address = ALICE) -> MessageName:

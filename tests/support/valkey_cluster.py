@@ -44,8 +44,11 @@ class Cluster(ValkeyCluster):
 
     def master_of(self, key: str, asked: ClusterNode | None = None) -> ClusterNode:
         """Return the node that serves a key, as a node that runs (or the one named) sees it."""
-        slot = key_slot(key.encode())
-        for first, last, master, *_ in (asked or self.running[0]).ask("CLUSTER", "SLOTS"):
+        return self.master_of_slot(key_slot(key.encode()), asked or self.running[0])
+
+    def master_of_slot(self, slot: int, asked: ClusterNode) -> ClusterNode:
+        """Return the node that serves a slot, as a node sees it."""
+        for first, last, master, *_ in asked.ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == master[1])
         raise LookupError(f"nobody serves slot {slot}")
@@ -78,7 +81,11 @@ class Cluster(ValkeyCluster):
 
     def wait_failed_over(self, lost: ClusterNode) -> None:
         """Return when every node that runs has the slots of a lost master with another one that serves them."""
-        self.wait_until(lambda: all(_is_served_without(lost, node) for node in self.running if node is not lost))
+        self.wait_until(lambda: self.is_replaced(lost))
+
+    def is_replaced(self, master: ClusterNode) -> bool:
+        """Return whether every other node that runs has the slots of a master with another one."""
+        return all(_is_served_without(master, node) for node in self.running if node is not master)
 
     def join(self, node: ClusterNode) -> None:
         """Start a node that has no slots and no functions, and make it a master of the cluster."""
@@ -92,6 +99,11 @@ class Cluster(ValkeyCluster):
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 10):
             self.move_keys(keys, source, target)
         self.end_move(slot, source, target)
+
+    def move_slot_at_once(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
+        """Move a slot to another master as Valkey 9 does it: it is there, or it is here."""
+        assert source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.ask("CLUSTER", "MYID"))
+        self.wait_until(lambda: all(self.master_of_slot(slot, node) is target for node in self.running))
 
     def begin_move(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
         """Let both masters know that a slot is being moved."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
 from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Retries
-from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
+from keypost_services.delivery.connecting import servers_at
+from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_servers
 from keypost_services.delivery.emptying import Emptying
+from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.key_events import KeyEventEffects, event_source
 from keypost_services.delivery.listing import Listing
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
@@ -33,15 +35,14 @@ from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.key_event_watch import KeyEventWatch
 from keypost_services.runtime.realm_trust import TrustKeeper
-from keypost_services.runtime.redis import ANSWER_SECONDS, redis_client
+from keypost_services.runtime.redis import ANSWER_SECONDS
 from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
-    from redis.asyncio import Redis
-
     from keypost.protocol.identifiers import Address
+    from keypost_services.delivery.servers import Servers
     from keypost_services.delivery.settings import DeliverySettings
     from keypost_services.runtime.callers import VerifiedCallers
 
@@ -63,8 +64,9 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
     root_keys = await asyncio.to_thread(read_root_keys, settings, settings.bundle)
     metrics = Metrics(runtime.metrics)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(_client(settings))
-        mailboxes = await _open_mailboxes(stack, client, settings, metrics)
+        functions = FunctionLibrary()
+        servers = _servers(settings, functions)
+        mailboxes = await _open_mailboxes(stack, servers, functions, settings, metrics)
         channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
         directory = DirectoryClient(channel, DIRECTORY_RETRIES)
         trust = _trust(runtime, directory, root_keys, lambda: _forget(records, runtime.callers))
@@ -88,7 +90,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         keep_running(stack, runtime, "trust", lambda: trust.keep_fresh(TRUST_SECONDS))
         keep_running(stack, runtime, "key_events", watch.run)
         keep_running(stack, runtime, "emptying", emptying.run)
-        keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, client))
+        keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, servers))
         on_unheard = await _open_hook(stack, runtime, mailboxes, metrics)
         sending = Sending(mailboxes, records, trust, runtime.clock, on_unheard=on_unheard)
         yield Parts(
@@ -103,9 +105,9 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         )
 
 
-def _client(settings: DeliverySettings) -> Redis:
+def _servers(settings: DeliverySettings, functions: FunctionLibrary) -> Servers:
     waits = settings.replica_seconds if settings.durability is Durability.REPLICATED else 0
-    return redis_client(settings.mailboxes_url, answer_seconds=ANSWER_SECONDS + waits)
+    return servers_at(settings.mailboxes_url, functions, answer_seconds=ANSWER_SECONDS + waits)
 
 
 async def _forget(records: Records, callers: VerifiedCallers) -> None:
@@ -132,14 +134,20 @@ def _trust(
 
 
 async def _open_mailboxes(
-    stack: AsyncExitStack, client: Redis, settings: DeliverySettings, metrics: Metrics
+    stack: AsyncExitStack,
+    servers: Servers,
+    functions: FunctionLibrary,
+    settings: DeliverySettings,
+    metrics: Metrics,
 ) -> ValkeyMailboxes:
     try:
-        await check_mailbox_server(client, settings.durability)
-        subscriptions = await stack.enter_async_context(WakeUpSubscriptions(client, metrics.woken, _jitter))
+        await stack.enter_async_context(servers)
+        await check_mailbox_servers(servers, settings.durability)
+        subscriptions = await stack.enter_async_context(WakeUpSubscriptions(servers, metrics.woken, _jitter))
         mailboxes = ValkeyMailboxes(
-            client,
+            servers,
             subscriptions,
+            functions,
             MailboxLimits(settings.mailbox_messages, settings.mailbox_bytes, settings.mailbox_sender_percent),
             settings.durability,
             replica_timeout=int(settings.replica_seconds * 1000),
@@ -201,11 +209,11 @@ def _servicer(
     )
 
 
-async def _probe(runtime: Runtime[DeliverySettings], client: Redis) -> None:
-    """Say in health whether the mailbox server answers and is still fit, now and then."""
+async def _probe(runtime: Runtime[DeliverySettings], servers: Servers) -> None:
+    """Say in health whether the mailbox servers answer and are still fit, now and then."""
     while True:
         try:
-            await check_mailbox_server(client, runtime.settings.durability)
+            await check_mailbox_servers(servers, runtime.settings.durability)
         except MailboxServerRefusedError as error:
             runtime.health.set_degraded("mailboxes", str(error))
         else:

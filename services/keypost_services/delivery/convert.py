@@ -220,7 +220,10 @@ def read_acknowledge(request: pb.ReceiveRequest) -> Sequence[str]:
 def batch(waiting: Sequence[Waiting]) -> pb.ReceiveResponse:
     """Return the push of some envelopes."""
     deliveries = [
-        pb.Delivery(delivery_id=one.delivery_id, accept_time=one.accept_time, envelope=one.envelope) for one in waiting
+        pb.Delivery(
+            delivery_id=one.delivery_id, accept_time=one.accept_time, envelope=one.envelope, attempts=one.attempts
+        )
+        for one in waiting
     ]
     return pb.ReceiveResponse(batch=pb.Batch(deliveries=deliveries))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -11,7 +12,7 @@ from keypost_services.delivery.store_valkey import Durability
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from redis.asyncio import Redis
+    from keypost_services.delivery.servers import Server, Servers
 
 WANTED: Mapping[Durability, Mapping[str, tuple[str, ...]]] = {
     Durability.MEMORY: {},
@@ -24,27 +25,39 @@ ALWAYS_WANTED: Mapping[str, tuple[str, ...]] = {"maxmemory-policy": ("noeviction
 
 
 class MailboxServerRefusedError(Exception):
-    """The server is not fit to hold mailboxes; the message is one line that says what to change."""
+    """A server is not fit to hold mailboxes; the message is one line that says what to change."""
 
 
-async def check_mailbox_server(client: Redis, durability: Durability) -> None:
-    """Refuse a mailbox server that evicts, or keeps less than ``durability`` promises.
+class _SilentError(MailboxServerRefusedError):
+    """It does not tell whether it is fit."""
+
+
+async def check_mailbox_servers(servers: Servers, durability: Durability) -> None:
+    """Refuse mailbox servers of which one evicts, or keeps less than ``durability`` promises.
+
+    A replica is looked at too, since it takes its master's place as it is; one that does not answer takes none.
 
     Raises:
-        MailboxServerRefusedError: it does, it cannot be reached, or it does not tell.
+        MailboxServerRefusedError: one does, it cannot be reached, or it does not tell.
     """
+    for server in servers.serving:
+        await _check_server(server, durability)
+    for server in servers.spare:
+        with contextlib.suppress(_SilentError):
+            await _check_server(server, durability)
+
+
+async def _check_server(server: Server, durability: Durability) -> None:
     wanted = {**ALWAYS_WANTED, **WANTED[durability]}
+    name = f"the mailbox server {server.name}".rstrip()
     try:
-        found = await client.config_get(*wanted)
+        found = await server.client.config_get(*wanted)
     except (RedisError, OSError) as error:
-        raise MailboxServerRefusedError(f"the mailbox server does not tell its settings: {error}") from error
-    for name, values in wanted.items():
-        _check(name, values, found.get(name), durability)
-
-
-def _check(name: str, values: tuple[str, ...], found: str | bytes | None, durability: Durability) -> None:
-    value = found.decode() if isinstance(found, bytes) else found
-    if value not in values:
-        raise MailboxServerRefusedError(
-            f"the mailbox server has {name} {value}, durability {durability.value} needs {' or '.join(values)}"
-        )
+        raise _SilentError(f"{name} does not tell its settings: {error}") from error
+    for setting, values in wanted.items():
+        value = found.get(setting)
+        text = value.decode() if isinstance(value, bytes) else value
+        if text not in values:
+            raise MailboxServerRefusedError(
+                f"{name} has {setting} {text}, durability {durability.value} needs {' or '.join(values)}"
+            )

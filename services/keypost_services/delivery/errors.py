@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from grpc import StatusCode
 
+from keypost_services.delivery.mailboxes import MailboxesOutOfMemoryError
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from keypost.protocol.identifiers import Address
+    from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 
 SOON_MS = 1_000
 
@@ -88,8 +90,11 @@ def directory_unavailable() -> ServiceError:
     return ServiceError(StatusCode.UNAVAILABLE, "DIRECTORY_UNAVAILABLE", message, retry_after_ms=SOON_MS)
 
 
-def mailboxes_unavailable() -> ServiceError:
-    """Return the failure to reach the mailboxes."""
+def mailboxes_unavailable(error: MailboxesUnavailableError) -> ServiceError:
+    """Return the failure of the mailboxes: they cannot be reached, or they have no memory for anything more."""
+    if isinstance(error, MailboxesOutOfMemoryError):
+        message = "the mailboxes take nothing in, for they are out of memory: try again later"
+        return ServiceError(StatusCode.UNAVAILABLE, "MAILBOXES_OUT_OF_MEMORY", message, retry_after_ms=5 * SOON_MS)
     message = "the mailboxes cannot be reached: try again"
     return ServiceError(StatusCode.UNAVAILABLE, "MAILBOXES_UNAVAILABLE", message, retry_after_ms=SOON_MS)
 

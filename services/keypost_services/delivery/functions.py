@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
 MISSING = "Function not found"
 
 
+@dataclass(frozen=True)
+class Call:
+    """A command on one mailbox. Each may be repeated: twice does what once does.
+
+    Attributes:
+        key: A key of the mailbox.
+        command: The words of the command.
+    """
+
+    key: str
+    command: tuple[Any, ...]
+
+
 class FunctionLibrary:
     """The functions of ``mailboxes.lua``, named after the content of the file so that versions live side by side."""
 
@@ -25,9 +39,9 @@ class FunctionLibrary:
         self._prefix = f"keypost_{version}_"
         self.text = template.replace("@LIBRARY@", f"keypost_{version}").replace("@PREFIX@", self._prefix)
 
-    def command(self, name: str, keys: Sequence[str], *args: str | bytes | int) -> tuple[Any, ...]:
-        """Return the command that calls a function."""
-        return ("FCALL", self._prefix + name, len(keys), *keys, *args)
+    def call(self, name: str, keys: Sequence[str], *args: str | bytes | int) -> Call:
+        """Return the call of a function."""
+        return Call(keys[0], ("FCALL", self._prefix + name, len(keys), *keys, *args))
 
     async def load(self, client: Redis) -> None:
         """Put the functions on the server; to do it again is harmless."""

@@ -26,6 +26,10 @@ class MailboxesUnavailableError(Exception):
     """The store of the mailboxes does not answer, or cannot promise what was asked; the call may be repeated."""
 
 
+class MailboxesOutOfMemoryError(MailboxesUnavailableError):
+    """The store has no memory for more; nothing was put in, and what waits can be read and acknowledged."""
+
+
 class ReceiverDisplacedError(Exception):
     """Another stream of the same device has claimed the mailbox."""
 
@@ -98,11 +102,13 @@ class Waiting:
         delivery_id: Its name within the mailbox; later ones are greater, see ``position``.
         accept_time: When the service accepted it, Unix milliseconds.
         envelope: A serialised Envelope.
+        attempts: Under how many claims it has been handed out, this one included: 1 the first time.
     """
 
     delivery_id: str
     accept_time: int
     envelope: bytes
+    attempts: int
 
 
 @dataclass(frozen=True)
@@ -203,11 +209,17 @@ class Mailboxes(Protocol):
     ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
         """Append many messages in one round trip; returns for each, in their order, what ``append`` does or raises.
 
-        Within a mailbox they are appended in the order given.
+        At most 512 at once. Within a mailbox they are appended in the order given. Where a sending user was refused
+        for want of room, nothing else of his gets in by the same call: it would overtake.
         """
 
     async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Return what ``append`` would say now; nothing is appended, and until then anything may change."""
+
+    async def foresee_all(
+        self, postings: Sequence[Posting]
+    ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
+        """Return what ``append_all`` would say now."""
 
     async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
         """Return the digests under which a message was accepted, by mailbox that knows it."""
@@ -220,6 +232,8 @@ class Mailboxes(Protocol):
 
     async def read(self, claim: Claim, after: str, page: Page, oldest: int) -> Sequence[Waiting]:
         """Return the next envelopes after a delivery id, in order; those accepted before ``oldest`` are forgotten.
+
+        What was handed out may come again: where the store has lost the end of what it knew, it goes on from there.
 
         Raises:
             ReceiverDisplacedError: the mailbox is claimed by another stream.

@@ -81,4 +81,4 @@ class SendStream:
             return error
         except MailboxesUnavailableError as error:
             self._mailboxes_failed(str(error))
-            return mailboxes_unavailable()
+            return mailboxes_unavailable(error)

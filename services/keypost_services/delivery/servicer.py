@@ -127,7 +127,7 @@ class DeliveryServicer(DeliveryServiceServicer):
             yield
         except MailboxesUnavailableError as error:
             self._health(str(error))
-            raise mailboxes_unavailable() from error
+            raise mailboxes_unavailable(error) from error
 
 
 class _Outlet:

@@ -8,9 +8,21 @@ from pydantic import AfterValidator, Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
+from keypost_services.delivery.cluster_url import is_cluster_url, read_cluster_url
 from keypost_services.delivery.store_valkey import Durability
-from keypost_services.runtime.config import RedisUrl, ServiceSettings, variable_of
+from keypost_services.runtime.config import ServiceSettings, check_redis_url, variable_of
 from keypost_services.runtime.urls import check_https
+
+
+def _mailboxes_url(url: str) -> str:
+    if is_cluster_url(url):
+        read_cluster_url(url)
+        return url
+    return check_redis_url(url)
+
+
+MailboxesUrl = Annotated[str, AfterValidator(_mailboxes_url)]
+"""A Redis or Valkey server, or a cluster of such."""
 
 
 class DeliverySettings(ServiceSettings):
@@ -25,8 +37,10 @@ class DeliverySettings(ServiceSettings):
         description="The directory's internal port: host:port, or a gRPC name such as dns:///directory.internal:8444.",
         min_length=1,
     )
-    mailboxes_url: RedisUrl = Field(
-        description="URL of the Redis or Valkey that keeps the mailboxes; it must have maxmemory-policy noeviction.",
+    mailboxes_url: MailboxesUrl = Field(
+        description="URL of the Redis or Valkey that keeps the mailboxes, redis://host:port, or of a cluster, "
+        "redis+cluster://name:password@host:port,host:port (rediss+cluster:// for TLS; some of the nodes are enough). "
+        "Every node must have maxmemory-policy noeviction.",
         repr=False,
     )
     durability: Durability = Field(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from keypost.clock import DAY
-from keypost_services.delivery.functions import FunctionLibrary, is_missing
+from keypost_services.delivery.functions import Call
 from keypost_services.delivery.mailboxes import (
     DELIVERY_ID,
     Acceptance,
@@ -26,21 +24,24 @@ from keypost_services.delivery.mailboxes import (
     ReceiverDisplacedError,
     Waiting,
     WakeUps,
+    position,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from redis.asyncio import Redis
-
     from keypost.protocol.identifiers import Address
+    from keypost_services.delivery.functions import FunctionLibrary
+    from keypost_services.delivery.servers import Servers
     from keypost_services.delivery.wake_ups import WakeUpSubscriptions
+
+    Result = Mapping[Address, Acceptance] | MailboxesUnavailableError
 
 TIME_DIGITS = 15
 CLAIM_LIFETIME = DAY
 DIGEST_BYTES = 32
-MOST_AT_ONCE = 64
+MOST_IN_A_CALL = 512
 
 
 class Durability(enum.StrEnum):
@@ -60,8 +61,9 @@ class ValkeyMailboxes:
     """The adapter of :class:`~keypost_services.delivery.mailboxes.Mailboxes` for Redis and Valkey.
 
     Args:
-        client: A client of the server, with bounded timeouts, that returns bytes.
+        servers: The servers.
         subscriptions: Where the wake-ups come from.
+        functions: The functions of the servers.
         limits: How much a mailbox holds.
         durability: What must hold before an append is answered.
         replica_timeout: How long an append waits for the replica's disk, milliseconds (``REPLICATED`` alone).
@@ -69,76 +71,79 @@ class ValkeyMailboxes:
 
     def __init__(
         self,
-        client: Redis,
+        servers: Servers,
         subscriptions: WakeUpSubscriptions,
+        functions: FunctionLibrary,
         limits: MailboxLimits,
         durability: Durability,
         *,
         replica_timeout: int = 2_000,
     ) -> None:
-        self._client = client
+        self._servers = servers
         self._subscriptions = subscriptions
+        self._functions = functions
         self._limits = limits
-        self._durability = durability
-        self._replica_timeout = replica_timeout
-        self._functions = FunctionLibrary()
-        # The client's pool refuses when it is used up; here one waits.
-        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+        self._replica_timeout = replica_timeout if durability is Durability.REPLICATED else None
 
     async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Append a message to each mailbox that does not know its name yet, and wake their receivers."""
-        (result,) = await self.append_all([posting])
-        if isinstance(result, MailboxesUnavailableError):
-            raise result
-        return result
+        return _only(await self.append_all([posting]))
 
-    async def append_all(
-        self, postings: Sequence[Posting]
-    ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
+    async def append_all(self, postings: Sequence[Posting]) -> Sequence[Result]:
         """Append many messages in one round trip; returns for each what ``append`` does or raises."""
-        commands = [self._append_command(posting, *item) for posting in postings for item in posting.envelopes.items()]
-        if not commands:
-            return [{} for _ in postings]
-        if self._durability is Durability.REPLICATED:
-            commands.append(("WAITAOF", 1, 1, self._replica_timeout))
-        try:
-            replies = await self._run(commands)
-            if self._durability is Durability.REPLICATED:
-                _check_replicated(replies.pop())
-        except MailboxesUnavailableError as error:
-            return [error for _ in postings]
-        acceptances = map(_acceptance, replies)
-        return [dict(zip(posting.envelopes, acceptances, strict=False)) for posting in postings]
+        if len(postings) > MOST_IN_A_CALL:
+            raise ValueError(f"at most {MOST_IN_A_CALL} messages at once")
+        return await self._judge("append", postings, lambda envelope: envelope, self._replica_timeout)
 
     async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Return what ``append`` would say now."""
-        replies = await self._run([self._foresee_command(posting, *item) for item in posting.envelopes.items()])
-        return dict(zip(posting.envelopes, map(_acceptance, replies), strict=True))
+        return _only(await self.foresee_all([posting]))
 
-    def _append_command(self, posting: Posting, address: Address, envelope: bytes) -> tuple[Any, ...]:
-        return self._functions.command(
-            "append", _append_keys(posting, address), *self._terms(posting), channel_of(address), envelope
-        )
+    async def foresee_all(self, postings: Sequence[Posting]) -> Sequence[Result]:
+        """Return what ``append_all`` would say now."""
+        return await self._judge("foresee", postings, len, None)
 
-    def _foresee_command(self, posting: Posting, address: Address, envelope: bytes) -> tuple[Any, ...]:
-        return self._functions.command("foresee", _append_keys(posting, address), *self._terms(posting), len(envelope))
+    async def _judge(
+        self,
+        function: str,
+        postings: Sequence[Posting],
+        content: Callable[[bytes], bytes | int],
+        replica_timeout: int | None,
+    ) -> Sequence[Result]:
+        """Ask every mailbox about its messages, of all postings at once: in one call nothing can overtake."""
+        by_mailbox: dict[Address, list[Posting]] = {}
+        for posting in postings:
+            for address in posting.envelopes:
+                by_mailbox.setdefault(address, []).append(posting)
+        calls = [self._judging(function, address, own, content) for address, own in by_mailbox.items()]
+        replies = await self._servers.run(calls, replica_timeout) if calls else []
+        answers = dict(zip(by_mailbox, map(_acceptances, replies), strict=True))
+        return [_result(posting, answers) for posting in postings]
 
-    def _terms(self, posting: Posting) -> tuple[str | bytes | int, ...]:
+    def _judging(
+        self, function: str, address: Address, postings: Sequence[Posting], content: Callable[[bytes], bytes | int]
+    ) -> Call:
         limits = self._limits
-        return (
-            *(posting.digest, posting.accept_time, posting.mailbox_age, limits.messages, limits.size),
-            *(posting.name.sender.username, limits.sender_messages, limits.sender_size),
-        )
+        keys = [*_contents(address), *(_seen(address, posting.name) for posting in postings)]
+        args: list[str | bytes | int] = [
+            *(limits.messages, limits.size, limits.sender_messages, limits.sender_size),
+            channel_of(address),
+        ]
+        for posting in postings:
+            args += (posting.digest, posting.accept_time, posting.mailbox_age, posting.name.sender.username)
+            args.append(content(posting.envelopes[address]))
+        return self._functions.call(function, keys, *args)
 
     async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
         """Return the digests under which a message was accepted, by mailbox."""
-        replies = await self._run([("GET", _seen(address, name)) for address in addresses])
+        keys = [_seen(address, name) for address in addresses]
+        replies = await self._run([Call(key, ("GET", key)) for key in keys])
         found = zip(addresses, replies, strict=True)
         return {address: seen[:DIGEST_BYTES] for address, seen in found if seen is not None}
 
     async def claim(self, claim: Claim) -> str:
         """Claim a mailbox, displacing whoever held it; returns the last delivery id there is."""
-        keys = (_waiting(claim.address), _receiver(claim.address))
+        keys = (_waiting(claim.address), _load(claim.address), _receiver(claim.address))
         args = (channel_of(claim.address), claim.receiver, CLAIM_LIFETIME)
         newest: bytes = await self._call("claim", keys, *args)
         return newest.decode()
@@ -155,14 +160,16 @@ class ValkeyMailboxes:
         verdict, *entries = await self._call("read", keys, *args)
         if verdict == b"displaced":
             raise ReceiverDisplacedError
-        return [Waiting(name.decode(), _accept_time(time), envelope) for name, time, envelope in entries]
+        return [
+            Waiting(name.decode(), _accept_time(time), envelope, attempts) for name, time, envelope, attempts in entries
+        ]
 
     async def acknowledge(self, address: Address, delivery_ids: Collection[str]) -> int:
         """Forget envelopes; returns how many there were."""
-        known = [delivery_id for delivery_id in delivery_ids if DELIVERY_ID.fullmatch(delivery_id)]
-        if not known:
-            return 0
-        count: int = await self._call("acknowledge", _contents(address), *known)
+        known = sorted({one for one in delivery_ids if DELIVERY_ID.fullmatch(one)}, key=position)
+        count = 0
+        for start in range(0, len(known), MOST_IN_A_CALL):
+            count += await self._call("acknowledge", _contents(address), *known[start : start + MOST_IN_A_CALL])
         return count
 
     async def empty(self, address: Address) -> int:
@@ -172,13 +179,13 @@ class ValkeyMailboxes:
 
     async def waiting(self, address: Address) -> Load:
         """Return what a mailbox holds."""
-        messages, size = await self._run([("XLEN", _waiting(address)), ("HGET", _load(address), "bytes")])
+        waiting, load = _waiting(address), _load(address)
+        messages, size = await self._run([Call(waiting, ("XLEN", waiting)), Call(load, ("HGET", load, "bytes"))])
         return Load(messages, int(size or 0))
 
     async def backlogs(self, addresses: Collection[Address]) -> Mapping[Address, Backlog]:
         """Return what waits in each of these mailboxes."""
-        commands = [self._functions.command("backlog", (_waiting(address),)) for address in addresses]
-        replies = await self._run(commands) if commands else []
+        replies = await self._run([self._functions.call("backlog", (_waiting(address),)) for address in addresses])
         return {
             address: Backlog(messages, _accept_time(oldest))
             for address, (messages, oldest) in zip(addresses, replies, strict=True)
@@ -191,46 +198,21 @@ class ValkeyMailboxes:
     async def prepare(self) -> None:
         """Put the server functions in place; raises :class:`MailboxesUnavailableError`."""
         try:
-            await self._functions.load(self._client)
+            for server in self._servers.serving:
+                await server.load_functions()
         except RedisError as error:
-            raise _unavailable(error) from error
+            raise MailboxesUnavailableError(f"the mailbox server: {type(error).__name__}: {error}") from error
 
     async def _call(self, name: str, keys: Sequence[str], *args: str | int) -> Any:
-        (reply,) = await self._run([self._functions.command(name, keys, *args)])
+        (reply,) = await self._run([self._functions.call(name, keys, *args)])
         return reply
 
-    async def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run commands on one connection, in order; once more if the server has lost the functions."""
-        try:
-            async with self._turns:
-                replies = await self._answers(commands)
-        except (RedisError, OSError) as error:
-            raise _unavailable(error) from error
+    async def _run(self, calls: Sequence[Call]) -> Sequence[Any]:
+        replies = await self._servers.run(calls) if calls else []
         for reply in replies:
-            if isinstance(reply, Exception):
-                raise _unavailable(reply) from reply
+            if isinstance(reply, MailboxesUnavailableError):
+                raise reply
         return replies
-
-    async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        replies = await self._pipelined_again(commands)
-        if any(map(is_missing, replies)):
-            await self._functions.load(self._client)
-            replies = await self._pipelined(commands)
-        return replies
-
-    async def _pipelined_again(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run commands; once more on a new connection if the pooled one had died: all of them may be repeated."""
-        try:
-            return await self._pipelined(commands)
-        except RedisConnectionError:
-            return await self._pipelined(commands)
-
-    async def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
-            return replies
 
 
 def channel_of(address: Address) -> str:
@@ -253,7 +235,7 @@ def _load(address: Address) -> str:
 
 def _contents(address: Address) -> tuple[str, ...]:
     """Return the keys of what waits, and of what is known of it."""
-    return (_waiting(address), _load(address), _key(address, "shares"))
+    return (_waiting(address), _load(address), _key(address, "shares"), _key(address, "attempts"))
 
 
 def _receiver(address: Address) -> str:
@@ -264,25 +246,32 @@ def _seen(address: Address, name: MessageName) -> str:
     return _key(address, f"seen:{name.sender}:{name.message_id.hex()}")
 
 
-def _append_keys(posting: Posting, address: Address) -> Sequence[str]:
-    return (*_contents(address), _seen(address, posting.name))
-
-
 def _accept_time(value: bytes) -> int:
     """Return the accept time of an entry; 0, so that clients find it too old, if somebody else wrote what is none."""
     return int(value) if value.isdigit() and len(value) <= TIME_DIGITS else 0
 
 
-def _acceptance(reply: Sequence[Any]) -> Acceptance:
-    outcome, accept_time, *heard = reply
-    return Acceptance(Outcome(outcome.decode()), int(accept_time), any(heard))
+def _acceptances(reply: Any) -> Iterator[Acceptance] | MailboxesUnavailableError:
+    """Return what a mailbox said to each of its messages, to be taken one after the other."""
+    if isinstance(reply, MailboxesUnavailableError):
+        return reply
+    return (Acceptance(Outcome(outcome.decode()), int(time), any(heard)) for outcome, time, *heard in reply)
 
 
-def _check_replicated(reply: Sequence[int]) -> None:
-    local, replicas = reply
-    if local < 1 or replicas < 1:
-        raise MailboxesUnavailableError("no replica has the message on its disk yet")
+def _result(posting: Posting, answers: Mapping[Address, Iterator[Acceptance] | MailboxesUnavailableError]) -> Result:
+    acceptances: dict[Address, Acceptance] = {}
+    failure: MailboxesUnavailableError | None = None
+    for address in posting.envelopes:
+        answer = answers[address]
+        if isinstance(answer, MailboxesUnavailableError):
+            failure = answer
+        else:
+            acceptances[address] = next(answer)
+    return failure or acceptances
 
 
-def _unavailable(error: Exception) -> MailboxesUnavailableError:
-    return MailboxesUnavailableError(f"the mailbox server: {type(error).__name__}: {error}")
+def _only(results: Sequence[Result]) -> Mapping[Address, Acceptance]:
+    (result,) = results
+    if isinstance(result, MailboxesUnavailableError):
+        raise result
+    return result

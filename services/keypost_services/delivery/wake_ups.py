@@ -1,7 +1,8 @@
-"""Wake-ups over one sharded pub/sub connection a process, shared by all open streams.
+"""Wake-ups over one sharded pub/sub connection a server, shared by all open streams.
 
 A subscription that is confirmed wakes its channel: what was published before it stood, or while the connection was
-away, is made up for by reading. So a reconnect needs no case of its own.
+away, is made up for by reading. So a reconnect needs no case of its own, nor does a mailbox that has moved to another
+server of a cluster: it is subscribed to there.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Self
 
+from keypost_services.delivery.feeds import Feed
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
     from types import TracebackType
 
-    from redis.asyncio import Redis
-    from redis.asyncio.client import PubSub
+    from redis.exceptions import MovedError
+
+    from keypost_services.delivery.servers import Server, Servers
 
 QUIET_SECONDS = 15.0
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
 
 
 class _Watcher:
@@ -37,42 +39,43 @@ class _Watcher:
 
 
 class WakeUpSubscriptions:
-    """Subscribes to channels while somebody watches them. To be entered once; leaving ends the connection.
+    """Subscribes to channels while somebody watches them. To be entered once; leaving ends the connections.
 
     Args:
-        client: A client of the server that returns bytes.
+        servers: The servers.
         counted: Called once a wake-up received.
         jitter: Returns a number from 0 to 1, to spread reconnects.
-        quiet_seconds: After so long without a word the server is asked for one; after as long again the connection
+        quiet_seconds: After so long without a word a server is asked for one; after as long again the connection
             counts as lost.
     """
 
     def __init__(
         self,
-        client: Redis,
+        servers: Servers,
         counted: Callable[[], None],
         jitter: Callable[[], float],
         *,
         quiet_seconds: float = QUIET_SECONDS,
     ) -> None:
-        self._client = client
+        self._servers = servers
         self._counted = counted
         self._jitter = jitter
         self._quiet_seconds = quiet_seconds
         self._watchers: dict[str, set[_Watcher]] = {}
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._feeds: dict[Server, Feed] = {}
+        self._placed: dict[str, Server] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="wake-ups")
+        self._servers.on_change(self._place_all)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        self._watchers.clear()
+        await asyncio.gather(*(feed.close() for feed in self._feeds.values()), *self._closing)
+        self._feeds.clear()
 
     @contextlib.asynccontextmanager
     async def subscribed(self, channel: str) -> AsyncIterator[_Watcher]:
@@ -81,81 +84,60 @@ class WakeUpSubscriptions:
         if channel in self._watchers:
             watcher.wake()  # the subscription may stand already; then no confirmation will come
         self._watchers.setdefault(channel, set()).add(watcher)
-        self._changed.set()
+        self._place(channel)
         try:
             yield watcher
         finally:
-            self._watchers[channel].discard(watcher)
-            if not self._watchers[channel]:
-                del self._watchers[channel]
-            self._changed.set()
+            watchers = self._watchers.get(channel, set())
+            watchers.discard(watcher)
+            if not watchers:
+                self._watchers.pop(channel, None)
+                self._take_away(channel)
 
-    async def _run(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            started = asyncio.get_running_loop().time()
-            # Whatever it was, streams wait for wake-ups as long as the process lives: redis-py lets through what is no
-            # error of its own when a connection breaks while one task reads and another subscribes.
-            with contextlib.suppress(Exception):
-                await self._connected()
-            self._wake_all()
-            if asyncio.get_running_loop().time() - started > LONGEST_PAUSE_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
-            await asyncio.sleep(pause * (0.5 + self._jitter()))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+    def _place(self, channel: str) -> None:
+        """Have a watched channel subscribed to where it is now."""
+        server, before = self._servers.server_of(channel), self._placed.get(channel)
+        if server is None:
+            return  # found out anew soon, and placed then
+        if server is before:
+            self._feeds[server].ensure(channel)
+            return
+        self._take_away(channel)
+        self._placed[channel] = server
+        self._feed(server).want(channel)
 
-    async def _connected(self) -> None:
-        """Follow the watchers' channels over one connection until it fails."""
-        async with self._client.pubsub() as pubsub:
-            await pubsub.connect()
-            reading = asyncio.create_task(self._read(pubsub))
-            try:
-                await self._subscribe(pubsub, reading)
-            finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+    def _take_away(self, channel: str) -> None:
+        before = self._placed.pop(channel, None)
+        if before in self._feeds:
+            self._feeds[before].drop(channel)
 
-    async def _subscribe(self, pubsub: PubSub, reading: asyncio.Task[None]) -> None:
-        """Keep the server's subscriptions equal to the watched channels; returns when reading has ended."""
-        held: set[str] = set()
-        while not reading.done():
-            self._changed.clear()
-            wanted = set(self._watchers)
-            if new := wanted - held:
-                await pubsub.ssubscribe(*new)
-            if gone := held - wanted:
-                await pubsub.sunsubscribe(*gone)
-            held = wanted
-            await _first(reading, self._changed)
+    def _place_all(self) -> None:
+        """Have every channel subscribed to where it is now; end the feeds of servers that have none any more."""
+        for channel in self._watchers:
+            self._place(channel)
+        for server in self._feeds.keys() - set(self._servers.serving):
+            closing = asyncio.create_task(self._feeds.pop(server).close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
-    async def _read(self, pubsub: PubSub) -> None:
-        loop, quiet = asyncio.get_running_loop(), 0
-        while quiet < 2:  # noqa: PLR2004  # one question, one more chance
-            started = loop.time()
-            message = await pubsub.get_message(timeout=self._quiet_seconds)
-            if message is None and loop.time() - started >= self._quiet_seconds:
-                quiet += 1
-                await pubsub.ping()
-                continue
-            quiet = 0  # nothing, but sooner, is the answer to the client's own question
-            if message and message["type"] in ("smessage", "ssubscribe"):
-                self._wake(message["channel"].decode(), published=message["type"] == "smessage")
+    def _feed(self, server: Server) -> Feed:
+        if server not in self._feeds:
+            self._feeds[server] = Feed(server, self, self._jitter, quiet_seconds=self._quiet_seconds)
+        return self._feeds[server]
 
-    def _wake(self, channel: str, *, published: bool) -> None:
+    def wake(self, channel: str, *, published: bool) -> None:
+        """Wake who watches a channel."""
         if published:
             self._counted()
         for watcher in self._watchers.get(channel, ()):
             watcher.wake()
 
-    def _wake_all(self) -> None:
-        for watchers in self._watchers.values():
-            for watcher in watchers:
-                watcher.wake()
+    def doubt(self, channels: Collection[str]) -> None:
+        """Wake who watches these channels, and have it found out where they are."""
+        for channel in channels:
+            self.wake(channel, published=False)
+        self._servers.doubt()
 
-
-async def _first(task: asyncio.Task[None], event: asyncio.Event) -> None:
-    waiting = asyncio.create_task(event.wait())
-    try:
-        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
+    def moved(self, error: MovedError) -> None:
+        """Take note of where a slot is now."""
+        self._servers.moved(error)

@@ -27,7 +27,8 @@ def _listen(value: str) -> str:
     return value
 
 
-def _redis_url(url: str) -> str:
+def check_redis_url(url: str) -> str:
+    """Return ``url`` if it can be one of a Redis or Valkey server; raises ValueError if it cannot."""
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must be a Redis URL, such as redis://127.0.0.1:6379/0 or rediss://name:password@host:6380/0")
     return url
@@ -38,7 +39,7 @@ def _limits(text: str) -> str:
     return text
 
 
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+RedisUrl = Annotated[str, AfterValidator(check_redis_url)]
 """A Redis or Valkey server."""
 Listen = Annotated[str, AfterValidator(_listen)]
 """Where to listen: ``host:port``."""

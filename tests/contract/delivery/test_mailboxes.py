@@ -19,6 +19,7 @@ from keypost_services.delivery.mailboxes import (
     Load,
     Mailboxes,
     MailboxesUnavailableError,
+    MailboxLimits,
     Outcome,
     Page,
     ReceiverDisplacedError,
@@ -41,33 +42,39 @@ from support.valkey import running_valkey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
-    from pathlib import Path
 
 CAROL = Address("carol", "eeeeeeeeeeeeeeee")
 ALL = Page(256)
 CLAIM = Claim(BOB, "stream-1")
 
 
-@pytest.fixture(scope="module")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("valkey")
-    with running_valkey(folder) as server:
+@pytest.fixture(scope="module", params=["one", "cluster"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server, or a cluster of three masters with a replica each."""
+    if request.param == "cluster":
+        yield request.getfixturevalue("cluster").url
+        return
+    with running_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server.url
 
 
-@pytest.fixture(params=["valkey"])
-async def mailboxes(request: pytest.FixtureRequest, valkey_url: str) -> AsyncIterator[Mailboxes]:
-    assert request.param == "valkey"
-    async with open_mailboxes(valkey_url) as opened:
-        await opened.client.flushdb()
-        yield opened.mailboxes
+@pytest.fixture
+async def opened(url: str) -> AsyncIterator[OpenMailboxes]:
+    async with open_mailboxes(url) as opened:
+        await opened.clear()
+        yield opened
 
 
 @pytest.fixture
-async def shared(valkey_url: str) -> AsyncIterator[Mailboxes]:
+async def mailboxes(opened: OpenMailboxes) -> Mailboxes:
+    return opened.mailboxes
+
+
+@pytest.fixture
+async def shared(url: str) -> AsyncIterator[Mailboxes]:
     """Mailboxes of 10 messages and 1,000 bytes, of which one sending user may take up 4 and 400."""
-    async with open_mailboxes(valkey_url, limits=replace(LIMITS, sender_percent=40)) as opened:
-        await opened.client.flushdb()
+    async with open_mailboxes(url, limits=replace(LIMITS, sender_percent=40)) as opened:
+        await opened.clear()
         yield opened.mailboxes
 
 
@@ -113,6 +120,53 @@ async def test_many_are_appended_at_once_in_their_order(mailboxes: Mailboxes) ->
     tablet = Claim(BOB_TABLET, "stream-1")
     assert [waiting.envelope for waiting in await everything(mailboxes, tablet)] == [b"1", b"4"]
     assert await mailboxes.append_all([]) == []
+
+
+async def test_who_is_refused_for_want_of_room_gets_nothing_past_it_by_the_same_call(mailboxes: Mailboxes) -> None:
+    known = posting(b"1" * 500)
+    postings = [
+        known,
+        posting(b"2" * 600, BOB, BOB_TABLET),  # no room at the one
+        posting(b"3"),
+        posting(b"4", BOB_TABLET),
+        known,
+        posting(b"5", name=new_name(CAROL)),
+    ]
+    expected = [
+        {BOB: Outcome.APPENDED},
+        {BOB: Outcome.FULL, BOB_TABLET: Outcome.APPENDED},
+        {BOB: Outcome.FULL},
+        {BOB_TABLET: Outcome.APPENDED},
+        {BOB: Outcome.DUPLICATE},
+        {BOB: Outcome.APPENDED},
+    ]
+    assert [_outcomes(result) for result in await mailboxes.foresee_all(postings)] == expected
+    assert await mailboxes.waiting(BOB) == Load(0, 0)
+    assert [_outcomes(result) for result in await mailboxes.append_all(postings)] == expected
+    assert await mailboxes.waiting(BOB) == Load(2, 501)
+    assert _outcomes((await mailboxes.append_all([posting(b"3")]))[0]) == {BOB: Outcome.APPENDED}
+
+
+async def test_a_call_counts_what_it_has_put_in_itself(shared: Mailboxes) -> None:
+    postings = [posting(b"x", accept_time=NOW + number) for number in range(6)]
+    postings += [posting(b"y", name=new_name(CAROL)) for _ in range(3)]
+    expected = [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL] * 2 + [Outcome.APPENDED] * 3
+    for judge in (shared.foresee_all, shared.append_all):
+        assert [_outcomes(result)[BOB] for result in await judge(postings)] == expected
+    assert await shared.waiting(BOB) == Load(7, 7)
+
+
+async def test_old_ones_make_room_within_a_call(mailboxes: Mailboxes) -> None:
+    await mailboxes.append_all([posting(b"old", accept_time=NOW) for _ in range(10)])
+    later = NOW + 30 * DAY
+    postings = [posting(b"new", accept_time=later), posting(b"new", accept_time=later + 1)]
+    outcomes = [_outcomes(result)[BOB] for result in await mailboxes.append_all(postings)]
+    assert (outcomes, await mailboxes.waiting(BOB)) == ([Outcome.APPENDED] * 2, Load(2, 6))
+
+
+async def test_more_at_once_than_a_call_takes_is_a_mistake(mailboxes: Mailboxes) -> None:
+    with pytest.raises(ValueError, match="512"):
+        await mailboxes.append_all([posting(b"x")] * 513)
 
 
 async def test_order_holds_when_the_clock_of_a_replica_is_behind(mailboxes: Mailboxes) -> None:
@@ -264,16 +318,14 @@ async def test_a_share_is_of_bytes_too(shared: Mailboxes) -> None:
     assert await shared.waiting(BOB) == Load(2, 700)
 
 
-async def test_what_a_version_without_shares_left_behind_is_read_and_acknowledged(valkey_url: str) -> None:
-    async with open_mailboxes(valkey_url) as opened:
-        await opened.client.flushdb()
-        await opened.client.xadd(f"keypost:{{{BOB}}}:waiting", {"t": NOW, "e": b"old"}, id=f"{NOW}-0")
-        await opened.client.hset(f"keypost:{{{BOB}}}:load", mapping={"bytes": 3, "last": NOW})
-        await opened.mailboxes.append(posting(b"new", accept_time=NOW))
-        old, new = await everything(opened.mailboxes)
-        assert (old.envelope, new.envelope) == (b"old", b"new")
-        assert await opened.mailboxes.acknowledge(BOB, [old.delivery_id]) == 1
-        assert await opened.mailboxes.waiting(BOB) == Load(1, 3)
+async def test_what_a_version_without_shares_left_behind_is_read_and_acknowledged(opened: OpenMailboxes) -> None:
+    await opened.client_of(BOB).xadd(f"keypost:{{{BOB}}}:waiting", {"t": NOW, "e": b"old"}, id=f"{NOW}-0")
+    await opened.client_of(BOB).hset(f"keypost:{{{BOB}}}:load", mapping={"bytes": 3, "last": NOW})
+    await opened.mailboxes.append(posting(b"new", accept_time=NOW))
+    old, new = await everything(opened.mailboxes)
+    assert (old.envelope, new.envelope) == (b"old", b"new")
+    assert await opened.mailboxes.acknowledge(BOB, [old.delivery_id]) == 1
+    assert await opened.mailboxes.waiting(BOB) == Load(1, 3)
 
 
 def _key(part: str) -> str:
@@ -281,52 +333,52 @@ def _key(part: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _four_of_alice_s(valkey_url: str) -> AsyncIterator[tuple[OpenMailboxes, list[str]]]:
+async def _four_of_alice_s(url: str) -> AsyncIterator[tuple[OpenMailboxes, list[str]]]:
     """A mailbox in which Alice takes up her share, and the ids of her entries."""
-    async with open_mailboxes(valkey_url, limits=replace(LIMITS, sender_percent=40)) as opened:
-        await opened.client.flushdb()
+    async with open_mailboxes(url, limits=replace(LIMITS, sender_percent=40)) as opened:
+        await opened.clear()
         for _ in range(4):
             await opened.mailboxes.append(posting(b"x"))
         assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
         yield opened, [waiting.delivery_id for waiting in await everything(opened.mailboxes)]
 
 
-async def test_a_version_without_shares_that_empties_a_mailbox_locks_nobody_out(valkey_url: str) -> None:
-    async with _four_of_alice_s(valkey_url) as (opened, ids):
-        await opened.client.xdel(_key("waiting"), *ids)
-        await opened.client.hset(_key("load"), "bytes", 0)
+async def test_a_version_without_shares_that_empties_a_mailbox_locks_nobody_out(url: str) -> None:
+    async with _four_of_alice_s(url) as (opened, ids):
+        await opened.client_of(BOB).xdel(_key("waiting"), *ids)
+        await opened.client_of(BOB).hset(_key("load"), "bytes", 0)
         outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(5)]
         assert outcomes == [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL]
 
 
-async def test_a_version_without_shares_that_takes_a_part_out_locks_nobody_out(valkey_url: str) -> None:
+async def test_a_version_without_shares_that_takes_a_part_out_locks_nobody_out(url: str) -> None:
     """Somebody else's message waits on, so that the mailbox never is empty."""
-    async with _four_of_alice_s(valkey_url) as (opened, ids):
+    async with _four_of_alice_s(url) as (opened, ids):
         await opened.mailboxes.append(posting(b"other", name=new_name(CAROL)))
-        await opened.client.xdel(_key("waiting"), *ids[:3])
-        await opened.client.hincrby(_key("load"), "bytes", -3)
+        await opened.client_of(BOB).xdel(_key("waiting"), *ids[:3])
+        await opened.client_of(BOB).hincrby(_key("load"), "bytes", -3)
         assert (await opened.mailboxes.foresee(posting(b"x")))[BOB].outcome is Outcome.APPENDED
         outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(4)]
         assert outcomes == [Outcome.APPENDED] * 3 + [Outcome.SHARE_FULL]
         assert await opened.mailboxes.waiting(BOB) == Load(5, 9)
 
 
-async def test_entries_that_were_lost_weigh_nothing(valkey_url: str) -> None:
+async def test_entries_that_were_lost_weigh_nothing(url: str) -> None:
     """The stream is gone, or a part of it; what is written of its weight is not, and must end as the rest does."""
     for lost in (4, 1):
-        async with _four_of_alice_s(valkey_url) as (opened, ids):
-            await opened.client.hset(_key("load"), "bytes", 1_000)
-            await opened.client.xdel(_key("waiting"), *ids[:lost])
+        async with _four_of_alice_s(url) as (opened, ids):
+            await opened.client_of(BOB).hset(_key("load"), "bytes", 1_000)
+            await opened.client_of(BOB).xdel(_key("waiting"), *ids[:lost])
             if lost == len(ids):
-                await opened.client.delete(_key("waiting"))
+                await opened.client_of(BOB).delete(_key("waiting"))
             assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.APPENDED
             assert await opened.mailboxes.waiting(BOB) == Load(5 - lost, 5 - lost)
-            assert all([0 < await opened.client.pttl(_key(part)) <= 31 * DAY for part in ("load", "shares")])
+            assert all([0 < await opened.client_of(BOB).pttl(_key(part)) <= 31 * DAY for part in ("load", "shares")])
 
 
-async def test_an_entry_of_a_version_without_shares_is_counted_and_is_nobody_s(valkey_url: str) -> None:
-    async with _four_of_alice_s(valkey_url) as (opened, ids):
-        await opened.client.xadd(_key("waiting"), {"t": NOW, "e": b"old"})
+async def test_an_entry_of_a_version_without_shares_is_counted_and_is_nobody_s(url: str) -> None:
+    async with _four_of_alice_s(url) as (opened, ids):
+        await opened.client_of(BOB).xadd(_key("waiting"), {"t": NOW, "e": b"old"})
         assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
         await opened.mailboxes.acknowledge(BOB, [ids[0]])
         outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(2)]
@@ -342,6 +394,20 @@ async def test_acknowledged_envelopes_are_gone_and_uncounted(mailboxes: Mailboxe
     assert await mailboxes.waiting(BOB) == Load(1, 2)
     assert await mailboxes.acknowledge(BOB, [second.delivery_id]) == 1
     assert await mailboxes.waiting(BOB) == Load(0, 0)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+async def test_acknowledgements_may_be_in_any_order_and_leave_gaps(url: str, step: int) -> None:
+    async with open_mailboxes(url, limits=MailboxLimits(1_000, 10_000)) as opened:
+        await opened.clear()
+        bodies = [str(number).encode() for number in range(100)]
+        await opened.mailboxes.append_all([posting(body) for body in bodies])
+        ids = [waiting.delivery_id for waiting in await everything(opened.mailboxes)]
+        chosen = ids[10:90:step]
+        asked = [*reversed(chosen), *chosen[:3], "1-1", f"{NOW}-50000", f"{NOW + 1}-0"]
+        assert await opened.mailboxes.acknowledge(BOB, asked) == len(chosen)
+        left = [waiting.delivery_id for waiting in await everything(opened.mailboxes)]
+        assert left == [one for one in ids if one not in chosen]
 
 
 @pytest.mark.parametrize(
@@ -428,6 +494,80 @@ async def test_a_lost_claim_goes_to_the_first_who_reads(mailboxes: Mailboxes) ->
     assert await everything(mailboxes, CLAIM) == []
     with pytest.raises(ReceiverDisplacedError):
         await everything(mailboxes, Claim(BOB, "stream-2"))
+
+
+async def _attempts(mailboxes: Mailboxes, claim: Claim) -> list[int]:
+    return [waiting.attempts for waiting in await everything(mailboxes, claim)]
+
+
+async def test_each_claim_that_reads_an_envelope_counts_as_an_attempt(mailboxes: Mailboxes) -> None:
+    for body in (b"1", b"2"):
+        await mailboxes.append(posting(body))
+    await mailboxes.claim(CLAIM)
+    assert await _attempts(mailboxes, CLAIM) == [1, 1]
+    second = Claim(BOB, "stream-2")
+    await mailboxes.claim(second)
+    (one,) = await mailboxes.read(second, BEGINNING, Page(1), 0)
+    assert one.attempts == 2
+    await mailboxes.append(posting(b"3"))
+    third = Claim(BOB, "stream-3")
+    await mailboxes.claim(third)
+    assert await _attempts(mailboxes, third) == [3, 2, 1]
+
+
+async def test_the_same_claim_may_read_again_what_it_was_not_answered(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"1"))
+    await mailboxes.claim(CLAIM)
+    assert [await _attempts(mailboxes, CLAIM) for _ in range(3)] == [[1]] * 3
+    again = Claim(BOB, "stream-2")
+    await mailboxes.claim(again)
+    assert [await _attempts(mailboxes, again) for _ in range(3)] == [[2]] * 3
+
+
+async def test_attempts_end_with_their_envelope(opened: OpenMailboxes) -> None:
+    mailboxes, client = opened.mailboxes, opened.client_of(BOB)
+    for body in (b"1", b"2", b"3"):
+        await mailboxes.append(posting(body))
+    for number in range(3):
+        claim = Claim(BOB, f"stream-{number}")
+        await mailboxes.claim(claim)
+        await everything(mailboxes, claim)
+    first, second, _ = await everything(mailboxes, claim)
+    assert first.attempts == 3
+    await mailboxes.acknowledge(BOB, [first.delivery_id])
+    assert await client.hlen(_key("attempts")) == 2
+    assert 0 < await client.pttl(_key("attempts")) <= 31 * DAY
+    assert await mailboxes.read(claim, BEGINNING, Page(1), 0) == [second]
+    await mailboxes.empty(BOB)
+    assert not await client.exists(_key("attempts"))
+
+
+async def test_what_was_lost_at_the_end_is_read_when_it_comes_again(opened: OpenMailboxes) -> None:
+    """As if a replica took over that had not seen the last messages: they were read, and get the same ids again."""
+    mailboxes, client = opened.mailboxes, opened.client_of(BOB)
+    kept: dict[str, bytes] = {}
+    for body in (b"1", b"2", b"3"):
+        await mailboxes.append(posting(body))
+        if body == b"2":
+            await mailboxes.claim(CLAIM)
+            assert len(await everything(mailboxes)) == 2
+            kept = {part: await client.dump(_key(part)) or b"" for part in ("waiting", "load", "shares")}
+    *_, third = await everything(mailboxes)
+    for part, dump in kept.items():
+        await client.restore(_key(part), 31 * DAY, dump, replace=True)
+    assert await mailboxes.read(CLAIM, third.delivery_id, ALL, 0) == []
+    await mailboxes.append(posting(b"other"))
+    (other,) = await mailboxes.read(CLAIM, third.delivery_id, ALL, 0)
+    assert (other.delivery_id, other.envelope) == (third.delivery_id, b"other")
+
+
+async def test_a_mailbox_that_has_lost_its_last_id_takes_messages(opened: OpenMailboxes) -> None:
+    mailboxes, client = opened.mailboxes, opened.client_of(BOB)
+    await mailboxes.append(posting(b"1", accept_time=NOW))
+    await client.delete(_key("load"))
+    await mailboxes.append(posting(b"2", accept_time=NOW - DAY))
+    await mailboxes.append(posting(b"3", accept_time=NOW - DAY))
+    assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"1", b"2", b"3"]
 
 
 async def test_claims_are_per_device(mailboxes: Mailboxes) -> None:

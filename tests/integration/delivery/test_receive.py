@@ -325,3 +325,16 @@ async def test_silent_streams_of_one_device_leave_room_for_others(stack: Stack) 
     for end in ends:
         end.cancel()
     await asyncio.gather(*ends, return_exceptions=True)
+
+
+async def test_how_often_a_message_was_handed_out_is_told(world: World) -> None:
+    await world.send("hard to take")
+    for attempts in (1, 2, 3):
+        async with world.bob.receive() as stream:
+            (delivery,) = await stream.batch()
+            assert delivery.attempts == attempts
+            await stream.queue_empty()
+            if attempts == 3:
+                await world.send("another")
+                (delivery,) = await stream.batch()
+                assert delivery.attempts == 1

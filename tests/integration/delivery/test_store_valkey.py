@@ -6,20 +6,24 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from redis.asyncio import Redis
 
 from keypost.clock import DAY
-from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_server
+from keypost_services.delivery.connecting import servers_at
+from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_servers
+from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.mailboxes import (
     BEGINNING,
+    Acceptance,
     Claim,
+    Load,
+    MailboxesOutOfMemoryError,
     MailboxesUnavailableError,
     MailboxLimits,
     Outcome,
     Page,
 )
 from keypost_services.delivery.store_valkey import Durability
-from support.mailboxes import BOB, BOB_TABLET, new_name, open_mailboxes, posting
+from support.mailboxes import BOB, BOB_TABLET, NOW, new_name, open_mailboxes, posting
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
@@ -138,13 +142,36 @@ async def test_a_server_that_hangs_is_unavailable(tmp_path: Path) -> None:
             server.thaw()
 
 
-async def test_a_server_without_room_is_unavailable(tmp_path: Path) -> None:
-    with running_valkey(tmp_path, maxmemory="3mb", maxmemory_policy="noeviction") as server:
-        limits = MailboxLimits(size=64 * 1024 * 1024)
-        async with open_mailboxes(server.url, limits=limits) as replica:
-            many = [replica.mailboxes.append(posting(b"x" * 100_000)) for _ in range(40)]
-            with pytest.raises(MailboxesUnavailableError, match="OutOfMemory"):
-                await asyncio.gather(*many)
+async def test_a_server_out_of_memory_takes_nothing_in_and_hands_out_what_it_has(tmp_path: Path) -> None:
+    with running_valkey(tmp_path, maxmemory="4mb", maxmemory_policy="noeviction") as server:
+        async with open_mailboxes(server.url, limits=MailboxLimits(size=64 * 1024 * 1024)) as replica:
+            mailboxes, refused, stored = replica.mailboxes, None, 0
+            while refused is None:
+                message = posting(b"x" * 100_000, BOB, BOB_TABLET)
+                try:
+                    await mailboxes.append(message)
+                    stored += 1
+                except MailboxesOutOfMemoryError:
+                    refused = message
+            known = await mailboxes.find(refused.name, [BOB, BOB_TABLET])
+            held = {address: await mailboxes.waiting(address) for address in (BOB, BOB_TABLET)}
+            for address, load in held.items():  # what was taken in was taken in whole
+                assert load == Load(stored + (address in known), 100_000 * load.messages)
+            await replica.client.config_set("maxmemory", "1mb")
+            for judge in (mailboxes.append, mailboxes.foresee):
+                with pytest.raises(MailboxesOutOfMemoryError):
+                    await judge(refused)
+            await mailboxes.claim(CLAIM)
+            found = await mailboxes.read(CLAIM, BEGINNING, Page(256, 64 * 1024 * 1024), 0)
+            assert len(found) == held[BOB].messages
+            assert await mailboxes.acknowledge(BOB, [waiting.delivery_id for waiting in found]) == len(found)
+            assert await mailboxes.empty(BOB_TABLET) == held[BOB_TABLET].messages
+            await mailboxes.release(CLAIM)
+            await replica.client.config_set("maxmemory", "4mb")
+            assert set((await mailboxes.append(refused)).values()) <= {
+                Acceptance(Outcome.APPENDED, NOW),
+                Acceptance(Outcome.DUPLICATE, NOW),
+            }
 
 
 FIT = {
@@ -158,8 +185,8 @@ FIT = {
 @pytest.mark.parametrize("durability", list(Durability))
 async def test_a_fit_server_is_accepted(tmp_path: Path, durability: Durability) -> None:
     with running_valkey(tmp_path, maxmemory_policy="noeviction", **FIT[durability]) as server:
-        async with Redis.from_url(server.url) as client:
-            await check_mailbox_server(client, durability)
+        async with servers_at(server.url, FunctionLibrary()) as servers:
+            await check_mailbox_servers(servers, durability)
 
 
 @pytest.mark.parametrize(
@@ -182,15 +209,15 @@ async def test_an_unfit_server_is_refused_in_one_line(
     tmp_path: Path, durability: Durability, options: dict[str, str], complaint: str
 ) -> None:
     with running_valkey(tmp_path, **options) as server:
-        async with Redis.from_url(server.url) as client:
+        async with servers_at(server.url, FunctionLibrary()) as servers:
             with pytest.raises(MailboxServerRefusedError, match=complaint) as refusal:
-                await check_mailbox_server(client, durability)
+                await check_mailbox_servers(servers, durability)
             assert "\n" not in str(refusal.value)
 
 
 async def test_a_server_that_is_away_is_refused(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
         url = server.url
-    async with Redis.from_url(url) as client:
+    async with servers_at(url, FunctionLibrary()) as servers:
         with pytest.raises(MailboxServerRefusedError, match="does not tell"):
-            await check_mailbox_server(client, Durability.MEMORY)
+            await check_mailbox_servers(servers, Durability.MEMORY)

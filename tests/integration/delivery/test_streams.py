@@ -11,11 +11,12 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from keypost.protocol.realm_trust import ServedTrust
+from keypost_services.delivery.connecting import servers_at
+from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Device, Receiving
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 from keypost_services.runtime.realm_trust import TrustKeeper
-from keypost_services.runtime.redis import redis_client
 from support.clock import ManualClock
 from support.mailboxes import BOB, open_mailboxes, posting
 from support.realm import SimulatedRealm
@@ -106,10 +107,9 @@ async def test_without_the_reading_now_and_then_it_would_wait_for_the_wake_up(tm
 
 async def test_a_pub_sub_connection_that_hangs_is_given_up(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
-        client = redis_client(server.url, connect_seconds=0.2, answer_seconds=0.2)
         async with (
-            client,
-            WakeUpSubscriptions(client, lambda: None, lambda: 0.0, quiet_seconds=0.1) as subscriptions,
+            servers_at(server.url, FunctionLibrary(), connect_seconds=0.2, answer_seconds=0.2) as servers,
+            WakeUpSubscriptions(servers, lambda: None, lambda: 0.0, quiet_seconds=0.1) as subscriptions,
             asyncio.timeout(10),
             subscriptions.subscribed("channel") as wake_ups,
         ):
@@ -122,10 +122,9 @@ async def test_a_pub_sub_connection_that_hangs_is_given_up(tmp_path: Path) -> No
 
 async def test_a_quiet_pub_sub_connection_that_answers_is_kept(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
-        client = redis_client(server.url)
         async with (
-            client,
-            WakeUpSubscriptions(client, lambda: None, lambda: 0.0, quiet_seconds=0.05) as subscriptions,
+            servers_at(server.url, FunctionLibrary()) as servers,
+            WakeUpSubscriptions(servers, lambda: None, lambda: 0.0, quiet_seconds=0.05) as subscriptions,
             subscriptions.subscribed("channel") as wake_ups,
         ):
             await wake_ups.wait()

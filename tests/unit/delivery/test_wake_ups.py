@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from keypost_services.delivery.functions import FunctionLibrary
+from keypost_services.delivery.servers import OneServer
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 
 
@@ -16,6 +18,9 @@ class BreakingClient:
         self._failure = failure
         self.asked_again = asyncio.Event()
         self._asked = False
+
+    async def aclose(self) -> None:
+        pass
 
     def pubsub(self) -> Any:
         if not self._asked:
@@ -30,5 +35,10 @@ class BreakingClient:
 )
 async def test_no_failure_of_the_connection_ends_the_wake_ups(failure: Exception) -> None:
     client: Any = BreakingClient(failure)
-    async with WakeUpSubscriptions(client, lambda: None, lambda: 0.0), asyncio.timeout(10):
+    async with (
+        OneServer(client, FunctionLibrary()) as servers,
+        WakeUpSubscriptions(servers, lambda: None, lambda: 0.0) as subscriptions,
+        subscriptions.subscribed("channel"),
+        asyncio.timeout(10),
+    ):
         await client.asked_again.wait()

@@ -1,0 +1,19 @@
+"""What tests of several folders share: servers that take long to start, one of each a test process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.valkey_cluster import Cluster, running_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Valkey Cluster of three masters with a replica each, for tests that leave it as it was."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
