@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keypost_services.embedded.processes import StackFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 NAMES = ("postgres", "nobody")
 """The first of these that there is."""
 _READ_AND_ENTER = 0o005
+_BECOME = (
+    "import os, sys; _, uid, gid, *command = sys.argv; "
+    "os.setgroups([]); os.setgid(int(gid)); os.setuid(int(uid)); os.execv(command[0], command)"
+)
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,12 @@ class Account:
     uid: int
     gid: int
 
-    def to_popen(self) -> dict[str, Any]:
-        """Return the arguments by which ``subprocess`` starts a program as it."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+    def running(self, command: Sequence[str]) -> list[str]:
+        """Return the command that becomes it and then runs ``command``, as the same process.
+
+        Not by the arguments of ``subprocess`` for this: with those it forks, and gRPC's hooks abort a forked child.
+        """
+        return [sys.executable, "-I", "-S", "-c", _BECOME, str(self.uid), str(self.gid), *command]
 
 
 def account_to_run_as() -> Account | None:

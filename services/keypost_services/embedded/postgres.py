@@ -122,11 +122,9 @@ class Postgres:
         if not (self.data / "global" / "pg_control").exists():
             self._make_files(programs)
         self._write_configuration()
-        command = [str(programs / "postgres"), "-D", str(self.data)]
+        command = self._as_account(str(programs / "postgres"), "-D", str(self.data))
         # Asked by SIGTERM it would wait for all who are connected.
-        self._process = Process(
-            "postgres", command, self.folder / "postgres.log", account=self._account, stop_signal=signal.SIGINT
-        )
+        self._process = Process("postgres", command, self.folder / "postgres.log", stop_signal=signal.SIGINT)
         self._process.start()
         return self._process
 
@@ -160,6 +158,9 @@ class Postgres:
     def _password(self) -> str:
         return (self._home / "password").read_text(encoding="ascii")
 
+    def _as_account(self, *command: str) -> list[str]:
+        return list(command) if self._account is None else self._account.running(command)
+
     def _find_home(self) -> None:
         """Make the folder of the data, if it is not there, where the server's account can get at it."""
         link = self.folder / "data"
@@ -191,14 +192,15 @@ class Postgres:
         password.write_text(secrets.token_urlsafe(32), encoding="ascii")
         self._give(password)
         made = subprocess.run(  # noqa: S603  # our own command
-            [programs / "initdb", "--pgdata", self.data, "--pwfile", password, *self._initdb],
+            self._as_account(
+                str(programs / "initdb"), "--pgdata", str(self.data), "--pwfile", str(password), *self._initdb
+            ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
             cwd=self._home,
             env=clean_environment({}),
-            **(self._account.to_popen() if self._account else {}),
         )
         if made.returncode != 0:
             raise StackFailedError(f"PostgreSQL's files cannot be made:\n{made.stderr.strip()}")

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from keypost_services.embedded.accounts import Account
-
 POLL_SECONDS = 0.02
 TAIL_LINES = 15
 
@@ -41,7 +39,6 @@ class Process:
         command: The program and its arguments.
         log: The file that its output is appended to.
         environment: Variables to set; it inherits no other ``KEYPOST_*`` ones.
-        account: As whom it runs; None: as who starts it.
         stop_signal: What asks it to end.
     """
 
@@ -52,12 +49,10 @@ class Process:
         log: Path,
         environment: Mapping[str, str] | None = None,
         *,
-        account: Account | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
         self.log = log
-        self._account = account
         self._stop_signal = stop_signal
         self._command = list(command)
         self._environment = environment or {}
@@ -79,7 +74,6 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=clean_environment(self._environment),
                 process_group=0 if os.name == "posix" else None,
-                **(self._account.to_popen() if self._account else {}),
             )
 
     def watch(self, died: Callable[[Process], None]) -> None:

@@ -198,7 +198,7 @@ def test_every_column_of_bytes_is_sealed_or_known_to_be_no_secret(folder: Path) 
 
 @pytest.mark.parametrize(("table", "column"), SEALED)
 def test_a_changed_value_is_noticed(folder: Path, table: str, column: str) -> None:
-    edit(folder, f"UPDATE {table} SET {column} = {column} || x'00'")  # noqa: S608
+    edit(folder, f"UPDATE {table} SET {column} = {column} || x'00'")
     with pytest.raises(KeyStoreTamperedError):
         reads(folder, table, column)
 
@@ -211,7 +211,7 @@ def test_values_that_change_places_are_noticed(folder: Path, table: str, column:
         f"CREATE TEMP TABLE swap AS SELECT (SELECT rowid {rows} LIMIT 1) AS row,"
         f" (SELECT {column} {rows} DESC LIMIT 1) AS value UNION ALL SELECT (SELECT rowid {rows} DESC LIMIT 1),"
         f" (SELECT {column} {rows} LIMIT 1)",
-        f"UPDATE {table} SET {column} = (SELECT value FROM swap WHERE row = {table}.rowid)"  # noqa: S608
+        f"UPDATE {table} SET {column} = (SELECT value FROM swap WHERE row = {table}.rowid)"
         " WHERE rowid IN (SELECT row FROM swap)",
     )
     with pytest.raises(KeyStoreTamperedError):
@@ -226,7 +226,7 @@ def test_values_of_one_row_that_change_columns_are_noticed(folder: Path) -> None
 
 @pytest.mark.parametrize(("table", "column"), [(table, column) for table in BOUND for column in BOUND[table]])
 def test_what_a_value_is_bound_to_cannot_be_edited(folder: Path, table: str, column: str) -> None:
-    edit(folder, f"UPDATE {table} SET {column} = {column} || '1'")  # noqa: S608
+    edit(folder, f"UPDATE {table} SET {column} = {column} || '1'")
     sealed = next(place for place in SEALED if place[0] == table)
     with pytest.raises(KeyStoreTamperedError):
         reads(folder, *sealed)

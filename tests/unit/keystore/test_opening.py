@@ -176,7 +176,7 @@ def test_one_opens_at_a_time(folder: Path) -> None:
 
 @pytest.mark.parametrize("table", ["unlock", "profile"])
 def test_a_profile_without_its_first_rows_is_damaged(folder: Path, table: str) -> None:
-    edit(folder, f"DELETE FROM {table}")  # noqa: S608  # the test's own words
+    edit(folder, f"DELETE FROM {table}")  # the test's own words
     with pytest.raises(KeyStoreTamperedError):
         open_store(folder, UNLOCK).profile.read()
 
