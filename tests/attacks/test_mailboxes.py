@@ -25,6 +25,12 @@ CREATOR = "envelope.key_extension.extension.creator"
 SESSION_CREATE_TIME = "envelope.key_extension.extension.session_create_time"
 
 
+@pytest.fixture(params=["Send", "SendStream"])
+async def plain_world(delivery_stack: Stack, request: pytest.FixtureRequest) -> PlainWorld:
+    """People who hand their envelopes in one way or the other."""
+    return await PlainWorld(delivery_stack, by_stream=request.param == "SendStream").start()
+
+
 async def test_the_mailbox_of_another_user_is_read(plain_world: PlainWorld) -> None:
     await plain_world.alice.send("bob", "for Bob alone")
     assert await plain_world.mallory.waiting() == []
@@ -156,6 +162,43 @@ async def test_a_header_that_says_something_else_than_the_extension(
     envelope = await plain_world.mallory.envelope("bob", header_alone={field: value})
     await refused(plain_world.mallory.deliver(envelope), "HEADER_MISMATCH", field=f"envelope.header.{field}")
     assert await plain_world.bob.waiting() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("recipient_username", "carol"),
+        ("key_id", b"\x01" * 32),
+        ("recipient_revision", 2),
+        ("sender_revision", 2),
+        ("realm", "example.com"),
+    ],
+)
+async def test_another_header_before_an_extension_that_is_known(
+    plain_world: PlainWorld, field: str, value: object
+) -> None:
+    """What was read before, byte for byte, is not read again: the header is."""
+    plain_world.stack.realm.enroll("carol")
+    envelope = await plain_world.mallory.envelope("bob")
+    await served(plain_world.mallory.deliver(envelope))
+    header = envelope_pb2.Header.FromString(envelope.header)
+    header.message_id = new_message_id()
+    setattr(header, field, value)
+    envelope.header = header.SerializeToString()
+    expected = "INVALID_FIELD" if field == "realm" else "HEADER_MISMATCH"
+    await refused(plain_world.mallory.deliver(envelope), expected, field=f"envelope.header.{field}")
+    assert len(await plain_world.bob.waiting()) == 1
+
+
+async def test_the_header_of_another_device_before_an_extension_that_is_known(plain_world: PlainWorld) -> None:
+    envelope = await plain_world.mallory.envelope("bob")
+    await served(plain_world.mallory.deliver(envelope))
+    header = envelope_pb2.Header.FromString(envelope.header)
+    header.message_id = new_message_id()
+    header.sender.username, header.sender.device_id = "alice", plain_world.alice.pair.address.device_id
+    envelope.header = header.SerializeToString()
+    await refused(plain_world.mallory.deliver(envelope), "HEADER_MISMATCH", field="envelope.header.sender")
+    assert len(await plain_world.bob.waiting()) == 1
 
 
 async def test_a_message_from_the_future(plain_world: PlainWorld) -> None:

@@ -30,12 +30,15 @@ from keypost_services.delivery.mailboxes import Claim, MailboxLimits, MessageNam
 from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from benchmarks.cpu import Spent
     from benchmarks.people import Person
     from benchmarks.stack import BenchStack
     from keypost_services.delivery.functions import Call
+
+
+Command = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -152,55 +155,49 @@ class Streams:
 class Pipelines:
     """The baseline: the same server functions from redis-py alone, batch by batch in one pipeline each.
 
-    What it appends is as large as what delivery appends for such a message.
+    What it appends is as large as what delivery appends for such a message, and as many go into one call.
     """
 
     def __init__(self, stack: BenchStack, load: Load, envelope: bytes) -> None:
         self._stack = stack
         self._load = load
         self._envelope = envelope
-        limits = MailboxLimits(1_000_000, 2**32)
-        self._caught = _Catching()
-        self._mailboxes = ValkeyMailboxes(
-            self._caught,  # type: ignore[arg-type]  # commands alone
-            None,  # type: ignore[arg-type]
-            FunctionLibrary(),
-            limits,
-            Durability.MEMORY,
-        )
+        self._caught = _Caught()
+        limits, functions = MailboxLimits(1_000_000, 2**32), FunctionLibrary()
+        nobody: Any = None
+        servers: Any = self._caught
+        self._mailboxes = ValkeyMailboxes(servers, nobody, functions, limits, Durability.MEMORY)
         self._client = redis.Redis.from_url(stack.redis_url)
-        self._addresses = [
-            Address(f"base{n:04}", b32encode(n.to_bytes(10, "big")).decode().lower()) for n in range(load.pairs)
-        ]
+        self._addresses = [_address(f"base{n:04}", n) for n in range(load.pairs)]
         self._after = dict.fromkeys(self._addresses, "0-0")
 
     async def round(self) -> Spent:
         """Append, read and acknowledge as much as the load says."""
         load = self._load
-        batches = [
-            (address, [self._posting(address) for _ in range(load.batch)])
+        appends = [
+            (address, self._append([self._posting(address) for _ in range(load.batch)]))
             for _ in range(load.messages // load.batch)
             for address in self._addresses
         ]
         together = max(1, 256 // load.batch)
-        groups = [batches[first : first + together] for first in range(0, len(batches), together)]
+        groups = [appends[first : first + together] for first in range(0, len(appends), together)]
         with measured(load.operations, self._stack.pids("valkey")) as spent:
             await asyncio.to_thread(self._run_all, groups)
         return spent
 
-    def _run_all(self, groups: list[list[tuple[Address, list[Posting]]]]) -> None:
+    def _run_all(self, groups: list[list[tuple[Address, Command]]]) -> None:
         for group in groups:
-            self._run([self._command("append_all", postings) for _, postings in group])
-            found = self._run([self._read(address, len(postings)) for address, postings in group])
+            self._run([append for _, append in group])
+            found = self._run([self._read(address) for address, _ in group])
             acknowledgements = []
-            for (address, postings), (_verdict, *entries) in zip(group, found, strict=True):
-                if len(entries) != len(postings):
-                    raise ValueError(f"{len(entries)} envelopes were read, not {len(postings)}")
-                self._after[address] = entries[-1][0]
-                acknowledgements.append(self._acknowledge(address, [entry[0] for entry in entries]))
+            for (address, _), (_verdict, *entries) in zip(group, found, strict=True):
+                if len(entries) != self._load.batch:
+                    raise ValueError(f"{len(entries)} envelopes were read, not {self._load.batch}")
+                self._after[address] = entries[-1][0].decode()
+                acknowledgements.append(self._acknowledge(address, [entry[0].decode() for entry in entries]))
             self._run(acknowledgements)
 
-    def _run(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    def _run(self, commands: list[Command]) -> list[Any]:
         pipeline: Any
         with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
@@ -209,33 +206,44 @@ class Pipelines:
         return replies
 
     def _posting(self, address: Address) -> Posting:
-        name = MessageName(Address("bench", "a" * 16), os.urandom(16))
+        name = MessageName(_address("bench", 0), os.urandom(16))
         digest = hashlib.sha256(name.message_id).digest()
         return Posting(name, digest, system_clock(), 30 * DAY, {address: self._envelope})
 
-    def _read(self, address: Address, number: int) -> tuple[Any, ...]:
-        return self._command("read", Claim(address, "bench"), self._after[address], Page(number), 0)
+    def _append(self, postings: Sequence[Posting]) -> Command:
+        return self._caught.by(self._mailboxes.append_all(postings))
 
-    def _acknowledge(self, address: Address, names: Sequence[bytes]) -> tuple[Any, ...]:
-        return self._command("acknowledge", address, [name.decode() for name in names])
+    def _read(self, address: Address) -> Command:
+        claim, page = Claim(address, "bench"), Page(self._load.batch)
+        return self._caught.by(self._mailboxes.read(claim, self._after[address], page, 0))
 
-    def _command(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """Return the command that a method of the adapter runs."""
-        with contextlib.suppress(_CaughtError):
-            getattr(self._mailboxes, name)(*arguments).send(None)
-        return self._caught.calls[0].command
-
-
-class _Catching:
-    """In the place of the servers: keeps what they would run."""
-
-    def __init__(self) -> None:
-        self.calls: Sequence[Call] = ()
-
-    async def run(self, calls: Sequence[Call], _replica_timeout: int | None = None) -> Sequence[Any]:
-        self.calls = calls
-        raise _CaughtError
+    def _acknowledge(self, address: Address, names: Sequence[str]) -> Command:
+        return self._caught.by(self._mailboxes.acknowledge(address, names))
 
 
 class _CaughtError(Exception):
-    pass
+    """Ends a method of the adapter when its command is known."""
+
+
+class _Caught:
+    """Servers that note what they are to run, and run nothing."""
+
+    serving: Sequence[Any] = ()
+
+    def __init__(self) -> None:
+        self._calls: Sequence[Call] = ()
+
+    async def run(self, calls: Sequence[Call], _replica_timeout: int | None = None) -> list[Any]:
+        self._calls = calls
+        raise _CaughtError
+
+    def by(self, method: Coroutine[Any, Any, Any]) -> Command:
+        """Return the command that a method of the adapter runs."""
+        with contextlib.suppress(_CaughtError):
+            method.send(None)
+        (call,) = self._calls
+        return call.command
+
+
+def _address(username: str, number: int) -> Address:
+    return Address(username, b32encode(number.to_bytes(10, "big")).decode().lower())

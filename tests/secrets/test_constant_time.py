@@ -103,11 +103,21 @@ REVIEWED = {
     ("keypost_services/delivery/emptying.py", "Emptying._look_up_all"): {
         "self._look_ups[username] != (revision, attempts)": "revisions and counts",
     },
-    ("keypost_services/delivery/sending.py", "Sending._parties"): {"sender == recipient": "usernames"},
-    ("keypost_services/delivery/sending.py", "_check_sealed_to_named"): {
-        "sorted(named) != sorted((key.fingerprint for key in sealed.sealed_keys))": "fingerprints",
+    ("keypost_services/delivery/answers.py", "results"): {"outcome != last": "what became of envelopes"},
+    ("keypost_services/delivery/envelopes.py", "KnownExtension.fits"): {
+        "header.key_id == extension.key_id": "names of sessions",
+        "header.sender_revision == extension.sender_revision": "revisions",
+        "header.recipient_revision == extension.recipient_revision": "revisions",
+        "header.recipient_username == extension.recipient_username": "usernames",
+        "sender.username == signer.username": "usernames",
+        "sender.device_id == signer.device_id": "names of devices",
+        "header.realm == extension.realm": "realms",
     },
-    ("keypost_services/delivery/sending.py", "_check_named_are_good"): {
+    ("keypost_services/delivery/judging.py", "Judging._parties"): {"sender == recipient": "usernames"},
+    ("keypost_services/delivery/judging.py", "_check_sealed_to_named"): {
+        "sorted(named) != sorted((fingerprint for fingerprint, _ in known.sealed_keys))": "fingerprints",
+    },
+    ("keypost_services/delivery/judging.py", "_check_named_are_good"): {
         "devices == sorted((DeviceKey.of(key) for key in keys))": "devices",
     },
     ("keypost_services/embedded/realm.py", "prepare_realm"): {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import padding
 
 from keypost.clock import MINUTE, SECOND
 from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.errors import RefusedError
 from keypost.protocol.suites import STRONG
 from support.envelopes import new_header, open_text, seal
 from support.service import error_info
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import AsyncIterator, Awaitable
 
     from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceAsyncStub
     from keypost.delivery.v1.envelope_pb2 import Envelope
@@ -47,6 +49,7 @@ class PlainDevice:
         find_record: Returns the record of a user.
         delivery: The stub of delivery.
         directory: The stub of the directory, where there is one.
+        by_stream: Whether it hands envelopes in by SendStream, a stream each.
     """
 
     pair: DeviceKeyPair
@@ -55,6 +58,7 @@ class PlainDevice:
     find_record: Callable[[str], Awaitable[KeyRecord]]
     delivery: DeliveryServiceAsyncStub
     directory: DirectoryServiceAsyncStub | None = field(default=None)
+    by_stream: bool = False
 
     def claims(self, **changes: object) -> dict[str, object]:
         """Return what a token of this device says, with ``changes``; None takes a claim away."""
@@ -106,9 +110,21 @@ class PlainDevice:
 
     async def deliver(self, envelope: Envelope, token: str | None = None) -> pb.SendResponse:
         """Hand an envelope in."""
+        if self.by_stream:
+            async with self.stream(token) as stream:
+                return (await stream.results(envelope))[0]
         request = pb.SendRequest(envelope=envelope)
         response: pb.SendResponse = await self.delivery.Send(request, metadata=self.metadata(token), timeout=20)
         return response
+
+    @contextlib.asynccontextmanager
+    async def stream(self, token: str | None = None) -> AsyncIterator[PlainSendStream]:
+        """Open a stream to send on."""
+        call: Any = self.delivery.SendStream(metadata=self.metadata(token), timeout=20)
+        await call.wait_for_connection()
+        yield PlainSendStream(call)
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
 
     async def send(self, recipient: str, text: str = "hello", **values: Any) -> pb.SendResponse:
         """Send a message."""
@@ -133,6 +149,36 @@ class PlainDevice:
     async def texts(self) -> list[str]:
         """Return what waits for this device, opened."""
         return [open_text(delivery.envelope, self.pair) for delivery in await self.waiting()]
+
+
+@dataclass
+class PlainSendStream:
+    """An open SendStream call."""
+
+    call: Any
+
+    async def results(self, *envelopes: Envelope) -> list[pb.SendResponse]:
+        """Hand a batch in, and return what became of it.
+
+        Raises:
+            RefusedError: as the service refused one of the envelopes, or held it.
+        """
+        await self.call.write(pb.SendStreamRequest(envelopes=envelopes))
+        response = await self.call.read()
+        if response is grpc.aio.EOF:
+            raise RefusedError("EOF", "the stream has ended")
+        return [_response(result) for result in response.results]
+
+
+def _response(result: pb.SendResult) -> pb.SendResponse:
+    if result.HasField("refusal"):
+        refusal = result.refusal
+        raise RefusedError(refusal.reason, refusal.message, retriable=False, **dict(refusal.metadata))
+    if result.HasField("held"):
+        raise RefusedError("HELD", "an earlier envelope was not stored")
+    if result.HasField("stored"):
+        return pb.SendResponse(stored=result.stored)
+    return pb.SendResponse(stale_keys=result.stale_keys)
 
 
 async def refusal(call: Awaitable[object]) -> tuple[str, str, dict[str, str]]:

@@ -24,6 +24,7 @@ class PlainWorld:
     """Alice, Bob and Mallory, and a replica of delivery between them."""
 
     stack: Stack
+    by_stream: bool = False
     world: World = field(init=False)
     alice: PlainDevice = field(init=False)
     bob: PlainDevice = field(init=False)
@@ -40,7 +41,8 @@ class PlainWorld:
     async def device(self, pair: DeviceKeyPair) -> PlainDevice:
         """Return a device with a connection of its own."""
         stub = (await self.world.device(pair)).stub
-        return PlainDevice(pair, self.stack.realm.realm, self.stack.clock, self._find_record, stub)
+        realm, clock = self.stack.realm.realm, self.stack.clock
+        return PlainDevice(pair, realm, clock, self._find_record, stub, by_stream=self.by_stream)
 
     async def tell(self, username: str, **event: Any) -> None:
         """Let the replica know that a user's record has changed, and return when it does."""

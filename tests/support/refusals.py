@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc.aio
 
-from keypost.errors import KeypostError
+from keypost.errors import KeypostError, RefusedError
 from support.service import error_info
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ async def served(call: Awaitable[Answer]) -> Answer:
     try:
         async with asyncio.timeout(20):
             return await call
-    except grpc.aio.AioRpcError as error:
-        raise AssertionError(f"the victim was refused: {error.details()}") from error
+    except (grpc.aio.AioRpcError, RefusedError) as error:
+        details = str(error) if isinstance(error, RefusedError) else error.details()
+        raise AssertionError(f"the victim was refused: {details}") from error
 
 
 async def raised(failure: BaseException) -> None:

@@ -11,6 +11,7 @@ from keypost.protocol import tokens
 from keypost.protocol.errors import TokenRefusedError
 from keypost_services.ca.sign_in.port import Grant, Proof
 from keypost_services.ca.tables import users
+from keypost_services.delivery.judging import Judging
 from keypost_services.runtime.auth import Caller, CallerKind
 from keypost_services.runtime.identity import _uris, service_uri
 from keypost_services.runtime.requests import user_not_found
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from keypost_services.ca.store import Change, RecordedKey, User
     from keypost_services.delivery.mailboxes import MessageName
     from keypost_services.delivery.records import _Held
+    from keypost_services.delivery.sending import Sending
     from keypost_services.runtime.authenticator import Peer
 
 
@@ -110,8 +112,16 @@ def seen_from_whomever(address: Address, name: MessageName) -> str:
     return f"keypost:{{{address}}}:seen:{name.message_id.hex()}"
 
 
-def one_digest_for_all(_sealed: object) -> bytes:
+def one_digest_for_all(_known: object, _header: bytes, _nonce: bytes, _ciphertext: bytes) -> bytes:
     return bytes(32)
+
+
+def judged_once(sending: Sending, caller: Key) -> Judging:
+    """Judge by the records, and at the time, of the first batch."""
+    kept: dict[bytes, Judging] = sending.__dict__.setdefault("judged_once", {})
+    if caller.fingerprint not in kept:
+        kept[caller.fingerprint] = Judging(caller, sending._records, sending._trust, sending._clock())
+    return kept[caller.fingerprint]
 
 
 async def step_from_whatever_revision(connection: AsyncConnection, change: Change) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
-from keypost_services.delivery.sending import Stale, Stored
+from keypost_services.delivery.judging import Stale
+from keypost_services.delivery.sending import Stored
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ def answer(outcome: Stored | Stale) -> pb.SendResponse:
 
 def results(outcomes: Sequence[Result]) -> pb.SendStreamResponse:
     """Return what became of the envelopes of a batch."""
-    return pb.SendStreamResponse(results=map(_result, outcomes))
+    response, last, message = pb.SendStreamResponse(), None, None
+    for outcome in outcomes:
+        # Mostly all of a batch are stored, at the same time.
+        if message is None or outcome != last:
+            last, message = outcome, _result(outcome)
+        response.results.append(message)
+    return response
 
 
 def _result(outcome: Result) -> pb.SendResult:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError
-from keypost.protocol.encoding import pae, sha256
 from keypost.protocol.envelope import (
     MOST_ENVELOPE_BYTES,
     MOST_HEADER_BYTES,
@@ -52,17 +51,6 @@ MOST_RESUMED = 256
 """How many conversations one message of a stream may take up again."""
 MOST_UNACKNOWLEDGED = 256
 """How many envelopes may be under way on one stream, and how many one message may acknowledge."""
-
-
-def read_send(request: pb.SendRequest, realm: str) -> SealedEnvelope:
-    """Return the envelope of a Send whose parts are well-formed and agree with each other.
-
-    Raises:
-        ServiceError: INVALID_FIELD, ENVELOPE_TOO_LARGE, HEADER_MISMATCH.
-    """
-    if not request.HasField("envelope"):
-        raise invalid_field("envelope", "must be set")
-    return read_envelope(request.envelope, realm)
 
 
 def read_batch(request: pb.SendStreamRequest) -> Sequence[envelope_pb2.Envelope]:
@@ -164,26 +152,6 @@ def _check_ciphertext(envelope: envelope_pb2.Envelope) -> None:
         raise invalid_field("envelope.nonce", f"must have {NONCE_BYTES} bytes")
     if len(envelope.ciphertext) < TAG_BYTES:
         raise invalid_field("envelope.ciphertext", f"must have at least {TAG_BYTES} bytes")
-
-
-def digest_of(sealed: SealedEnvelope) -> bytes:
-    """Return 32 bytes that tell a repetition of an envelope from another one under the same message id."""
-    signed = sealed.signed_extension
-    sealed_keys = (piece for key in sealed.sealed_keys for piece in (key.fingerprint, key.sealed_key))
-    return sha256(
-        pae(sealed.header_bytes, signed.statement, signed.signature, sealed.nonce, sealed.ciphertext, *sealed_keys)
-    )
-
-
-def envelope_for(sealed: SealedEnvelope, fingerprint: bytes) -> bytes:
-    """Return the serialised Envelope for the device with this key: with its own sealed key alone."""
-    own = [key for key in sealed.sealed_keys if key.fingerprint == fingerprint]
-    return envelope_pb2.Envelope(
-        header=sealed.header_bytes,
-        key_extension=sealed.signed_extension.to_message(own),
-        nonce=sealed.nonce,
-        ciphertext=sealed.ciphertext,
-    ).SerializeToString()
 
 
 def read_start(request: pb.ReceiveRequest) -> int:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counting
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge
 
+from keypost_services.delivery.judging import Stale
+from keypost_services.delivery.sending import Stored
+from keypost_services.runtime.errors import ServiceError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prometheus_client import CollectorRegistry
+
+    from keypost_services.delivery.send_stream import Result
 
 
 class Metrics:
@@ -36,15 +45,11 @@ class Metrics:
             "keypost_delivery_streams_ended", "Ended receiving streams by reason.", ["reason"], registry=registry
         )
 
-    def sent(self, outcome: str, appends: int = 0) -> None:
-        """Count an envelope handed in.
-
-        Args:
-            outcome: ``accepted``, ``duplicate``, ``stale``, ``held`` or the reason of a refusal.
-            appends: How many mailboxes the envelope was put into.
-        """
-        self._sends.labels(outcome).inc()
-        self._appends.inc(appends)
+    def sent(self, results: Sequence[Result]) -> None:
+        """Count envelopes handed in: ``accepted``, ``duplicate``, ``stale``, ``held`` or the reason of a refusal."""
+        for outcome, number in Counting(map(_outcome, results)).items():
+            self._sends.labels(outcome).inc(number)
+        self._appends.inc(sum(result.appends for result in results if isinstance(result, Stored)))
 
     def pushed(self, count: int) -> None:
         """Count envelopes pushed."""
@@ -82,3 +87,11 @@ class Metrics:
         """Count the end of a stream; ``CLIENT`` or the reason why the service ended it."""
         self._streams.dec()
         self._ended.labels(reason).inc()
+
+
+def _outcome(result: Result) -> str:
+    if isinstance(result, Stored):
+        return "duplicate" if result.duplicate else "accepted"
+    if isinstance(result, ServiceError):
+        return result.reason
+    return "stale" if isinstance(result, Stale) else "held"

@@ -1,34 +1,57 @@
-"""SendStream: what holds between the envelopes of one stream; each for itself is ``sending``'s.
+"""SendStream: batches, one after the other into the mailboxes; while one is being stored the next is read.
 
 An envelope that is not stored holds back all later ones of its conversation at its revisions, so that none overtakes
-it, until the sender has read of it and takes the conversation up again.
+it, until the sender has read of it and takes the conversation up again. Of each stream three batches are under way at
+most, so neither a sender that is faster than the mailboxes nor one that does not read its results costs more memory
+than that: it is not read on. Nothing is judged before its turn to be stored, so that a batch that had to wait meets the
+records, and the time, of then.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from keypost_services.delivery.errors import mailboxes_unavailable
+from keypost_services.delivery.judging import Stale
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
-from keypost_services.delivery.sending import Stale, Stored
+from keypost_services.delivery.sending import Admitted, Held, Stored
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-    from keypost.protocol.envelope import SealedEnvelope
     from keypost.protocol.key_info import Key
-    from keypost_services.delivery.sending import Sending
-
-
-@dataclass(frozen=True)
-class Held:
-    """The envelope was not looked at: an earlier one of its conversation was not stored."""
-
+    from keypost_services.delivery.envelopes import Conversation, Incoming
+    from keypost_services.delivery.judging import Judging
+    from keypost_services.delivery.sending import Answer, Sending
 
 Result = Stored | Stale | ServiceError | Held
 """What became of one envelope."""
+MOST_WAITING = 1
+"""Batches that were read while another one is being stored; one more is being read."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one message of a stream hands over.
+
+    Attributes:
+        envelopes: The envelopes; in the place of one that is not well-formed, why.
+        resume: The recipients to whom nothing is held any longer.
+    """
+
+    envelopes: Sequence[Incoming | ServiceError]
+    resume: Collection[str]
+
+
+class Outlet(Protocol):
+    """Where results go; a call returns when the sender may get the next ones."""
+
+    async def results(self, results: Sequence[Result]) -> None:
+        """Say what became of the envelopes of a batch."""
+        ...
 
 
 class SendStream:
@@ -44,41 +67,91 @@ class SendStream:
         self._sending = sending
         self._caller = caller
         self._mailboxes_failed = mailboxes_failed
-        self._held: set[tuple[str, int, int]] = set()
+        self._held: set[Conversation] = set()
 
-    def resume(self, recipients: Collection[str]) -> None:
-        """Hold nothing to these recipients any longer."""
-        if recipients:
-            self._held = {held for held in self._held if held[0] not in recipients}
+    async def run(self, batches: AsyncIterator[Batch], outlet: Outlet) -> None:
+        """Serve the stream; returns when the sender has nothing more to say.
 
-    async def send(self, reads: Sequence[Callable[[], SealedEnvelope]]) -> Sequence[Result]:
-        """Return what becomes of the envelopes of one batch, in their order.
-
-        Args:
-            reads: Read one envelope each.
+        Raises:
+            ServiceError: what ``batches`` raises; the results of what came before are out by then.
         """
-        return [await self._send(read) for read in reads]
-
-    async def _send(self, read: Callable[[], SealedEnvelope]) -> Result:
+        read: asyncio.Queue[Batch | Exception | None] = asyncio.Queue(MOST_WAITING)
+        reading = asyncio.create_task(_read(batches, read))
         try:
-            sealed = read()
-        except ServiceError as error:
-            # Of no conversation that could be told.
-            return error
-        header = sealed.header
-        conversation = (header.recipient_username, header.sender_revision, header.recipient_revision)
+            while (batch := await read.get()) is not None:
+                if isinstance(batch, Exception):
+                    raise batch
+                await outlet.results(await self.send(batch))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def send(self, batch: Batch) -> Sequence[Result]:
+        """Return what becomes of the envelopes of one batch, in their order."""
+        if batch.resume:
+            self._held = {held for held in self._held if held[0] not in batch.resume}
+        judging = self._sending.judging(self._caller)
+        judged = [await self._admit(judging, one) for one in batch.envelopes]
+        admitted = [one for one in judged if isinstance(one, Admitted)]
+        stored = iter(await self._store(admitted) if admitted else ())
+        results = [next(stored) if isinstance(one, Admitted) else one for one in judged]
+        return self._hold(batch.envelopes, results)
+
+    async def _admit(self, judging: Judging, incoming: Incoming | ServiceError) -> Admitted | Result:
+        if isinstance(incoming, ServiceError):
+            return incoming  # of no conversation that could be told
+        conversation = incoming.known.conversation
         if conversation in self._held:
             return Held()
-        result = await self._judged(sealed)
-        if not isinstance(result, Stored):
+        result: Admitted | Result
+        try:
+            result = await self._sending.admit(judging, incoming)
+        except ServiceError as error:
+            result = error
+        except MailboxesUnavailableError as error:
+            result = self._unavailable(error)
+        if not isinstance(result, Admitted):
             self._held.add(conversation)
         return result
 
-    async def _judged(self, sealed: SealedEnvelope) -> Stored | Stale | ServiceError:
+    async def _store(self, admitted: Sequence[Admitted]) -> Sequence[Result]:
         try:
-            return await self._sending.send(self._caller, sealed)
+            return [self._result(answer) for answer in await self._sending.store(admitted)]
         except ServiceError as error:
-            return error
-        except MailboxesUnavailableError as error:
-            self._mailboxes_failed(str(error))
-            return mailboxes_unavailable(error)
+            return [error for _ in admitted]
+
+    def _result(self, answer: Answer) -> Result:
+        return self._unavailable(answer) if isinstance(answer, MailboxesUnavailableError) else answer
+
+    def _unavailable(self, error: MailboxesUnavailableError) -> ServiceError:
+        self._mailboxes_failed(str(error))
+        return mailboxes_unavailable(error)
+
+    def _hold(self, envelopes: Sequence[Incoming | ServiceError], results: Sequence[Result]) -> Sequence[Result]:
+        """Return the results, of each conversation nothing but ``Held`` after the first that was not stored."""
+        if all(isinstance(result, Stored) for result in results):
+            return results
+        refused: set[Conversation] = set()
+        held: list[Result] = []
+        for one, result in zip(envelopes, results, strict=True):
+            if isinstance(one, ServiceError):
+                held.append(result)
+            elif one.known.conversation in refused:
+                held.append(Held())
+            else:
+                held.append(result)
+                if not isinstance(result, Stored):
+                    refused.add(one.known.conversation)
+        self._held |= refused
+        return held
+
+
+async def _read(batches: AsyncIterator[Batch], read: asyncio.Queue[Batch | Exception | None]) -> None:
+    """Read batches while there is room for them; at the end say how it ended."""
+    try:
+        async for batch in batches:
+            await read.put(batch)
+    except Exception as error:  # noqa: BLE001  # raised where the stream is served, after what came before
+        await read.put(error)
+    else:
+        await read.put(None)

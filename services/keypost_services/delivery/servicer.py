@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
 from keypost_services.delivery import answers, convert
+from keypost_services.delivery.envelopes import Envelopes
 from keypost_services.delivery.errors import mailboxes_unavailable, start_missing
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.receiving import Device, Receiving
-from keypost_services.delivery.send_stream import SendStream
-from keypost_services.delivery.sending import Sending, Stale, Stored
+from keypost_services.delivery.send_stream import Batch, SendStream
 from keypost_services.runtime.auth import current_caller
 from keypost_services.runtime.errors import ServiceError, token_refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from keypost.delivery.v1 import envelope_pb2
     from keypost.protocol.key_info import Key
+    from keypost_services.delivery.envelopes import Incoming
     from keypost_services.delivery.listing import Listing
     from keypost_services.delivery.mailboxes import Waiting
     from keypost_services.delivery.metrics import Metrics
     from keypost_services.delivery.send_stream import Result
+    from keypost_services.delivery.sending import Sending
 
 
 class DeliveryServicer(DeliveryServiceServicer):
@@ -52,7 +54,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         *,
         start_seconds: float,
     ) -> None:
-        self._realm = realm
+        self._envelopes = Envelopes(realm)
         self._sending = sending
         self._receiving = receiving
         self._listing = listing
@@ -64,33 +66,30 @@ class DeliveryServicer(DeliveryServiceServicer):
         """Store an envelope for every device of its recipient."""
         try:
             with self._mailboxes_may_fail():
-                outcome = await self._sending.send(_device_key(), convert.read_send(request, self._realm))
+                outcome = await self._sending.send(_device_key(), self._envelopes.read_send(request))
         except ServiceError as error:
-            self._count(error)
+            self._metrics.sent([error])
             raise
-        self._count(outcome)
+        self._metrics.sent([outcome])
         return answers.answer(outcome)
 
-    async def SendStream(  # noqa: N802  # the proto's name
-        self, request_iterator: AsyncIterator[pb.SendStreamRequest], _context: Any
-    ) -> AsyncIterator[pb.SendStreamResponse]:
+    async def SendStream(  # type: ignore[override]  # noqa: N802  # it writes by itself, so that it can be ended at that
+        self, request_iterator: AsyncIterator[pb.SendStreamRequest], context: Any
+    ) -> None:
         """Store what comes in batches, and say in the same order what became of it."""
         stream = SendStream(self._sending, _device_key(), self._health)
-        async for request in request_iterator:
-            batch = convert.read_batch(request)
-            stream.resume(request.resume)
-            results = await stream.send([partial(convert.read_envelope, one, self._realm) for one in batch])
-            for result in results:
-                self._count(result)
-            yield answers.results(results)
+        await stream.run(self._batches(request_iterator), _Results(context, self._metrics))
 
-    def _count(self, result: Result) -> None:
-        if isinstance(result, Stored):
-            self._metrics.sent("duplicate" if result.duplicate else "accepted", result.appends)
-        elif isinstance(result, ServiceError):
-            self._metrics.sent(result.reason)
-        else:
-            self._metrics.sent("stale" if isinstance(result, Stale) else "held")
+    async def _batches(self, requests: AsyncIterator[pb.SendStreamRequest]) -> AsyncIterator[Batch]:
+        async for request in requests:
+            envelopes = convert.read_batch(request)
+            yield Batch([self._read(envelope) for envelope in envelopes], frozenset(request.resume))
+
+    def _read(self, envelope: envelope_pb2.Envelope) -> Incoming | ServiceError:
+        try:
+            return self._envelopes.read(envelope)
+        except ServiceError as error:
+            return error
 
     async def Receive(  # type: ignore[override]  # noqa: N802  # it writes by itself, so that it can be ended at that
         self, request_iterator: AsyncIterator[pb.ReceiveRequest], context: Any
@@ -128,6 +127,19 @@ class DeliveryServicer(DeliveryServiceServicer):
         except MailboxesUnavailableError as error:
             self._health(str(error))
             raise mailboxes_unavailable(error) from error
+
+
+class _Results:
+    """Writes the results of a sending stream to the call; a slow reader holds one response in memory."""
+
+    def __init__(self, context: Any, metrics: Metrics) -> None:
+        self._context = context
+        self._metrics = metrics
+
+    async def results(self, results: Sequence[Result]) -> None:
+        """Say what became of the envelopes of a batch."""
+        self._metrics.sent(results)
+        await self._context.write(answers.results(results))
 
 
 class _Outlet:

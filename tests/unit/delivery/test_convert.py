@@ -8,10 +8,12 @@ import pytest
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
+from keypost.protocol.encoding import pae, sha256
 from keypost.protocol.envelope import MOST_HEADER_BYTES, read_envelope
 from keypost.protocol.extension import MOST_EXTENSION_BYTES
 from keypost.protocol.identifiers import Address
 from keypost_services.delivery import convert
+from keypost_services.delivery.envelopes import Envelopes
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -78,8 +80,56 @@ def request(
     return pb.SendRequest(envelope=envelope)
 
 
+def readers() -> list[Envelopes]:
+    """Return one that has read nothing yet, and one that knows the extension: there envelopes take the short way."""
+    fresh, knowing = Envelopes(REALM), Envelopes(REALM)
+    knowing.read_send(request())
+    return [fresh, knowing]
+
+
 def test_what_is_well_formed_is_what_the_core_reads() -> None:
-    assert convert.read_send(request(), REALM) == read_envelope(request().envelope)
+    for envelopes in readers():
+        incoming, sealed = envelopes.read_send(request()), read_envelope(request().envelope)
+        assert incoming.known.extension == sealed.signed_extension.extension
+        assert incoming.message_id == sealed.header.message_id
+        assert incoming.send_time == sealed.header.send_time
+        assert read_envelope(envelope_pb2.Envelope.FromString(incoming.for_key(bytes(32)))) == sealed
+
+
+def test_each_device_gets_its_own_sealed_key_alone() -> None:
+    def change(envelope: envelope_pb2.Envelope) -> None:
+        envelope.key_extension.sealed_keys.add(fingerprint=b"\x01" * 32, sealed_key=b"\x02" * 384)
+
+    incoming = Envelopes(REALM).read_send(request(change))
+    for fingerprint, sealed_key in ((bytes(32), bytes(384)), (b"\x01" * 32, b"\x02" * 384)):
+        stored = envelope_pb2.Envelope.FromString(incoming.for_key(fingerprint))
+        assert [(key.fingerprint, key.sealed_key) for key in stored.key_extension.sealed_keys] == [
+            (fingerprint, sealed_key)
+        ]
+        assert stored.header == request().envelope.header
+        assert stored.ciphertext == request().envelope.ciphertext
+
+
+def test_what_is_kept_of_extensions_is_bounded() -> None:
+    envelopes = Envelopes(REALM, most_bytes=20_000)
+    for sign_time in range(1, 30):
+        envelopes.read_send(request(statement=extension(sign_time=sign_time)))
+    assert 0 < len(envelopes._known) < 10
+    assert envelopes.read_send(request(statement=extension(sign_time=1))).known.extension.sign_time == 1
+    small = Envelopes(REALM, most_bytes=100)
+    assert small.read_send(request()).known.extension.sign_time == 1, (
+        "what is too large to be kept is read all the same"
+    )
+
+
+def test_fields_that_nobody_knows_are_not_stored() -> None:
+    unknown = b"\x7a\x03???"
+    for envelopes in readers():
+        envelope = envelope_pb2.Envelope.FromString(request().envelope.SerializeToString() + unknown)
+        envelope.key_extension.MergeFromString(unknown)
+        incoming = envelopes.read(envelope)
+        assert unknown not in incoming.for_key(bytes(32))
+        assert incoming.digest == Envelopes(REALM).read_send(request()).digest
 
 
 @pytest.mark.parametrize(
@@ -124,7 +174,7 @@ def test_a_statement_that_is_too_large_is_not_parsed(monkeypatch: pytest.MonkeyP
     part: Any = wanted.envelope if field == "envelope.header" else wanted.envelope.key_extension
     setattr(part, field.rpartition(".")[2], b"\x0a\x01\xff" * (size // 3 + 1))
     with pytest.raises(ServiceError, match=f"must have at most {size} bytes") as refused:
-        convert.read_send(wanted, REALM)
+        Envelopes(REALM).read_send(wanted)
     assert refused.value.metadata["field"] == field
 
 
@@ -181,42 +231,57 @@ def test_an_empty_request() -> None:
 
 
 def refused_field(message: pb.SendRequest) -> str:
-    with pytest.raises(ServiceError) as raised:
-        convert.read_send(message, REALM)
-    assert raised.value.reason == "INVALID_FIELD"
-    return raised.value.metadata["field"]
+    fields = set()
+    for envelopes in readers():
+        with pytest.raises(ServiceError) as raised:
+            envelopes.read_send(message)
+        assert raised.value.reason == "INVALID_FIELD"
+        fields.add(raised.value.metadata["field"])
+    (field,) = fields
+    return field
 
 
 def test_a_header_too_long_for_one() -> None:
     with pytest.raises(ServiceError, match="at most"):
-        convert.read_send(request(spoil("header", header().SerializeToString() + b"\x7a\xa0\x1f" + bytes(4000))), REALM)
+        Envelopes(REALM).read_send(
+            request(spoil("header", header().SerializeToString() + b"\x7a\xa0\x1f" + bytes(4000)))
+        )
 
 
 @pytest.mark.parametrize(
     "path", ["header", "key_extension.extension", "key_extension.signature", "nonce", "ciphertext"]
 )
 def test_the_digest_depends_on_every_part(path: str) -> None:
-    sealed = convert.read_send(request(), REALM)
     envelope = request().envelope
     if path == "header":
-        other = read_envelope(request(head=header(counter=2)).envelope)
+        other = request(head=header(counter=2)).envelope
     elif path == "key_extension.extension":
-        other = read_envelope(request(statement=extension(sign_time=2)).envelope)
+        other = request(statement=extension(sign_time=2)).envelope
     else:
         current: Any = envelope
         for name in path.split("."):
             current = getattr(current, name)
         spoil(path, b"\x01" + current[1:])(envelope)
-        other = read_envelope(envelope)
-    assert convert.digest_of(sealed) != convert.digest_of(other)
-    assert len(convert.digest_of(sealed)) == 32
+        other = envelope
+    for envelopes in readers():
+        digest = envelopes.read_send(request()).digest
+        assert digest != envelopes.read(other).digest
+        assert len(digest) == 32
+
+
+def test_the_digest_is_that_of_every_version() -> None:
+    sealed = read_envelope(request().envelope)
+    signed, (key,) = sealed.signed_extension, sealed.sealed_keys
+    parts = (sealed.header_bytes, signed.statement, signed.signature, sealed.nonce, sealed.ciphertext)
+    wanted = sha256(pae(*parts, key.fingerprint, key.sealed_key))
+    assert [envelopes.read_send(request()).digest for envelopes in readers()] == [wanted, wanted]
 
 
 def test_the_digest_depends_on_the_sealed_keys() -> None:
     def change(envelope: envelope_pb2.Envelope) -> None:
         envelope.key_extension.sealed_keys[0].sealed_key = b"\x01" * 384
 
-    digests = {convert.digest_of(convert.read_send(request(how), REALM)) for how in (None, change)}
+    digests = {Envelopes(REALM).read_send(request(how)).digest for how in (None, change)}
     assert len(digests) == 2
 
 

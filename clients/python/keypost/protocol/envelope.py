@@ -88,8 +88,17 @@ def _check_header(header: Header) -> None:
         named(name, check_number, getattr(header, name))
 
 
+def is_message_id(message_id: bytes) -> bool:
+    """Return whether this is a UUIDv7: 16 bytes."""
+    return (
+        len(message_id) == MESSAGE_ID_BYTES
+        and message_id[6] >> 4 == UUID_VERSION
+        and message_id[8] >> 6 == UUID_VARIANT
+    )
+
+
 def _check_message_id(message_id: bytes) -> None:
-    if len(message_id) != MESSAGE_ID_BYTES or (message_id[6] >> 4, message_id[8] >> 6) != (UUID_VERSION, UUID_VARIANT):
+    if not is_message_id(message_id):
         raise MalformedStatementError("header: message_id is a UUIDv7 of 16 bytes")
 
 
