@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,12 +15,13 @@ from keypost.protocol.extension import DeviceKey
 from keypost.protocol.suites import STRONG
 from support.attacks import check_said, check_told
 from support.hostile import Peer, altered
-from support.talk import NONCE, text
+from support.talk import NONCE, Offer, message_id, text
 
 if TYPE_CHECKING:
     from support.simulation import Services
 
-COPY = pb.SentCopy(recipient_username="carol", message_id=bytes(16), message=pb.Message(body=b"I owe Mallory 100"))
+COPY = pb.SentCopy(recipient_username="carol", message_id=message_id(9), message=pb.Message(body=b"I owe Mallory 100"))
+SENT = pb.SentCopy(recipient_username="carol", message_id=message_id(9), message=text("hello, Carol").message)
 BODY = text("x").SerializeToString()
 
 
@@ -35,14 +37,66 @@ async def test_a_copy_of_what_bob_never_sent(bob: Any, mallory: Peer) -> None:
     check_said(bob.events[0].sentence, "somebody else claims")
 
 
-async def test_a_copy_from_another_device_of_the_same_user(bob: Any, services: Services) -> None:
-    """This version makes no such copies: one that comes is kept raw for a version that does, and not lost silently."""
-    tablet = Peer(services, services.realm.approve(bob.client._parts.identity.current))
-    own = services.realm.key_record("bob").find(bob.client._parts.identity.current.fingerprint)
+@dataclass
+class OtherDevice:
+    """Another device of Bob's, in other hands."""
+
+    peer: Peer
+    offer: Offer
+
+    async def copy(self, bob: Any, **changes: Any) -> None:
+        copy = pb.SentCopy()
+        copy.CopyFrom(SENT)
+        for name, value in changes.items():
+            setattr(copy, name, value)
+        await self.peer.put(bob.client.address, self.offer, pb.Content(sent_copy=copy))
+
+
+@pytest.fixture
+def tablet(bob: Any, services: Services) -> OtherDevice:
+    pair = bob.client._parts.identity.current
+    peer = Peer(services, services.realm.approve(pair))
+    own = services.realm.key_record("bob").find(pair.fingerprint)
     assert own is not None
-    await tablet.put(bob.client.address, tablet.offer("bob", recipients=(own,)), pb.Content(sent_copy=COPY))
+    return OtherDevice(peer, peer.offer("bob", recipients=(own,)))
+
+
+async def test_a_copy_that_comes_again_under_another_id(bob: Any, tablet: OtherDevice) -> None:
+    await tablet.copy(bob)
+    await tablet.copy(bob)
+    [message] = await bob.inbox()
+    assert (message.text, message.copy_to) == ("hello, Carol", "carol")
+    assert message.message_id.bytes == SENT.message_id
+    assert message.sender == tablet.peer.pair.address
+    await tablet.copy(bob)
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipient_username": "bob"},
+        {"recipient_username": ""},
+        {"recipient_username": "NOBODY"},
+        {"message_id": bytes(16)},
+    ],
+)
+async def test_a_copy_of_what_cannot_have_been_sent(bob: Any, tablet: OtherDevice, changes: dict[str, Any]) -> None:
+    await tablet.copy(bob, **changes)
     assert await bob.inbox() == []
     check_told(bob.reasons("set_aside"), "CONTENT_REFUSED")
+
+
+async def test_a_copy_of_nothing_and_of_a_part_of_a_file(bob: Any, tablet: OtherDevice) -> None:
+    """This version makes no copies of files: one that comes is kept raw for a version that does, and not lost."""
+    for copy in (
+        pb.SentCopy(recipient_username="carol", message_id=message_id(7)),
+        pb.SentCopy(recipient_username="carol", message_id=message_id(8), file_part=pb.FilePart(data=b"x", count=1)),
+    ):
+        await tablet.peer.put(bob.client.address, tablet.offer, pb.Content(sent_copy=copy))
+    assert await bob.inbox() == []
+    assert bob.reasons("set_aside") == ["CONTENT_REFUSED", "CONTENT_REFUSED"]
 
 
 async def test_a_content_of_no_kind(bob: Any, mallory: Peer) -> None:

@@ -41,7 +41,9 @@ async def check_works(open_person: Any, *devices: NamedPerson) -> None:
     await other.client.enroll(other.name, suite=STRONG)
     await other.client.send(devices[0].name, "hello")
     for device in devices:
-        assert [message.text for message in await device.inbox()] == ["hello"]
+        received = await device.inbox()
+        assert [message.text for message in received if message.copy_to is None] == ["hello"]
+        assert {message.copy_to for message in received} <= {None, other.name}
         await device.client.send(other.name, "hello yourself")
     assert [message.text for message in await other.inbox()] == ["hello yourself"] * len(devices)
     assert alarms_of(other) == [alarm for device in devices for alarm in alarms_of(device)] == []

@@ -74,7 +74,13 @@ class Person:
 
 Open = Callable[..., Awaitable[Person]]
 
-__all__ = ["alice", "bob", "clock", "generate", "open_client", "services", "surface", "tls"]
+FOR_EVER = 100_000
+"""How often something fails that fails until a test mends it."""
+
+IMPATIENT = Retries(backoff=Backoff(first=0.001, longest=0.01), patience=0.2)
+"""For a client that waits for no outcome for long."""
+
+__all__ = ["alice", "bob", "clock", "generate", "impatient", "open_client", "services", "surface", "tls"]
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +133,14 @@ async def open_client(
 @pytest.fixture
 async def alice(open_client: Open) -> Person:
     person = await open_client("alice")
+    await person.client.enroll("alice")
+    return person
+
+
+@pytest.fixture
+async def impatient(open_client: Open) -> Person:
+    """Alice, who waits for no outcome for long."""
+    person = await open_client("alice", retries=IMPATIENT)
     await person.client.enroll("alice")
     return person
 

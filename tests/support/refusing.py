@@ -9,6 +9,8 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
+from keypost.delivery.v1 import delivery_service_pb2 as delivery_pb
+
 if TYPE_CHECKING:
     import grpc.aio
 
@@ -35,6 +37,19 @@ async def refuse(
     trailing = rpc_status.to_status(status).trailing_metadata
     await context.abort(code, message, trailing_metadata=trailing)
     raise AssertionError
+
+
+def refusal_of(code: grpc.StatusCode, message: str, status: bytes) -> delivery_pb.Refusal:
+    """Return the refusal of one envelope of a stream that says what a status says."""
+    refusal = delivery_pb.Refusal(code=code.value[0], message=message)
+    for detail in status_pb2.Status.FromString(status).details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            refusal.reason = info.reason
+            refusal.metadata.update(info.metadata)
+        elif detail.Unpack(retry):
+            refusal.retry_after = retry.retry_delay.ToMilliseconds()
+    return refusal
 
 
 def _packed(message: Any) -> any_pb2.Any:

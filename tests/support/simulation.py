@@ -30,7 +30,7 @@ from keypost.protocol.key_requests import read_key_request
 from keypost.protocol.tokens import peek_token, verify_token
 from keypost.protocol.validity import check_can_act
 from support.realm import REALM, SimulatedRealm
-from support.refusing import refuse
+from support.refusing import refusal_of, refuse
 from support.simulated_ca import SimulatedCa
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Services:
         realm: Users and keys.
         faults: By method: awaited with the context before the call is served, one a call.
         lost_answers: By method: how many answers get lost after the call was served.
-        requests: By method: what was asked.
+        requests: By method: what was asked; each envelope of a stream counts as a Send.
+        batches: What came over streams.
         serve_key_info: Changes what the directory says of a user.
         deliver: Changes what delivery hands out; returning nothing keeps it back.
         mailboxes: Deliveries by mailbox.
@@ -59,6 +60,7 @@ class Services:
         self.earlier: list[realm_trust_pb2.SignedRealmTrust] = []
         self.mailboxes: dict[Address, list[delivery_pb.Delivery]] = defaultdict(list)
         self.sent: dict[tuple[Address, bytes], tuple[bytes, int]] = {}
+        self.batches: list[delivery_pb.SendStreamRequest] = []
         self.acknowledged: list[str] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.lost_answers: dict[str, int] = defaultdict(int)
@@ -173,6 +175,30 @@ class SimulatedDirectory(directory_grpc.DirectoryServiceServicer):
         raise NotImplementedError
 
 
+class RefusedOneError(Exception):
+    """One envelope of a stream is refused."""
+
+    def __init__(self, refusal: delivery_pb.Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+class OfOneEnvelope:
+    """The context of one envelope of a stream: what refuses it explains itself, and ends nothing."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def invocation_metadata(self) -> Any:
+        return self._context.invocation_metadata()
+
+    async def abort(self, code: grpc.StatusCode, message: str = "", trailing_metadata: Any = ()) -> None:
+        status = dict(trailing_metadata).get("grpc-status-details-bin")
+        if isinstance(status, bytes):
+            raise RefusedOneError(refusal_of(code, message, status))
+        await self._context.abort(code, message)
+
+
 class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
     """Delivery's public port."""
 
@@ -181,8 +207,13 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
         self.realm = services.realm
 
     async def Send(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self.services.serve("Send", request, context)
         caller = await self.services.caller("delivery", context)
+        response = await self._send(request, caller, context)
+        await self.services.answer("Send", context)
+        return response
+
+    async def _send(self, request: Any, caller: Address, context: Any) -> Any:
+        await self.services.serve("Send", request, context)
         envelope = request.envelope
         header = envelope_pb2.Header.FromString(envelope.header)
         if (caller.username, caller.device_id) != (header.sender.username, header.sender.device_id):
@@ -190,16 +221,39 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
         response = await self._stored(header, envelope, context) or self._stale(header)
         if response is None:
             good = self.services.good(header.recipient_username)
+            if header.recipient_username == header.sender.username:
+                # In the conversation of a user with himself the sending device is no recipient.
+                del good[header.sender.device_id]
             if {key.fingerprint for key in envelope.key_extension.sealed_keys} != set(good.values()):
                 await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "SEALED_KEYS_MISMATCH")
             response = await self._store(header, envelope, good)
-        await self.services.answer("Send", context)
         return response
 
-    async def SendStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: ARG002, N802
-        # As a version answers that does not know it.
-        await refuse(context, grpc.StatusCode.PERMISSION_DENIED, "METHOD_NOT_ADMITTED")
-        yield None
+    async def SendStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        await self.services.serve("SendStream", None, context)
+        caller = await self.services.caller("delivery", context)
+        held: set[tuple[str, int, int]] = set()
+        async for request in request_iterator:
+            held = {place for place in held if place[0] not in request.resume}
+            self.services.batches.append(request)
+            results = [await self._result(envelope, caller, held, context) for envelope in request.envelopes]
+            await self.services.answer("Send", context)
+            yield delivery_pb.SendStreamResponse(results=results)
+
+    async def _result(self, envelope: Any, caller: Address, held: set[Any], context: Any) -> delivery_pb.SendResult:
+        header = envelope_pb2.Header.FromString(envelope.header)
+        place = (header.recipient_username, header.sender_revision, header.recipient_revision)
+        if place in held:
+            return delivery_pb.SendResult(held=delivery_pb.Held())
+        try:
+            response = await self._send(delivery_pb.SendRequest(envelope=envelope), caller, OfOneEnvelope(context))
+        except RefusedOneError as refused:
+            held.add(place)
+            return delivery_pb.SendResult(refusal=refused.refusal)
+        if response.HasField("stale_keys"):
+            held.add(place)
+            return delivery_pb.SendResult(stale_keys=response.stale_keys)
+        return delivery_pb.SendResult(stored=response.stored)
 
     async def _stored(self, header: envelope_pb2.Header, envelope: envelope_pb2.Envelope, context: Any) -> Any:
         sender = Address(header.sender.username, header.sender.device_id)

@@ -38,8 +38,19 @@ def test_messages_come_in_pages_by_time(key_store: Reopening) -> None:
         key_store.store.outbox.add(outgoing(number, "bob" if number % 2 else "carol"))
     outbox = key_store.again().outbox
     assert outbox.page() == (outgoing(1), outgoing(2, "carol"), outgoing(3), outgoing(4, "carol"))
-    assert outbox.page("bob", limit=1) == (outgoing(1),)
-    assert outbox.page("bob", after=outgoing(1).message_id) == (outgoing(3),)
+    assert outbox.page(limit=1) == (outgoing(1),)
+    assert outbox.page(after=outgoing(1).message_id) == (outgoing(2, "carol"), outgoing(3), outgoing(4, "carol"))
+
+
+def test_messages_to_one_user_come_by_counter_whatever_their_ids_are(key_store: Reopening) -> None:
+    for number in (3, 1, 4, 2):
+        key_store.store.outbox.add(replace(outgoing(number), message_id=(9 - number).to_bytes(16, "big")))
+    key_store.store.outbox.add(outgoing(20, "carol"))
+    outbox = key_store.again().outbox
+    assert [message.counter for message in outbox.to("bob")] == [1, 2, 3, 4]
+    assert [message.counter for message in outbox.to("bob", after=1, limit=2)] == [2, 3]
+    assert outbox.to("dave") == ()
+    assert outbox.recipients() == ("bob", "carol")
 
 
 @pytest.mark.parametrize("limits", [Limits(outbox_count=2), Limits(outbox_size=2 * len(OUTGOING.content) + 1)])

@@ -66,8 +66,9 @@ def test_the_highest_create_time_outlives_the_sessions(key_store: Reopening) -> 
 
 def test_messages_under_a_session_are_counted(key_store: Reopening) -> None:
     key_store.store.sessions.add(SESSION)
-    assert [key_store.store.sessions.count_message(BOTH, KEY_ID) for _ in range(3)] == [1, 2, 3]
-    assert key_store.again().sessions.find(BOTH, KEY_ID) == replace(SESSION, messages_sent=3)
+    assert [key_store.store.sessions.count_messages(BOTH, KEY_ID) for _ in range(3)] == [1, 2, 3]
+    assert key_store.store.sessions.count_messages(BOTH, KEY_ID, 4) == 7
+    assert key_store.again().sessions.find(BOTH, KEY_ID) == replace(SESSION, messages_sent=7)
 
 
 def test_one_statement_for_each_signer(key_store: Reopening) -> None:
@@ -97,7 +98,7 @@ def test_the_own_extension_is_kept_for_every_message(key_store: Reopening) -> No
 def test_what_belongs_to_a_session_needs_the_session(key_store: Reopening) -> None:
     sessions = key_store.store.sessions
     with pytest.raises(KeyStoreConflictError):
-        sessions.count_message(BOTH, KEY_ID)
+        sessions.count_messages(BOTH, KEY_ID)
     with pytest.raises(KeyStoreConflictError):
         sessions.add_statement(BOTH, KEY_ID, STATEMENT)
     with pytest.raises(KeyStoreConflictError):

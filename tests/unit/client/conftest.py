@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from support.people import alice, bob, clock, generate, open_client, services, surface, tls
+from support.people import alice, bob, clock, generate, impatient, open_client, services, surface, tls
 
-__all__ = ["alice", "bob", "clock", "generate", "open_client", "services", "surface", "tls"]
+__all__ = ["alice", "bob", "clock", "generate", "impatient", "open_client", "services", "surface", "tls"]

@@ -18,7 +18,7 @@ from keypost.keystore.errors import BackupExistsError, BackupUnavailableError, K
 from keypost.protocol.errors import DeviceKeyStolenError
 from keypost.protocol.key_info import REVOKED
 from support.chains import Chain
-from support.people import CHEAP, Person
+from support.people import CHEAP, FOR_EVER, IMPATIENT, Person
 from support.realm import seeded_signer
 from support.simulation import failing
 
@@ -154,7 +154,9 @@ async def test_a_conversation_that_is_not_in_the_backup_counts_anew_too(
 async def test_what_waits_in_the_outbox_goes_out_once(
     bob: Any, alice: Any, hardware: Hardware, services: Services
 ) -> None:
-    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE")] * 5
+    await bob.client.close()
+    bob = await hardware.open_client("bob", bundle=None, retries=IMPATIENT)
+    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE")] * FOR_EVER
     with pytest.raises(RefusedError):
         await bob.client.send("alice", "from the outbox")
     await hardware.back_up(bob)
@@ -272,11 +274,15 @@ async def test_a_stale_copy_becomes_a_device_of_its_own(
 async def test_what_a_stale_backup_would_send_is_told_and_not_sent(
     alice: Any, bob: Any, hardware: Hardware, services: Services
 ) -> None:
-    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE")] * 5
+    await bob.client.close()
+    bob = await hardware.open_client("bob", bundle=None, retries=IMPATIENT)
+    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE")] * FOR_EVER
     with pytest.raises(RefusedError):
         await bob.client.send("alice", "perhaps sent")
-    services.faults["Send"] = []
     await hardware.back_up(bob)
+    await bob.client.close()
+    services.faults["Send"] = []
+    bob = await hardware.open_client("bob", bundle=None)
     await bob.client.renew()
     again = await hardware.restore()
     given_up = [event for event in again.events if dict(event.facts) == {"recipient": "alice"}]

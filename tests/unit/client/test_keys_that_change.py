@@ -52,7 +52,7 @@ async def test_a_message_stays_in_the_outbox_unless_it_was_refused_itself(
     alice: Any, bob: Any, services: Services, clock: ManualClock
 ) -> None:
     async def unexpected(context: Any) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "a proxy says so")
+        await context.abort(grpc.StatusCode.INTERNAL, "a proxy says so")
 
     services.faults["Send"] = [unexpected]
     with pytest.raises(RefusedError, match="unexpected"):
@@ -60,7 +60,7 @@ async def test_a_message_stays_in_the_outbox_unless_it_was_refused_itself(
     assert alice.reasons("waiting") == ["UNEXPECTED_ANSWER"]
     services.faults["Send"] = [unexpected]
     with pytest.raises(RefusedError):
-        await alice.client.send("bob", "never taken: the first one still waits")
+        await alice.client.send("bob", "waits behind it")
     await bob.client.renew()
     real = services.realm.key_info
 
@@ -71,11 +71,13 @@ async def test_a_message_stays_in_the_outbox_unless_it_was_refused_itself(
     clock.advance(2 * MINUTE)
     services.realm.key_info = of_the_past  # type: ignore[assignment,method-assign]
     with pytest.raises(RecordExpiredError):
-        await alice.client.send("bob", "not taken either")
+        await alice.client.send("bob", "waits too")
+    assert alice.reasons("waiting") == ["UNEXPECTED_ANSWER", "UNEXPECTED_ANSWER", "RECORD_EXPIRED"]
     services.realm.key_info = real  # type: ignore[method-assign]
     sent = await alice.client.send("bob", "two")
-    assert sent.counter == 2
-    assert [message.text for message in await bob.inbox()] == ["one", "two"]
+    assert sent.counter == 4
+    texts = [message.text for message in await bob.inbox()]
+    assert texts == ["one", "waits behind it", "waits too", "two"]
 
 
 async def test_a_message_that_was_refused_is_not_kept(alice: Any, bob: Any, services: Services) -> None:

@@ -13,6 +13,7 @@ from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, RefusedError, UnreachableError
 from keypost.protocol.errors import SuiteRefusedError
 from keypost.protocol.suites import STRONG, WEAK
+from support.people import FOR_EVER
 from support.simulation import failing
 from support.surfaces import asyncio_only
 
@@ -100,23 +101,27 @@ async def test_what_was_lost_on_the_way_is_sent_again_with_the_same_id(
 
 
 async def test_a_message_of_unknown_outcome_goes_out_before_the_next_one(
-    alice: Any, bob: Any, services: Services
+    impatient: Any, bob: Any, services: Services
 ) -> None:
-    services.lost_answers["Send"] = 5
+    alice = impatient
+    services.lost_answers["Send"] = FOR_EVER
     with pytest.raises(UnreachableError):
         await alice.client.send("bob", "first")
+    assert alice.reasons("waiting") == ["UNREACHABLE"]
+    services.lost_answers["Send"] = 0
     sent = await alice.client.send("bob", "second")
     assert sent.counter == 2
     assert [(message.text, message.counter) for message in await bob.inbox()] == [("first", 1), ("second", 2)]
 
 
 async def test_a_message_survives_the_crash_of_its_sender(
-    alice: Any, bob: Any, services: Services, open_client: Any
+    impatient: Any, bob: Any, services: Services, open_client: Any
 ) -> None:
-    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE") for _ in range(5)]
-    with pytest.raises(RefusedError):
-        await alice.client.send("bob", "first")
-    await alice.client.close()
+    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE")] * FOR_EVER
+    with pytest.raises(RefusedError, match="MAILBOXES_UNAVAILABLE"):
+        await impatient.client.send("bob", "first")
+    await impatient.client.close()
+    services.faults["Send"] = []
     again = await open_client("alice", bundle=None)
     await again.client.send("bob", "second")
     assert [(message.text, message.counter) for message in await bob.inbox()] == [("first", 1), ("second", 2)]
@@ -134,8 +139,11 @@ async def test_a_message_that_is_refused_for_good_does_not_block_the_next(
     assert (message.text, message.missed) == ("now", 1)
 
 
-async def test_what_waited_and_is_refused_later_is_given_up_and_told(alice: Any, services: Services, bob: Any) -> None:
-    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE") for _ in range(5)]
+async def test_what_waited_and_is_refused_later_is_given_up_and_told(
+    impatient: Any, services: Services, bob: Any
+) -> None:
+    alice = impatient
+    services.faults["Send"] = [failing(UNAVAILABLE, "MAILBOXES_UNAVAILABLE")] * FOR_EVER
     with pytest.raises(RefusedError):
         await alice.client.send("bob", "first")
     services.faults["Send"] = [failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL")]

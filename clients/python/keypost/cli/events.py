@@ -13,7 +13,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "file_sent": ("username", "file_id", "name", "size", "sha256", "parts"),
     "message": (
         *("sender", "message_id", "counter", "send_time", "accept_time", "key_id"),
-        *("media_type", "redelivered", "missed", "verified"),
+        *("media_type", "redelivered", "missed", "verified", "copy_to"),
     ),
     "file_saved": ("path", "size"),
     "nothing": (),

@@ -139,6 +139,8 @@ class HumanOutput:
         head.append(str(message.sender), style="bold cyan")
         if message.verified:
             head.append(" ✓", style="green")
+        if message.copy_to is not None:
+            head.append(f" → {message.copy_to}", style="cyan")
         head.append(": ").append(body_for_people(message))
         self._out.print(head)
         for warning in warnings_about(message):
@@ -280,6 +282,7 @@ def message_as_json(message: Received) -> dict[str, Any]:
         "redelivered": message.redelivered,
         "missed": message.missed,
         "verified": message.verified,
+        "copy_to": message.copy_to,
     }
     if message.file is not None:
         file = {"name": message.file.name, "size": message.file.size, "sha256": message.file.sha256.hex()}

@@ -27,6 +27,7 @@ class ClientBase:
         self._idle.set()
         self._closing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        parts.sending.prepare = self._renew_if_due
 
     def __repr__(self) -> str:
         return f"Client(realm={self.realm!r}, address={self.address and str(self.address)!r})"

@@ -241,7 +241,6 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
         async with self._working():
             check_username(username)
             message = read_message(body, media_type)
-            await self._renew_if_due()
             return await self._parts.sending.send(username, envelope_pb2.Content(message=message))
 
     async def rotate(self, username: str) -> Sent:
@@ -249,7 +248,6 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
         async with self._working():
             check_username(username)
             content = envelope_pb2.Content(key_update=envelope_pb2.KeyUpdate())
-            await self._renew_if_due()
             return await self._parts.sending.send(username, content, new_session=True)
 
     async def send_file(
@@ -274,7 +272,6 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
             check_username(username)
             read_media_type(media_type)
             file = read_path(path)
-            await self._renew_if_due()
             parts = self._parts
             return await send_file(
                 parts.context, parts.sending, username, file, media_type=media_type, progress=progress

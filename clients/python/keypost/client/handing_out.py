@@ -90,6 +90,8 @@ class HandingOut:
     def _received(self, row: InboxMessage) -> Received:
         content = pb.Content.FromString(row.content)
         part = content.file_part if content.HasField("file_part") else None
+        copy = content.sent_copy if content.HasField("sent_copy") else None
+        message = content.message if copy is None else copy.message
         return Received(
             sender=row.sender,
             message_id=UUID(bytes=row.message_id),
@@ -97,14 +99,15 @@ class HandingOut:
             send_time=row.send_time,
             accept_time=row.accept_time,
             key_id=row.key_id,
-            media_type=content.message.media_type if part is None else part.media_type,
-            body=content.message.body,
+            media_type=message.media_type if part is None else part.media_type,
+            body=message.body,
             redelivered=row.redelivered,
             attempts=row.attempts,
             missed=row.missed,
             file=None if part is None else self._file(row, part),
             sequence=row.sequence,
             verified=row.verified,
+            copy_to=None if copy is None else copy.recipient_username,
         )
 
     def _file(self, row: InboxMessage, part: pb.FilePart) -> ReceivedFile:

@@ -18,9 +18,9 @@ from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.keystore.values import Evidence, InboxMessage, StoredFile, WaitingEnvelope
 from keypost.protocol import negotiation as steps
 from keypost.protocol.continuity import Pins
+from keypost.protocol.envelope import check_copy
 from keypost.protocol.errors import (
     CloneSuspectedError,
-    ContentRefusedError,
     NotForThisDeviceError,
     ProtocolError,
     SecondStatementError,
@@ -293,8 +293,12 @@ def _keep_content(
     *,
     verified: bool,
 ) -> None:
-    _check_taken(content)
     header = sealed.header
+    message_id = header.message_id
+    if content.HasField("sent_copy"):
+        check_copy(content.sent_copy, opening.me.username)
+        # Under the id of what it is a copy of: that comes once, however often it is copied.
+        message_id = content.sent_copy.message_id
     mark = store.counters.mark_received(
         header.sender, header.conversation, header.counter, header.message_id, opening.now
     )
@@ -312,11 +316,14 @@ def _keep_content(
         # Parts may overtake each other; what counts is what is missing once all are here.
         missed = store.counters.missed(header.sender, header.conversation)
         content.file_part.data = b""
+    elif content.HasField("sent_copy"):
+        if _is_there(store, header.sender, message_id):
+            return
     elif not content.HasField("message"):
         return
     store.inbox.add(
         InboxMessage(
-            message_id=header.message_id,
+            message_id=message_id,
             sender=header.sender,
             conversation=header.conversation,
             key_id=header.key_id,
@@ -330,10 +337,9 @@ def _keep_content(
     )
 
 
-def _check_taken(content: pb.Content) -> None:
-    """Raise if a content is of a kind that this version does not take: a later one can, so it is set aside."""
-    if content.HasField("sent_copy"):
-        raise ContentRefusedError("this version takes no copies of what other devices of this user sent")
+def _is_there(store: KeyStore, sender: Address, message_id: bytes) -> bool:
+    """Return whether a copy of this message of another own device came before."""
+    return store.inbox.find(sender, message_id) is not None
 
 
 def _keep_part(store: KeyStore, sender: Address, part: pb.FilePart, now: int, outcome: Outcome) -> bool:

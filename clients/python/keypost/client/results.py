@@ -49,6 +49,27 @@ class Sent:
 
 
 @dataclass(frozen=True)
+class Outgoing:
+    """A message on its way: kept in the outbox until delivery has stored it.
+
+    Attributes:
+        username: To whom it goes.
+        message_id: Its id (UUIDv7).
+        counter: Its number among the messages of this device in the conversation.
+        create_time: When it was to be sent, Unix milliseconds.
+        size: Its bytes.
+        copy_to: For a copy that goes to the own other devices: to whom the message went.
+    """
+
+    username: str
+    message_id: UUID
+    counter: int
+    create_time: int
+    size: int
+    copy_to: str | None
+
+
+@dataclass(frozen=True)
 class SentFile:
     """A file that delivery has stored, in parts.
 
@@ -111,6 +132,8 @@ class Received:
         file: The file, if it is one.
         sequence: Its place in the local inbox.
         verified: Whether the identity of the sender was verified when the message was opened.
+        copy_to: To whom another device of the own user sent it, of which this is a copy; None for what was sent to
+            this user. ``message_id`` is that of what was sent.
     """
 
     sender: Address
@@ -127,6 +150,7 @@ class Received:
     sequence: int = field(repr=False)
     verified: bool = False
     attempts: int = 1
+    copy_to: str | None = None
 
     @property
     def text(self) -> str:

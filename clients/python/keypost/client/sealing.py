@@ -1,4 +1,4 @@
-"""Sealing one message (steps 3 to 7): choose the session or negotiate one, in one transaction of the key store."""
+"""Sealing messages (steps 3 to 7): choose the session or negotiate one, in one transaction of the key store."""
 
 from __future__ import annotations
 
@@ -53,7 +53,6 @@ class Sealing:
         now: Unix milliseconds.
         clock: The time, for the steps.
         random: Returns random bytes.
-        new_session: Negotiate even if a session could be used.
     """
 
     own: DeviceKeyPair
@@ -64,7 +63,6 @@ class Sealing:
     now: int
     clock: Clock
     random: Callable[[int], bytes] = field(repr=False)
-    new_session: bool = False
 
     @property
     def conversation(self) -> tuple[str, str]:
@@ -78,42 +76,111 @@ class Sealed:
 
     Attributes:
         envelope: What is handed over.
+        size: Its bytes.
+        signer: The fingerprint of the key that signed its extension.
+        sender_revision: Of the own record that it is sealed for.
+        recipient_revision: Of the recipient's.
         key_id: The session that it is sealed under.
         new_session: Whether the session was negotiated for it.
         rsa_operations: By kind.
-        steps: Steps 3 to 6, as they happened.
+        steps: Steps 3 to 6, as they happened; of messages that were sealed together, with the first.
     """
 
     envelope: pb.Envelope = field(repr=False)
+    size: int
+    signer: bytes
+    sender_revision: int
+    recipient_revision: int
     key_id: bytes
     new_session: bool
     rsa_operations: Mapping[str, int]
     steps: tuple[Step, ...]
 
 
-def seal(store: KeyStore, message: OutgoingMessage, sealing: Sealing) -> Sealed:
-    """Seal a message of the outbox; call it within a transaction.
+class Sealer:
+    """Seals messages of one conversation, one after the other, within one transaction of the key store.
+
+    They go under one session as long as it may be sent under: keys are checked, the session is chosen and its extension
+    is made once for all of them.
+
+    Args:
+        store: The key store, in a transaction.
+        sealing: What sealing needs to know.
 
     Raises:
         ProtocolError: a key may not take part, or a record is no longer fresh.
-        InvalidArgumentError: the message is too large for an envelope.
     """
-    log = StepLog(sealing.own.address, sealing.clock)
-    with counted() as operations:
-        recipients = _check_keys(sealing, log)
-        session, signed, sealed_keys, new = _session(store, sealing, recipients, log)
-        envelope = steps.step_7_attach_to_message(
-            _header(message, sealing, session.key_id),
-            parse(pb.Content, message.content, "Content"),
-            session=session,
-            signed_extension=signed,
-            sealed_keys=sealed_keys,
-            nonce=sealing.random(NONCE_BYTES),
+
+    def __init__(self, store: KeyStore, sealing: Sealing) -> None:
+        self._store = store
+        self._sealing = sealing
+        self._log = StepLog(sealing.own.address, sealing.clock)
+        self._recipients = _check_keys(sealing, self._log)
+        self._offer: _Offer | None = None
+        self._room = 0
+        self._sealed = 0
+
+    def seal(self, message: OutgoingMessage, *, new_session: bool = False) -> Sealed:
+        """Seal a message.
+
+        Args:
+            message: The message.
+            new_session: Negotiate even if a session could be used.
+
+        Raises:
+            InvalidArgumentError: the message is too large for an envelope.
+        """
+        with counted() as operations:
+            offer, is_new = self._offer_for(new_session=new_session)
+            envelope = steps.step_7_attach_to_message(
+                _header(message, self._sealing, offer.session.key_id),
+                parse(pb.Content, message.content, "Content"),
+                session=offer.session,
+                signed_extension=offer.signed,
+                sealed_keys=offer.sealed_keys,
+                nonce=self._sealing.random(NONCE_BYTES),
+            )
+        if (size := envelope.ByteSize()) > MOST_ENVELOPE_BYTES:
+            raise InvalidArgumentError("the message is too large for one envelope: send it as a file", field="body")
+        self._room -= 1
+        self._sealed += 1
+        shown, self._log.steps = tuple(self._log.steps), []
+        return Sealed(
+            envelope=envelope,
+            size=size,
+            signer=self._sealing.own.fingerprint,
+            sender_revision=self._sealing.own_record.revision,
+            recipient_revision=self._sealing.peer_record.revision,
+            key_id=offer.session.key_id,
+            new_session=is_new,
+            rsa_operations=dict(operations.by_kind),
+            steps=shown,
         )
-    if envelope.ByteSize() > MOST_ENVELOPE_BYTES:
-        raise InvalidArgumentError("the message is too large for one envelope: send it as a file", field="body")
-    store.sessions.count_message(session.conversation, session.key_id)
-    return Sealed(envelope, session.key_id, new, dict(operations.by_kind), tuple(log.steps))
+
+    def finish(self) -> None:
+        """Count what was sealed; call it before the transaction ends."""
+        if self._offer is not None and self._sealed:
+            session = self._offer.session
+            self._store.sessions.count_messages(session.conversation, session.key_id, self._sealed)
+        self._sealed = 0
+
+    def _offer_for(self, *, new_session: bool) -> tuple[_Offer, bool]:
+        if self._offer is not None and self._room and not new_session:
+            return self._offer, False
+        self.finish()
+        offer, is_new, sent = _session(self._store, self._sealing, self._recipients, self._log, new_session=new_session)
+        self._offer = offer
+        self._room = self._sealing.trust.constants.rotation_messages - sent
+        return offer, is_new
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A session to send under, with the own key extension."""
+
+    session: Session
+    signed: SignedExtension
+    sealed_keys: Sequence[pb.SealedKey]
 
 
 def _check_keys(sealing: Sealing, log: StepLog) -> Sequence[Key]:
@@ -130,9 +197,9 @@ def _check_keys(sealing: Sealing, log: StepLog) -> Sequence[Key]:
 
 
 def _session(
-    store: KeyStore, sealing: Sealing, recipients: Sequence[Key], log: StepLog
-) -> tuple[Session, SignedExtension, Sequence[pb.SealedKey], bool]:
-    """Return the session to send under with the own key extension, and whether it is new."""
+    store: KeyStore, sealing: Sealing, recipients: Sequence[Key], log: StepLog, *, new_session: bool
+) -> tuple[_Offer, bool, int]:
+    """Return the session to send under with the own key extension, whether it is new, and how much went under it."""
     situation = Situation(
         own_key=sealing.own,
         own_record=sealing.own_record,
@@ -142,17 +209,18 @@ def _session(
         now=sealing.now,
     )
     chosen = None
-    if not sealing.new_session:
+    if not new_session:
         known = candidates(store, sealing.conversation, sealing.trust.realm)
         chosen = choose_session((one for one in known if _may_answer_under(store, one, recipients)), situation)
     if chosen is None:
         session = _negotiate(store, sealing, log)
-        return (session, *_offer(store, sealing, session, recipients, log), True)
+        return _make_offer(store, sealing, session, recipients, log), True, 0
     own = store.sessions.own_extension(sealing.conversation, chosen.session.key_id)
-    if own is not None:
-        return chosen.session, to_signed_extension(own.extension, own.signature), to_sealed_keys(own), False
-    # Answering under the peer's session key: the own statement about it is signed once.
-    return (chosen.session, *_offer(store, sealing, chosen.session, recipients, log), False)
+    if own is None:
+        # Answering under the peer's session key: the own statement about it is signed once.
+        return _make_offer(store, sealing, chosen.session, recipients, log), False, chosen.messages_sent
+    signed = to_signed_extension(own.extension, own.signature)
+    return _Offer(chosen.session, signed, to_sealed_keys(own)), False, chosen.messages_sent
 
 
 def _may_answer_under(store: KeyStore, candidate: Candidate, recipients: Sequence[Key]) -> bool:
@@ -183,9 +251,7 @@ def _negotiate(store: KeyStore, sealing: Sealing, log: StepLog) -> Session:
     return session
 
 
-def _offer(
-    store: KeyStore, sealing: Sealing, session: Session, recipients: Sequence[Key], log: StepLog
-) -> tuple[SignedExtension, Sequence[pb.SealedKey]]:
+def _make_offer(store: KeyStore, sealing: Sealing, session: Session, recipients: Sequence[Key], log: StepLog) -> _Offer:
     """Seal a session key to the recipient's devices and sign the own statement about it."""
     sealed_keys = steps.step_5_encrypt_session_key(session.key, recipients)
     sizes = " ".join(str(len(key.sealed_key)) for key in sealed_keys)
@@ -202,7 +268,7 @@ def _offer(
     store.sessions.add_statement(session.conversation, session.key_id, to_stored_statement(signed))
     own = to_own_extension(signed, sealed_keys)
     store.sessions.set_own_extension(session.conversation, session.key_id, own)
-    return signed, sealed_keys
+    return _Offer(session, signed, sealed_keys)
 
 
 def _header(message: OutgoingMessage, sealing: Sealing, key_id: bytes) -> Header:

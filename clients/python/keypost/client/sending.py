@@ -1,4 +1,4 @@
-"""Sending: outbox, sealing, handing over, and what to do when keys turn out stale (steps 2 to 7)."""
+"""Sending: a lane for each conversation, all of them over one stream (steps 2 to 7)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from keypost.client.context import short
-from keypost.client.key_requests import warn_if_weak
+from keypost.client.lanes import Lane, Means
 from keypost.client.locks import Locks
-from keypost.client.results import Sent
-from keypost.client.sealing import Sealing, new_message_id, seal
-from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
-from keypost.keystore.values import OutgoingMessage
-from keypost.protocol.identifiers import conversation_of
+from keypost.client.outgoing import Item, Tidying
+from keypost.client.pipeline import Pipeline
+from keypost.client.results import Outgoing
+from keypost.client.sealing import Sealing
+from keypost.delivery.v1 import envelope_pb2
+from keypost.errors import InvalidArgumentError
 from keypost.protocol.key_info import SUPERSEDED
 from keypost.protocol.validity import check_can_act
 
@@ -24,28 +24,24 @@ if TYPE_CHECKING:
     from keypost.client.context import Context
     from keypost.client.identity import Identity
     from keypost.client.records import Records
-    from keypost.client.sealing import Sealed
+    from keypost.client.results import Sent
     from keypost.client.trusting import Trust
-    from keypost.delivery.v1 import delivery_service_pb2, envelope_pb2
+    from keypost.delivery.v1 import delivery_service_pb2
     from keypost.keystore.port import KeyStore
+    from keypost.keystore.values import OutgoingMessage
     from keypost.protocol.key_info import KeyRecord
     from keypost.transport.delivery_client import DeliveryClient
-    from keypost.transport.retries import Backoff
+    from keypost.transport.retries import Retries
 
-ROUNDS = 6
-"""How often a message is sealed anew because keys changed on its way."""
-STALE_KEYS = "STALE_KEYS"
-REFUSALS = frozenset(
-    {"INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND"}
-    | {"MAILBOX_FULL", "SENDER_SHARE_FULL"}
-)
-"""Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
-ALREADY_STORED = "MESSAGE_ID_USED"
-SESSION_STALE = "SESSION_STALE"
+PAGE = 256
+
+
+async def nothing_first() -> None:
+    """Nothing is to be done before messages are sealed."""
 
 
 class Sending:
-    """Sends messages, in order within a conversation.
+    """Sends messages, in order within a conversation, and what earlier failures and crashes left in the outbox.
 
     Args:
         context: What all parts share.
@@ -53,8 +49,11 @@ class Sending:
         trust: The realm's trust.
         records: The users' records.
         delivery: Where envelopes are handed over.
-        backoff: How long to wait where delivery and directory do not agree yet.
+        retries: How long to wait, and for how long at most.
         settle: Finds out whether the pending key is the current one by now.
+
+    Attributes:
+        prepare: What is done before each group of messages is sealed, such as a renewal that is due.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Sending:
         trust: Trust,
         records: Records,
         delivery: DeliveryClient,
-        backoff: Backoff,
+        retries: Retries,
         *,
         settle: Callable[[], Awaitable[None]],
     ) -> None:
@@ -72,28 +71,46 @@ class Sending:
         self._identity = identity
         self._trust = trust
         self._records = records
-        self._delivery = delivery
+        self._retries = retries
         self._settle = settle
-        self._backoff = backoff
         self._locks = Locks()
+        self._lanes: dict[str, Lane] = {}
+        self._tasks: set[asyncio.Task[list[Lane]]] = set()
+        self._is_closed = False
+        self.prepare: Callable[[], Awaitable[None]] = nothing_first
+        self._tidying = Tidying(context.store)
+        self._pipeline = Pipeline(delivery, retries, signer=self._signer, on_established=self.begin_flush)
+        self._means = Means(
+            context=context,
+            pipeline=self._pipeline,
+            tidying=self._tidying,
+            retries=retries,
+            address=lambda: identity.address,
+            signer=self._signer,
+            sealing=self._sealing,
+            learn=self._learn,
+            keep_copies=self._copies_are_kept,
+            told=set(),
+        )
 
     async def send(self, recipient: str, content: envelope_pb2.Content, *, new_session: bool = False) -> Sent:
-        """Send one content after everything that waits for the same recipient."""
+        """Send one content after everything that was to be sent to the same recipient before.
+
+        Raises:
+            KeypostError: it was not stored, as far as is known. If it is kept, an event of kind ``waiting`` says so.
+        """
         async with self.ordered(recipient):
-            return await self.send_in_order(recipient, content, new_session=new_session)
+            item = self._put(recipient, content, new_session=new_session, keep=True)
+        return await self._outcome(recipient, item)
 
     @asynccontextmanager
     async def ordered(self, recipient: str) -> AsyncIterator[None]:
-        """Hold the conversation: look the recipient up, then send what an earlier failure or crash left behind."""
-        address = self._identity.address
-        if recipient == address.username:
+        """Hold the conversation: nobody else sends in it meanwhile."""
+        if recipient == self._identity.address.username:
             raise InvalidArgumentError(
                 "a message to oneself has no other device to go to: name another user", field="username"
             )
         async with self._locks.of(recipient):
-            # Before a counter is taken: a recipient who does not exist must not leave a gap.
-            await self._look_up(recipient)
-            await self._flush(recipient)
             yield
 
     async def send_in_order(
@@ -108,96 +125,91 @@ class Sending:
             keep: Keep it in the outbox until delivery has it, across crashes too.
 
         Raises:
-            KeypostError: it was not stored, as far as is known; unless it was refused for good, it is kept.
+            KeypostError: as ``send``.
         """
-        message = await self._context.store.transact(self._begin, recipient, content.SerializeToString(), keep=keep)
+        return await self._outcome(recipient, self._put(recipient, content, new_session=new_session, keep=keep))
+
+    def begin_flush(self) -> None:
+        """Begin to send what is in the outbox, in the background."""
+        if self._identity.ring.current is None or self._is_closed:
+            return
+        task = asyncio.create_task(self._begin_flush())
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+
+    async def flush(self) -> tuple[Outgoing, ...]:
+        """Send what is in the outbox, and return what is left in it; see Client.flush."""
+        lanes = await self._begin_flush()
+        endings = [asyncio.create_task(lane.ended()) for lane in lanes]
+        if endings:
+            _, late = await asyncio.wait(endings, timeout=self._retries.patience)
+            for ending in late:
+                ending.cancel()
+        return await self.outbox()
+
+    async def outbox(self) -> tuple[Outgoing, ...]:
+        """Return what is in the outbox, ordered by when it was to be sent; see Client.outbox."""
+        await self._tidying.finish()
+        return await self._context.store.run(_read_outbox)
+
+    async def close(self) -> None:
+        """End what is under way: what is in the outbox stays there."""
+        self._is_closed = True
+        for task in self._tasks:
+            task.cancel()
+        await self._pipeline.close()
+        for lane in list(self._lanes.values()):
+            await lane.close()
+        await self._tidying.finish()
+
+    def _put(self, recipient: str, content: envelope_pb2.Content, *, new_session: bool, keep: bool) -> Item:
+        listener = asyncio.get_running_loop().create_future()
+        item = Item(content=content, new_session=new_session, keep=keep, listener=listener)
+        self._lane(recipient).put(item)
+        return item
+
+    async def _outcome(self, recipient: str, item: Item) -> Sent:
+        if item.listener is None:
+            raise AssertionError
         try:
-            return await self._hand_over(message, new_session=new_session)
-        except KeypostError as error:
-            if _is_final(error):
-                await self._forget(message.message_id)
-            elif keep:
-                self._tell_kept(message, error)
+            return await item.listener
+        except asyncio.CancelledError:
+            if (lane := self._lanes.get(recipient)) is not None:
+                lane.withdraw(item)
             raise
 
-    async def _look_up(self, recipient: str) -> tuple[KeyRecord, KeyRecord]:
-        own = await self._records.get(self._identity.address.username)
-        await self._check_can_act(own)
-        peer = await self._records.get(recipient)
-        return own, peer
+    def _lane(self, recipient: str) -> Lane:
+        if (lane := self._lanes.get(recipient)) is None:
+            lane = self._lanes[recipient] = Lane(recipient, self._means, self._end)
+        return lane
 
-    async def _check_can_act(self, own: KeyRecord) -> None:
-        key = own.find(self._identity.current.fingerprint)
-        if key is not None and key.state == SUPERSEDED:
-            # Its successor may be the pending key, recorded while the answer is still on its way.
-            await self._settle()
-            key = own.find(self._identity.current.fingerprint)
-        if key is not None:
-            check_can_act(key, own, self._context.clock())
+    def _end(self, lane: Lane) -> None:
+        self._lanes.pop(lane.recipient, None)
 
-    async def _flush(self, recipient: str) -> None:
-        while left := await self._context.store.run(lambda store: store.outbox.page(recipient)):
-            for message in left:
-                try:
-                    await self._hand_over(message, new_session=False)
-                except KeypostError as error:
-                    if not _is_final(error):
-                        raise
-                    await self._forget(message.message_id)
-                    self._context.tell("error", error.reason, f"a message that waited was given up: {error}")
+    def _end_task(self, task: asyncio.Task[list[Lane]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._context.tell("warning", "OUTBOX_NOT_READ", f"the outbox could not be read: {error}")
 
-    def _tell_kept(self, message: OutgoingMessage, error: KeypostError) -> None:
-        sentence = f"a message to {message.recipient} stays in the outbox and goes before the next one: {error}"
-        message_id = str(UUID(bytes=message.message_id))
-        self._context.tell("waiting", error.reason, sentence, recipient=message.recipient, message_id=message_id)
+    async def _begin_flush(self) -> list[Lane]:
+        await self._tidying.finish()
+        lanes = []
+        for recipient in await self._context.store.run(lambda store: store.outbox.recipients()):
+            lanes.append(lane := self._lane(recipient))
+            lane.read_outbox()
+        return lanes
 
-    def _begin(self, store: KeyStore, recipient: str, content: bytes, *, keep: bool) -> OutgoingMessage:
-        now = self._context.clock()
-        conversation = conversation_of(self._identity.address.username, recipient)
-        message = OutgoingMessage(
-            message_id=new_message_id(now, self._context.random).bytes,
-            recipient=recipient,
-            counter=store.counters.next_send(conversation),
-            create_time=now,
-            content=content,
-        )
-        if keep:
-            store.outbox.add(message)
-        return message
+    def _copies_are_kept(self) -> None:
+        self._lane(self._identity.address.username).read_outbox()
 
-    async def _forget(self, message_id: bytes) -> None:
-        await self._context.store.run(lambda store: store.outbox.remove(message_id))
+    def _signer(self) -> bytes:
+        return self._identity.current.fingerprint
 
-    async def _hand_over(self, message: OutgoingMessage, *, new_session: bool) -> Sent:
-        for number in range(ROUNDS):
-            sealing = await self._sealing(message.recipient, new_session=new_session)
-            sealed = await self._seal(message, sealing)
-            try:
-                response = await self._call(sealed)
-            except RefusedError as refused:
-                # By delivery's clock the session is over, or by the constants that it knows: another one serves.
-                if refused.reason != SESSION_STALE or sealed.new_session:
-                    raise
-                new_session = True
-                continue
-            new_session = False
-            self._show_hand_over(sealed, message)
-            if response is None or response.WhichOneof("outcome") == "stored":
-                await self._forget(message.message_id)
-                return _sent(
-                    message, sealed, self._context.clock() if response is None else response.stored.accept_time
-                )
-            if not await self._learn(response.stale_keys, sealing.own_record, sealing.peer_record):
-                await asyncio.sleep(self._backoff.delay(number))
-        raise RefusedError(
-            STALE_KEYS,
-            f"the keys of {message.recipient} or of this user change faster than a message can be sealed; it stays in "
-            "the outbox and goes out with the next one",
-            retriable=True,
-        )
-
-    async def _sealing(self, recipient: str, *, new_session: bool) -> Sealing:
+    async def _sealing(self, recipient: str) -> Sealing | None:
+        await self.prepare()
         own_record, peer_record = await self._look_up(recipient)
+        if recipient == self._identity.address.username and not await self._has_other_devices(own_record):
+            return None
         self._show_look_up(peer_record)
         return Sealing(
             own=self._identity.current,
@@ -208,25 +220,31 @@ class Sending:
             now=self._context.clock(),
             clock=self._context.clock,
             random=self._context.random,
-            new_session=new_session,
         )
 
-    async def _seal(self, message: OutgoingMessage, sealing: Sealing) -> Sealed:
-        sealed = await self._context.store.transact(seal, message, sealing)
-        for step in sealed.steps:
-            self._context.show(step)
-        if sealed.new_session:
-            warn_if_weak(self._context, sealing.own.suite)
-        return sealed
+    async def _look_up(self, recipient: str) -> tuple[KeyRecord, KeyRecord]:
+        own = await self._records.get(self._identity.address.username)
+        await self._check_can_act(own)
+        if recipient == own.username:
+            return own, own
+        return own, await self._records.get(recipient)
 
-    async def _call(self, sealed: Sealed) -> delivery_service_pb2.SendResponse | None:
-        """Hand an envelope over; None means that it is stored already, under an earlier seal."""
-        try:
-            return await self._delivery.send(sealed.envelope)
-        except RefusedError as refused:
-            if refused.reason == ALREADY_STORED:
-                return None
-            raise
+    async def _check_can_act(self, own: KeyRecord) -> None:
+        key = own.find(self._identity.current.fingerprint)
+        if key is not None and key.state == SUPERSEDED:
+            # Its successor may be the pending key, recorded while the answer is still on its way.
+            await self._settle()
+            key = own.find(self._identity.current.fingerprint)
+        if key is not None:
+            check_can_act(key, own, self._context.clock())
+
+    async def _has_other_devices(self, own: KeyRecord) -> bool:
+        """Return whether copies have a device to go to; without one they are of no use any more."""
+        me, now = self._identity.address, self._context.clock()
+        if any(key.address != me for key in own.good_keys(now)):
+            return True
+        await self._context.store.transact(_drop_copies, me.username)
+        return False
 
     async def _learn(self, stale: delivery_service_pb2.StaleKeys, own: KeyRecord, peer: KeyRecord) -> bool:
         """Verify the records that delivery sent along, and return whether one is newer than what was sealed for."""
@@ -241,32 +259,30 @@ class Sending:
         actor = self._identity.address
         self._context.negotiation(2, actor, username=record.username, revision=record.revision, keys=len(record.keys))
 
-    def _show_hand_over(self, sealed: Sealed, message: OutgoingMessage) -> None:
-        self._context.negotiation(
-            7,
-            self._identity.address,
-            recipient=message.recipient,
-            counter=message.counter,
-            key_id=short(sealed.key_id),
-            envelope_bytes=sealed.envelope.ByteSize(),
-            ciphertext_bytes=len(sealed.envelope.ciphertext),
-            rsa_operations=sum(sealed.rsa_operations.values()),
-        )
+
+def _drop_copies(store: KeyStore, username: str) -> None:
+    while left := store.outbox.to(username):
+        for message in left:
+            store.outbox.remove(message.message_id)
 
 
-def _is_final(error: KeypostError) -> bool:
-    """Return whether this very message was refused; everything else may mend, and the message stays."""
-    if isinstance(error, RefusedError):
-        return not error.retriable and error.reason in REFUSALS
-    return isinstance(error, InvalidArgumentError)
+def _read_outbox(store: KeyStore) -> tuple[Outgoing, ...]:
+    found: list[Outgoing] = []
+    after = b""
+    while page := store.outbox.page(after=after, limit=PAGE):
+        found.extend(_outgoing(message) for message in page)
+        after = page[-1].message_id
+    return tuple(found)
 
 
-def _sent(message: OutgoingMessage, sealed: Sealed, accept_time: int) -> Sent:
-    return Sent(
+def _outgoing(message: OutgoingMessage) -> Outgoing:
+    content = envelope_pb2.Content.FromString(message.content)
+    copy = content.sent_copy if content.HasField("sent_copy") else None
+    return Outgoing(
+        username=message.recipient,
         message_id=UUID(bytes=message.message_id),
         counter=message.counter,
-        accept_time=accept_time,
-        key_id=sealed.key_id,
-        new_session=sealed.new_session,
-        rsa_operations=sealed.rsa_operations,
+        create_time=message.create_time,
+        size=len(message.content),
+        copy_to=None if copy is None else copy.recipient_username,
     )

@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from keypost.keystore.errors import KeyStoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from keypost.keystore.port import KeyStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
+MOST_TOGETHER = 64
+"""How many functions share one transaction."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A function that waits for its turn in a shared transaction, and who waits for it."""
+
+    function: Callable[[KeyStore], Any]
+    context: contextvars.Context
+    done: asyncio.Future[Any]
+
+    def attempt(self, store: KeyStore) -> tuple[Any, BaseException | None]:
+        """Return what the function returns, or what it raises: then nothing of it is written."""
+        try:
+            with store.transaction():
+                return self.context.run(self.function, store), None
+        except Exception as error:  # noqa: BLE001  # it is its caller's; the others go on
+            return None, error
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """Tell who waits, unless nobody does any more."""
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(result)
+        else:
+            self.done.set_exception(error)
 
 
 class StoreWorker:
@@ -31,6 +62,7 @@ class StoreWorker:
     def __init__(self, store: KeyStore, executor: ThreadPoolExecutor) -> None:
         self._store: KeyStore | None = store
         self._executor = executor
+        self._jobs: deque[_Job] = deque()
 
     async def run(self, function: Callable[Concatenate[KeyStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``function(store, ...)`` in the thread and return what it returns."""
@@ -47,6 +79,37 @@ class StoreWorker:
                 return function(store, *args, **kwargs)
 
         return await self.run(within)
+
+    def begin_together(
+        self, function: Callable[Concatenate[KeyStore, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Have ``function(store, ...)`` called as by ``transact``, together with what others ask for meanwhile.
+
+        The disk is waited for once for all of them; one that fails does so alone. They are called in the order in which
+        they came.
+        """
+        store, loop = self._open_store(), asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        context = contextvars.copy_context()
+        self._jobs.append(_Job(lambda opened: function(opened, *args, **kwargs), context, done))
+        # Not before whatever else happens just now has had its say: it shares the transaction.
+        loop.call_soon(self._executor.submit, self._transact_jobs, store, loop)
+        return done
+
+    def _transact_jobs(self, store: KeyStore, loop: asyncio.AbstractEventLoop) -> None:
+        jobs: list[_Job] = []
+        with contextlib.suppress(IndexError):
+            while len(jobs) < MOST_TOGETHER:
+                jobs.append(self._jobs.popleft())
+        if not jobs:
+            return
+        try:
+            with store.transaction():
+                outcomes = [job.attempt(store) for job in jobs]
+        except Exception as error:  # noqa: BLE001  # nothing was written: each caller is told
+            outcomes = [(None, error) for _ in jobs]
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(_settle, jobs, outcomes)
 
     async def close(self) -> None:
         """Let what runs end, then close the store. Closing again is no error."""
@@ -86,6 +149,11 @@ async def open_worker(open_store: Callable[[], tuple[KeyStore, T]]) -> tuple[Sto
         executor.shutdown(wait=False)
         raise
     return StoreWorker(store, executor), beside
+
+
+def _settle(jobs: Sequence[_Job], outcomes: Sequence[tuple[Any, BaseException | None]]) -> None:
+    for job, (result, error) in zip(jobs, outcomes, strict=True):
+        job.settle(result, error)
 
 
 def _close_opened(opening: Future[tuple[KeyStore, T]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from keypost.client.revoking import Revoking
 from keypost.client.sending import Sending
 from keypost.client.trusting import Trust
 from keypost.client.waiting import Waiting
+from keypost.errors import KeypostError
 from keypost.transport.ca_client import CaClient
 from keypost.transport.channels import open_channel
 from keypost.transport.delivery_client import DeliveryClient
@@ -82,6 +84,8 @@ class Parts:
 
     async def close(self) -> None:
         """Drop keys and tokens, then close channels and store; nothing that fails keeps another from it."""
+        with suppress(KeypostError):
+            await self.sending.close()
         self.identity.forget()
         for tokens in self.tokens:
             tokens.forget()
@@ -129,7 +133,7 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
         renewing=renewing,
         backing_up=backing_up,
         restoring=Restoring(context, identity, records, renewing),
-        sending=Sending(context, identity, trust, records, delivery, retries.backoff, settle=settle),
+        sending=Sending(context, identity, trust, records, delivery, retries, settle=settle),
         receiving=receiving,
         waiting=Waiting(context, receiving),
         retiring=Retiring(context, identity, trust, records),

@@ -53,17 +53,27 @@ class SqliteOutbox:
         row = self._database.one(f"SELECT {BOUND}, content FROM outbox WHERE message_id = ?", message_id)
         return None if row is None else self._read(row)
 
-    def page(self, recipient: str | None = None, *, after: bytes = b"", limit: int = 64) -> tuple[OutgoingMessage, ...]:
+    def page(self, *, after: bytes = b"", limit: int = 64) -> tuple[OutgoingMessage, ...]:
         """Return messages on their way, ordered by id."""
         rows = self._database.all(
-            f"SELECT {BOUND}, content FROM outbox WHERE message_id > ? AND (? IS NULL OR recipient = ?)"
-            " ORDER BY message_id LIMIT ?",
+            f"SELECT {BOUND}, content FROM outbox WHERE message_id > ? ORDER BY message_id LIMIT ?", after, limit
+        )
+        return tuple(self._read(row) for row in rows)
+
+    def to(self, recipient: str, *, after: int = 0, limit: int = 64) -> tuple[OutgoingMessage, ...]:
+        """Return messages on their way to one user, in the order in which they go out."""
+        rows = self._database.all(
+            f"SELECT {BOUND}, content FROM outbox WHERE recipient = ? AND counter > ? ORDER BY counter LIMIT ?",
+            recipient,
             after,
-            recipient,
-            recipient,
             limit,
         )
         return tuple(self._read(row) for row in rows)
+
+    def recipients(self) -> tuple[str, ...]:
+        """Return the users to whom messages are on their way, sorted."""
+        rows = self._database.all("SELECT DISTINCT recipient FROM outbox ORDER BY recipient")
+        return tuple(row[0] for row in rows)
 
     def remove(self, message_id: bytes) -> None:
         """Forget a message."""

@@ -217,8 +217,8 @@ class SessionPart(Protocol):
         """Return the highest session_create_time ever kept in the conversation, pruned or not; 0 if none."""
         ...
 
-    def count_message(self, conversation: Conversation, key_id: bytes) -> int:
-        """Count one more message that this device sends under a session, and return how many it makes.
+    def count_messages(self, conversation: Conversation, key_id: bytes, count: int = 1) -> int:
+        """Count messages that this device sends under a session, and return how many they make with those before.
 
         Raises:
             KeyStoreConflictError: There is no such session.
@@ -416,14 +416,27 @@ class OutboxPart(Protocol):
         """Return a message on its way."""
         ...
 
-    def page(self, recipient: str | None = None, *, after: bytes = b"", limit: int = 64) -> tuple[OutgoingMessage, ...]:
-        """Return messages on their way, ordered by id (UUIDv7: by time), to one recipient or to all.
+    def page(self, *, after: bytes = b"", limit: int = 64) -> tuple[OutgoingMessage, ...]:
+        """Return messages on their way, ordered by id (UUIDv7: by time).
 
         Args:
-            recipient: Only those to this user.
             after: The message id after which to begin.
             limit: How many at most.
         """
+        ...
+
+    def to(self, recipient: str, *, after: int = 0, limit: int = 64) -> tuple[OutgoingMessage, ...]:
+        """Return messages on their way to one user, in the order in which they go out: by counter.
+
+        Args:
+            recipient: The user.
+            after: The counter after which to begin.
+            limit: How many at most.
+        """
+        ...
+
+    def recipients(self) -> tuple[str, ...]:
+        """Return the users to whom messages are on their way, sorted; no more than the outbox has messages."""
         ...
 
     def remove(self, message_id: bytes) -> None:

@@ -119,5 +119,18 @@ _HOW_OFTEN = (
         digest BLOB PRIMARY KEY, count INTEGER NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _WHEN_ENVELOPES_CAME, _WHO_WAS_VERIFIED, _COUNTING, _HOW_OFTEN)
+# Ids of one millisecond have no order among themselves; counters have.
+_OUTBOX_BY_COUNTER = (
+    "DROP INDEX outbox_by_recipient",
+    "CREATE INDEX outbox_by_counter ON outbox (recipient, counter)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _FIRST,
+    _WHEN_ENVELOPES_CAME,
+    _WHO_WAS_VERIFIED,
+    _COUNTING,
+    _HOW_OFTEN,
+    _OUTBOX_BY_COUNTER,
+)
 """The statements of each migration, the oldest first."""

@@ -95,11 +95,11 @@ class SqliteSessions:
             "SELECT highest_create_time FROM conversations WHERE conversation = ?", conversation_text(conversation)
         )
 
-    def count_message(self, conversation: Conversation, key_id: bytes) -> int:
-        """Count one more message that this device sends under a session."""
+    def count_messages(self, conversation: Conversation, key_id: bytes, count: int = 1) -> int:
+        """Count messages that this device sends under a session."""
         with self._database.transaction():
             row = self._row_id(conversation, key_id)
-            self._database.run("UPDATE sessions SET messages_sent = messages_sent + 1 WHERE id = ?", row)
+            self._database.run("UPDATE sessions SET messages_sent = messages_sent + ? WHERE id = ?", count, row)
             return self._database.number("SELECT messages_sent FROM sessions WHERE id = ?", row)
 
     def add_statement(self, conversation: Conversation, key_id: bytes, statement: StoredStatement) -> None:

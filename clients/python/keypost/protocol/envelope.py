@@ -206,3 +206,20 @@ def read_content(content: bytes, conversation: tuple[str, str]) -> pb.Content:
     if kind == "sent_copy" and conversation[0] != conversation[1]:
         raise ContentRefusedError("somebody else claims that this user sent a message")
     return parsed
+
+
+def check_copy(copy: pb.SentCopy, username: str) -> None:
+    """Check a copy of what another device of ``username`` sent; that it stands in its place, ``read_content`` has seen.
+
+    Raises:
+        ContentRefusedError: it has no message for the application, or cannot be a copy of one that this user sent.
+    """
+    if copy.WhichOneof("content") != "message":
+        raise ContentRefusedError("this version takes copies of messages alone")
+    try:
+        named("recipient_username", check_username, copy.recipient_username)
+        named("message_id", _check_message_id, copy.message_id)
+    except MalformedStatementError as error:
+        raise ContentRefusedError(f"the copy of a sent message is none: {error}") from error
+    if copy.recipient_username == username:
+        raise ContentRefusedError("a user sends no messages to himself that could be copied")

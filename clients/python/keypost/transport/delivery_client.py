@@ -15,6 +15,7 @@ from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from keypost.errors import UnreachableError
 from keypost.transport.refusals import UNEXPECTED_ANSWER, read_refusal
 from keypost.transport.remote_service import RemoteService, nothing_new
+from keypost.transport.send_stream import SendOneByOne, SendStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -123,6 +124,18 @@ class DeliveryClient:
             UnreachableError: No answer.
         """
         return await self._remote.call(self._stub.Send, pb.SendRequest(envelope=envelope))
+
+    def send_stream(self) -> SendStream:
+        """Return a stream for what the calling device sends; nothing is sent before it is written to."""
+        return SendStream(self._stub.SendStream(metadata=self._remote.metadata()), self._remote.endpoint)
+
+    def send_one_by_one(self) -> SendOneByOne:
+        """Return the same for a service that has no SendStream."""
+        return SendOneByOne(self.send)
+
+    async def refresh_token(self) -> None:
+        """After a token was refused: have the next call make a fresh one, by the key that is current then."""
+        await self._remote.refresh_token()
 
     def receive(self, *, max_unacknowledged: int = 256) -> ReceiveStream:
         """Return a stream for the calling device's mailbox; nothing is sent before it is iterated."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -12,12 +13,15 @@ from grpc_status import rpc_status
 
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 DOMAIN = "keypost"
 UNEXPECTED_ANSWER = "UNEXPECTED_ANSWER"
 _LONGEST_MESSAGE = 500
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _NO_ANSWER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
-_RETRIABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+_RETRIABLE_NUMBERS = frozenset(code.value[0] for code in _NO_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,36 @@ def read_refusal(failure: grpc.aio.AioRpcError, service: str, endpoint: str = ""
     info, retry_after_ms = _details(failure)
     if info is None:
         return _unexplained(failure, service, endpoint)
-    retriable = failure.code() in _RETRIABLE or retry_after_ms is not None
-    metadata = {key: value for key, value in info.metadata.items() if key not in ("reason", "message", "retriable")}
-    text = f"the {service} service refused: {_shorten(failure.details())} ({info.reason})"
-    error = RefusedError(info.reason, text, retriable=retriable, **metadata)
-    return Refusal(error, retriable, retry_after_ms)
+    return explained(
+        service, failure.code().value[0], info.reason, failure.details(), info.metadata, retry_after_ms=retry_after_ms
+    )
+
+
+def explained(
+    service: str,
+    code: int,
+    reason: str,
+    message: str | None,
+    metadata: Mapping[str, str],
+    *,
+    retry_after_ms: int | None,
+) -> Refusal:
+    """Return what a refusal means that a service explained.
+
+    Args:
+        service: Its name, for the sentence.
+        code: The number of the gRPC status code.
+        reason: The word for it.
+        message: Its sentence.
+        metadata: Facts for machines.
+        retry_after_ms: How long the service asks to wait, or None.
+    """
+    retriable = code in _RETRIABLE_NUMBERS or retry_after_ms is not None
+    facts = {key: value for key, value in metadata.items() if key not in ("reason", "message", "retriable")}
+    if not _REASON.fullmatch(reason):
+        reason, facts = UNEXPECTED_ANSWER, {}
+    text = f"the {service} service refused: {_shorten(message)} ({reason})"
+    return Refusal(RefusedError(reason, text, retriable=retriable, **facts), retriable, retry_after_ms)
 
 
 def _details(failure: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, int | None]:

@@ -70,8 +70,16 @@ class RemoteService:
         except RefusedError as refused:
             if refused.reason != TOKEN_REFUSED or self._tokens is None:
                 raise
-            # The cached token may come from a clock since corrected, or from a key that the CA has just replaced while
-            # its answer is still on its way: one fresh token, one more round.
-            self._tokens.forget()
-            await self._on_refused()
+            # One fresh token, one more round.
+            await self.refresh_token()
             return await self._retries.make(attempt, self.service, self.endpoint)
+
+    async def refresh_token(self) -> None:
+        """Have the next call make a fresh token.
+
+        The cached one may come from a clock since corrected, or from a key that the CA has just replaced while its
+        answer is still on its way.
+        """
+        if self._tokens is not None:
+            self._tokens.forget()
+        await self._on_refused()

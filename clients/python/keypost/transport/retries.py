@@ -47,6 +47,7 @@ class Retries:
         attempts: How often a call is tried at most.
         attempt_timeout: Seconds that one attempt may take.
         deadline: Seconds that a call may take with all its attempts and waits.
+        patience: Seconds for which a message that is to be sent waits for its outcome while nothing goes through.
         backoff: How long to wait between attempts.
         sleep: Waits for seconds.
         monotonic: Returns seconds that only go forward.
@@ -55,6 +56,7 @@ class Retries:
     attempts: int = 5
     attempt_timeout: float = 10.0
     deadline: float = 30.0
+    patience: float = 30.0
     backoff: Backoff = Backoff()
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic

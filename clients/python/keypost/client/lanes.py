@@ -1,0 +1,588 @@
+"""One conversation on its way out: what is sealed, handed over, refused, repaired and handed over again, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from keypost.client.context import short
+from keypost.client.key_requests import warn_if_weak
+from keypost.client.outgoing import Item, Order, fill
+from keypost.client.pipeline import Broken, Outdated, Parcel
+from keypost.client.results import Sent
+from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
+from keypost.transport.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from keypost.client.context import Context
+    from keypost.client.outgoing import Filled, Tidying
+    from keypost.client.pipeline import Pipeline
+    from keypost.client.sealing import Sealed, Sealing
+    from keypost.delivery.v1 import envelope_pb2
+    from keypost.keystore.values import OutgoingMessage
+    from keypost.protocol.identifiers import Address
+    from keypost.protocol.key_info import KeyRecord
+    from keypost.transport.retries import Retries
+    from keypost.transport.send_stream import Answer
+
+MOST_TOGETHER = 64
+MOST_BYTES_TOGETHER = 256 * 1024
+"""How much is sealed in one transaction."""
+MOST_UNANSWERED = 256
+EARLY = 0.001
+"""Seconds."""
+ROUNDS = 6
+"""How often messages are sealed anew because keys changed on their way, before one of them is stored."""
+STALE_KEYS = "STALE_KEYS"
+REFUSALS = frozenset(
+    {"INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND"}
+    | {"MAILBOX_FULL", "SENDER_SHARE_FULL"}
+)
+"""Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
+ALREADY_STORED = "MESSAGE_ID_USED"
+SESSION_STALE = "SESSION_STALE"
+SENDER_IS_NOT_CALLER = "SENDER_IS_NOT_CALLER"
+
+
+@dataclass(frozen=True)
+class Means:
+    """What all lanes share.
+
+    Attributes:
+        context: What all parts share.
+        pipeline: Where envelopes are handed over.
+        tidying: Takes out of the outbox what delivery has.
+        retries: How long to wait.
+        address: Returns the own address.
+        signer: Returns the fingerprint of the own key.
+        sealing: Looks both users up, and returns what sealing a message to the recipient needs.
+        learn: Verifies the records that came with a refusal; returns whether one is newer than what was sealed for.
+        keep_copies: Called when copies for the own other devices are in the outbox.
+        told: The ids of the messages of which the application was told that they wait.
+    """
+
+    context: Context
+    pipeline: Pipeline
+    tidying: Tidying
+    retries: Retries
+    address: Callable[[], Address]
+    signer: Callable[[], bytes]
+    sealing: Callable[[str], Awaitable[Sealing | None]]
+    learn: Callable[[pb.StaleKeys, KeyRecord, KeyRecord], Awaitable[bool]]
+    keep_copies: Callable[[], None]
+    told: set[bytes]
+
+
+class Lane:
+    """Sends the messages of one conversation, in the order of their counters.
+
+    Several are under way at once. What is not stored stops the lane: once every answer is in, it repairs what can be
+    repaired, and hands over again all that is not stored, the first one first. Nothing overtakes.
+
+    Args:
+        recipient: The other user; the own one for copies to the own other devices.
+        means: What all lanes share.
+        on_end: Called when nothing is left to do.
+    """
+
+    def __init__(self, recipient: str, means: Means, on_end: Callable[[Lane], None]) -> None:
+        self.recipient = recipient
+        self._means = means
+        self._on_end = on_end
+        self._fresh: deque[Item] = deque()
+        self._ready: deque[Item] = deque()
+        """Begun, to be handed over (again)."""
+        self._handed: deque[Item] = deque()
+        """Handed over, and not stored as far as is known."""
+        self._answers: dict[Item, Answer | Broken | Outdated] = {}
+        """Answers that are none of being stored, by item."""
+        self._unanswered = 0
+        self._read_after: int | None = 0
+        self._last = 0
+        """The highest counter that was begun, or read from the outbox."""
+        self._sealing: Sealing | None = None
+        self._resumes = False
+        self._next_is_new_session = False
+        self._rounds = 0
+        self._failures = 0
+        self._trouble: KeypostError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, item: Item) -> None:
+        """Send something after everything that was put before."""
+        item.put_time = asyncio.get_running_loop().time()
+        self._fresh.append(item)
+        if self._trouble is not None:
+            self._set_timer()
+        self.kick()
+
+    def read_outbox(self) -> None:
+        """Send what is in the outbox too."""
+        if self._read_after is None:
+            self._read_after = self._last
+        self.kick()
+
+    def kick(self) -> None:
+        """Go on, if the lane has stopped."""
+        self._changed.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    def withdraw(self, item: Item) -> None:
+        """Forget who waited for an item; it is not sent if it is not begun yet."""
+        item.listener = None
+        if item in self._fresh:
+            self._fresh.remove(item)
+
+    async def close(self) -> None:
+        """End the lane; what is kept in the outbox goes out another time."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._give_up(KeyStoreUnavailableError("this client is closed: open another"))
+
+    async def ended(self) -> None:
+        """Wait until nothing is left to do, or until the lane has given up for now."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        try:
+            while await self._step():
+                pass
+        except KeypostError as error:
+            await self._answers_are_in()
+            self._give_up(error)
+        except Exception as error:
+            self._give_up(KeypostError(f"an unforeseen {type(error).__name__}: please report it"))
+            raise
+        if not self._fresh:
+            self._calm()
+            self._on_end(self)
+
+    async def _step(self) -> bool:
+        """Do the next thing; return whether there may be more."""
+        self._changed.clear()
+        if self._answers:
+            await self._answers_are_in()
+            await self._repair()
+            return True
+        if self._unanswered < MOST_UNANSWERED and (self._ready or self._fresh or self._read_after is not None):
+            await self._hand_over_more()
+            return True
+        if self._unanswered:
+            await self._changed.wait()
+            return True
+        return False
+
+    async def _answers_are_in(self) -> None:
+        while self._unanswered:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _hand_over_more(self) -> None:
+        group = self._take_ready()
+        if not group or any(item.sealed is None for item in group):
+            group = await self._seal(group)
+        if not group:
+            return
+        revisions = {_revisions(item) for item in self._handed} - {_revisions(group[0])}
+        # Delivery holds what follows a refusal at the same revisions: those of others would overtake.
+        while revisions and self._unanswered and not self._answers:
+            self._changed.clear()
+            await self._changed.wait()
+        sizes = [_sealed(item).size for item in group]
+        await self._means.pipeline.room.take(len(group), sum(sizes))
+        if self._answers:
+            self._means.pipeline.room.give(len(group), sum(sizes))
+            self._ready.extendleft(reversed(group))
+            return
+        self._handed.extend(group)
+        self._unanswered += len(group)
+        self._means.pipeline.submit([self._parcel(item, number) for number, item in enumerate(group)])
+        self._resumes = False
+
+    def _parcel(self, item: Item, number: int) -> Parcel:
+        sealed = _sealed(item)
+        return Parcel(
+            recipient=self.recipient,
+            envelope=sealed.envelope,
+            size=sealed.size,
+            signer=sealed.signer,
+            settle=lambda answer: self._answered(item, answer),
+            resume=self._resumes and not number,
+        )
+
+    def _take_ready(self) -> list[Item]:
+        """Take what is begun and goes out together: all of it sealed, or none."""
+        group: list[Item] = []
+        size = 0
+        while self._ready and len(group) < MOST_TOGETHER:
+            item = self._ready[0]
+            if item.listener is None and not item.keep:
+                # Whoever sent it has gone, and it is nowhere kept.
+                self._ready.popleft()
+                continue
+            size += _size(item)
+            if group and (size > MOST_BYTES_TOGETHER or (item.sealed is None) != (group[0].sealed is None)):
+                break
+            if group and item.sealed is not None and _revisions(item) != _revisions(group[0]):
+                break
+            group.append(self._ready.popleft())
+        return group
+
+    def _take_fresh(self) -> list[Item]:
+        group: list[Item] = []
+        size = 0
+        while self._fresh and len(group) < MOST_TOGETHER:
+            size += _size(self._fresh[0])
+            if group and size > MOST_BYTES_TOGETHER:
+                break
+            group.append(self._fresh.popleft())
+        return group
+
+    async def _seal(self, again: list[Item]) -> list[Item]:
+        """Seal what is begun, or begin and seal what comes next; return what can be handed over."""
+        fresh: list[Item] = []
+        try:
+            sealing = await self._look_up()
+            if sealing is None:
+                return []
+            fresh = [] if again else self._take_fresh()
+            order = Order(
+                sealing=sealing,
+                again=again,
+                after=None if again else self._read_after,
+                fresh=fresh,
+                most=MOST_TOGETHER,
+                copies_to_self=_has_other_devices(sealing),
+            )
+            if self._next_is_new_session and again:
+                again[0].new_session = True
+            self._means.tidying.begin()
+            filled = await self._means.context.store.begin_together(fill, order)
+        except BaseException:
+            self._ready.extendleft(reversed(again))
+            self._fresh.extendleft(reversed(fresh))
+            raise
+        if filled.failure is not None:
+            self._ready.extendleft(reversed(again))
+            self._take_over(filled, sealing)
+            raise filled.failure
+        self._next_is_new_session = False
+        if not again:
+            self._read_after = filled.loaded_up_to
+            self._fresh.extendleft(reversed(fresh if filled.loaded_up_to is not None else []))
+        return self._take_over(filled, sealing)
+
+    async def _look_up(self) -> Sealing | None:
+        while True:
+            try:
+                self._sealing = await self._means.sealing(self.recipient)
+            except (UnreachableError, RefusedError) as error:
+                if isinstance(error, RefusedError) and not error.retriable:
+                    raise
+                await self._wait(error)
+                if not await self._has_anything():
+                    self._read_after = None
+                    return None
+            else:
+                if self._sealing is None:
+                    # Nobody is there to send to any more: copies for devices that are gone.
+                    self._read_after = None
+                return self._sealing
+
+    async def _has_anything(self) -> bool:
+        if self._ready or self._fresh or self._handed:
+            return True
+        kept = await self._means.context.store.run(lambda store: store.outbox.to(self.recipient, limit=1))
+        return bool(kept)
+
+    def _take_over(self, filled: Filled, sealing: Sealing) -> list[Item]:
+        for item, error in filled.refused:
+            self._fail(item, error)
+        for item, message in filled.unsealed:
+            item.message, item.content = message, None
+            self._ready.append(item)
+        group: list[Item] = []
+        for item, message, sealed in filled.sealed:
+            item.message = message
+            item.content = None
+            self._last = max(self._last, message.counter)
+            if isinstance(sealed, KeypostError):
+                self._refuse(item, sealed)
+                continue
+            item.sealed, item.new_session = sealed, False
+            self._show_sealed(sealed, sealing)
+            group.append(item)
+        if filled.copies:
+            self._means.keep_copies()
+        if filled.copies_refused:
+            sentence = "the outbox is full: your other devices get no copy of what was sent"
+            self._means.context.tell("warning", KeyStoreFullError.reason, sentence, copies=filled.copies_refused)
+        return group
+
+    def _answered(self, item: Item, answer: Answer | Broken | Outdated) -> None:
+        self._unanswered -= 1
+        self._changed.set()
+        if isinstance(answer, pb.Stored):
+            self._show_handed_over(item)
+            self._store(item, answer.accept_time)
+        else:
+            self._answers[item] = answer
+
+    def _store(self, item: Item, accept_time: int) -> None:
+        message, sealed = _message(item), _sealed(item)
+        if self._handed and self._handed[0] is item:
+            self._handed.popleft()
+        else:
+            self._handed.remove(item)
+        self._calm()
+        self._rounds = 0
+        self._forget(item)
+        if item.listener is not None and not item.listener.done():
+            item.listener.set_result(_sent(message, sealed, accept_time))
+
+    def _forget(self, item: Item) -> None:
+        message_id = _message(item).message_id
+        self._means.told.discard(message_id)
+        if item.keep:
+            self._means.tidying.add(message_id)
+
+    async def _repair(self) -> None:
+        """Every answer is in: deal with the first that is not of being stored, and hand over again what is left."""
+        first = next((item for item in self._handed if not isinstance(self._answers[item], pb.Held)), self._handed[0])
+        answer = self._answers[first]
+        self._answers.clear()
+        self._resumes = True
+        seal_again = False
+        match answer:
+            case pb.StaleKeys():
+                self._show_handed_over(first)
+                await self._learn(answer)
+                seal_again = True
+            case Outdated():
+                seal_again = True
+            case Broken():
+                if answer.final:
+                    raise answer.error
+                self._note(answer.error)
+            case Refusal():
+                seal_again = await self._judge(first, answer)
+            case _:
+                await self._wait(UnreachableError("delivery holds back what follows nothing", service="delivery"))
+        again, self._handed = self._handed, deque()
+        self._ready.extendleft(reversed(again))
+        if seal_again:
+            for item in self._ready:
+                item.sealed = None
+
+    async def _judge(self, item: Item, refusal: Refusal) -> bool:
+        """Deal with a refusal; return whether what is left has to be sealed again."""
+        error = refusal.error
+        if error.reason == ALREADY_STORED:
+            # Under an earlier seal.
+            self._store(item, self._means.context.clock())
+            return False
+        if error.reason == SESSION_STALE and not _sealed(item).new_session:
+            # By delivery's clock the session is over, or by the constants that it knows: another one serves.
+            self._next_is_new_session = True
+            return True
+        if error.reason == SENDER_IS_NOT_CALLER and _sealed(item).signer != self._means.signer():
+            return True
+        if _is_final(error):
+            self._handed.remove(item)
+            self._refuse(item, error)
+            return False
+        if not refusal.retriable:
+            raise error
+        await self._wait(error, refusal.retry_after_ms)
+        return False
+
+    async def _learn(self, stale: pb.StaleKeys) -> None:
+        sealing = self._sealing
+        if sealing is None:
+            raise AssertionError
+        self._rounds += 1
+        if self._rounds >= ROUNDS:
+            self._rounds = 0
+            raise RefusedError(
+                STALE_KEYS,
+                f"the keys of {self.recipient} or of this user change faster than a message can be sealed; it stays in "
+                "the outbox and goes out later",
+                retriable=True,
+            )
+        if not await self._means.learn(stale, sealing.own_record, sealing.peer_record):
+            await self._means.retries.sleep(self._means.retries.backoff.delay(self._rounds - 1))
+
+    async def _wait(self, error: KeypostError, retry_after_ms: int | None = None) -> None:
+        """Wait before the next attempt at something that may mend."""
+        self._note(error)
+        delay = self._means.retries.backoff.delay(self._failures, retry_after_ms)
+        self._failures += 1
+        await self._means.retries.sleep(delay)
+
+    def _note(self, error: KeypostError) -> None:
+        """Note what keeps the lane from going on, and from when on nobody waits for it any longer."""
+        self._trouble = error
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._means.retries.patience, self._run_out)
+
+    def _calm(self) -> None:
+        self._trouble = None
+        self._failures = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _run_out(self) -> None:
+        """Tell those who have waited long enough; what is kept goes out later, without them."""
+        self._timer = None
+        if (error := self._trouble) is None:
+            return
+        # A timer may be early by as much as the loop's clock is coarse.
+        latest = asyncio.get_running_loop().time() - self._means.retries.patience + EARLY
+        begun = [*self._handed, *self._ready]
+        for item in begun:
+            if item.put_time <= latest:
+                self._stop_waiting(item, error)
+        for item in [item for item in self._fresh if item.put_time <= latest]:
+            self._fresh.remove(item)
+            self._fail(item, error)
+        later = [item.put_time for item in (*begun, *self._fresh) if item.listener is not None]
+        if later:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(min(later) + self._means.retries.patience, self._run_out)
+
+    def _give_up(self, error: KeypostError) -> None:
+        """Stop for now: whoever waits is told, and what is kept in the outbox goes out another time."""
+        for item in (*self._handed, *self._ready):
+            self._stop_waiting(item, error)
+        for item in self._fresh:
+            self._fail(item, error)
+        for items in (self._handed, self._ready, self._fresh):
+            items.clear()
+        self._answers.clear()
+        self._read_after = 0
+        self._resumes = True
+        self._next_is_new_session = False
+
+    def _stop_waiting(self, item: Item, error: KeypostError) -> None:
+        self._fail(item, error)
+        if item.keep and item.message is not None:
+            self._tell_kept(item.message, error)
+
+    def _fail(self, item: Item, error: KeypostError) -> None:
+        listener, item.listener = item.listener, None
+        if listener is not None and not listener.done():
+            listener.set_exception(error)
+
+    def _refuse(self, item: Item, error: KeypostError) -> None:
+        """Give a message up that was refused for good."""
+        self._forget(item)
+        if item.listener is None:
+            self._means.context.tell(
+                "error",
+                error.reason,
+                f"a message that waited was given up: {error}",
+                recipient=self.recipient,
+                message_id=_name(_message(item)),
+            )
+        self._fail(item, error)
+
+    def _tell_kept(self, message: OutgoingMessage, error: KeypostError) -> None:
+        if message.message_id in self._means.told:
+            return
+        self._means.told.add(message.message_id)
+        sentence = f"a message to {message.recipient} stays in the outbox and goes out later: {error}"
+        self._means.context.tell(
+            "waiting", error.reason, sentence, recipient=message.recipient, message_id=_name(message)
+        )
+
+    def _show_sealed(self, sealed: Sealed, sealing: Sealing) -> None:
+        for step in sealed.steps:
+            self._means.context.show(step)
+        if sealed.new_session:
+            warn_if_weak(self._means.context, sealing.own.suite)
+
+    def _show_handed_over(self, item: Item) -> None:
+        message, sealed = _message(item), _sealed(item)
+        self._means.context.negotiation(
+            7,
+            self._means.address(),
+            recipient=message.recipient,
+            counter=message.counter,
+            key_id=short(sealed.key_id),
+            envelope_bytes=sealed.size,
+            ciphertext_bytes=len(sealed.envelope.ciphertext),
+            rsa_operations=sum(sealed.rsa_operations.values()),
+        )
+
+
+def _is_final(error: KeypostError) -> bool:
+    """Return whether this very message was refused; everything else may mend, and the message stays."""
+    if isinstance(error, RefusedError):
+        return not error.retriable and error.reason in REFUSALS
+    return isinstance(error, InvalidArgumentError)
+
+
+def _has_other_devices(sealing: Sealing) -> bool:
+    return any(key.address != sealing.own.address for key in sealing.own_record.good_keys(sealing.now))
+
+
+def _revisions(item: Item) -> tuple[int, int]:
+    sealed = _sealed(item)
+    return sealed.sender_revision, sealed.recipient_revision
+
+
+def _size(item: Item) -> int:
+    if item.sealed is not None:
+        return item.sealed.size
+    return len(item.message.content) if item.message is not None else _content(item).ByteSize()
+
+
+def _content(item: Item) -> envelope_pb2.Content:
+    if item.content is None:
+        raise AssertionError
+    return item.content
+
+
+def _message(item: Item) -> OutgoingMessage:
+    if item.message is None:
+        raise AssertionError
+    return item.message
+
+
+def _sealed(item: Item) -> Sealed:
+    if item.sealed is None:
+        raise AssertionError
+    return item.sealed
+
+
+def _name(message: OutgoingMessage) -> str:
+    return str(UUID(bytes=message.message_id))
+
+
+def _sent(message: OutgoingMessage, sealed: Sealed, accept_time: int) -> Sent:
+    return Sent(
+        message_id=UUID(bytes=message.message_id),
+        counter=message.counter,
+        accept_time=accept_time,
+        key_id=sealed.key_id,
+        new_session=sealed.new_session,
+        rsa_operations=sealed.rsa_operations,
+    )

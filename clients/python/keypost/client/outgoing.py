@@ -1,0 +1,249 @@
+"""What goes out, in the key store: begun, sealed and kept in one transaction; forgotten once delivery has it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from keypost.client.sealing import Sealer, new_message_id
+from keypost.delivery.v1 import envelope_pb2
+from keypost.errors import KeypostError
+from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
+from keypost.keystore.values import OutgoingMessage
+from keypost.protocol.errors import ProtocolError
+from keypost.protocol.identifiers import conversation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keypost.client.results import Sent
+    from keypost.client.sealing import Sealed, Sealing
+    from keypost.client.store_worker import StoreWorker
+    from keypost.keystore.port import KeyStore
+
+TIDY_AFTER = 0.05
+"""Seconds that a message may stay in the outbox after delivery has it: a transaction meanwhile takes it out as well."""
+
+
+@dataclass(eq=False)
+class Item:
+    """A message on its way out.
+
+    Attributes:
+        content: What to send.
+        new_session: Negotiate a session for it.
+        keep: It is kept in the outbox until delivery has it.
+        listener: Who waits for what becomes of it; None if nobody does (any more).
+        put_time: When it came, in seconds of the event loop.
+        message: With id and counter, once it is begun.
+        sealed: Its envelope, once it is sealed for the keys of now.
+    """
+
+    content: envelope_pb2.Content | None = field(repr=False, default=None)
+    new_session: bool = False
+    keep: bool = True
+    listener: asyncio.Future[Sent] | None = None
+    put_time: float = 0.0
+    message: OutgoingMessage | None = None
+    sealed: Sealed | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one transaction is to do for a conversation.
+
+    Attributes:
+        sealing: What sealing needs to know.
+        again: Messages that were begun and are to be sealed for the keys of now.
+        after: The counter after which the outbox is read first; None if all of it has been.
+        fresh: What is to be begun.
+        most: How many messages of the outbox are taken at most.
+        copies_to_self: Keep a copy for the sender's other devices of each that is begun.
+    """
+
+    sealing: Sealing
+    again: Sequence[Item]
+    after: int | None
+    fresh: Sequence[Item]
+    most: int
+    copies_to_self: bool
+
+
+@dataclass
+class Filled:
+    """What became of an order.
+
+    Attributes:
+        sealed: What is to go out, in order: the item, and its message and envelope or why there is none.
+        refused: What could not be begun, and why.
+        unsealed: What was begun and could not be sealed.
+        failure: Why nothing could be sealed.
+        loaded_up_to: The counter up to which the outbox was read, if there is more: then nothing fresh was begun.
+        copies: How many copies were kept for the sender's other devices.
+        copies_refused: How many had no room in the outbox.
+    """
+
+    sealed: list[tuple[Item, OutgoingMessage, Sealed | KeypostError]] = field(default_factory=list)
+    refused: list[tuple[Item, KeypostError]] = field(default_factory=list)
+    unsealed: list[tuple[Item, OutgoingMessage]] = field(default_factory=list)
+    failure: ProtocolError | None = None
+    loaded_up_to: int | None = None
+    copies: int = 0
+    copies_refused: int = 0
+
+
+def fill(store: KeyStore, order: Order) -> Filled:
+    """Seal what goes out next, and keep what is begun; call it within a transaction.
+
+    When a key may not take part, what is fresh is kept all the same, and waits for keys that may.
+    """
+    filled = Filled()
+    try:
+        sealer = Sealer(store, order.sealing)
+    except ProtocolError as error:
+        _keep_unsealed(store, order, filled, error)
+        return filled
+    for item in order.again:
+        if item.message is not None:
+            filled.sealed.append((item, item.message, _seal(sealer, item.message, item)))
+    if order.after is not None:
+        _load(store, order, sealer, filled)
+    if filled.loaded_up_to is None:
+        for item in order.fresh:
+            _begin(store, order, sealer, item, filled)
+    sealer.finish()
+    return filled
+
+
+def _keep_unsealed(store: KeyStore, order: Order, filled: Filled, error: ProtocolError) -> None:
+    filled.failure = error
+    for item in order.fresh:
+        if not item.keep:
+            filled.refused.append((item, error))
+            continue
+        try:
+            with store.transaction():
+                message = _draw(store, order.sealing, _content(item))
+                store.outbox.add(message)
+        except KeyStoreFullError as full:
+            filled.refused.append((item, full))
+        else:
+            filled.unsealed.append((item, message))
+            _copy(store, order, item, message, filled)
+
+
+def _load(store: KeyStore, order: Order, sealer: Sealer, filled: Filled) -> None:
+    left = store.outbox.to(order.sealing.peer_record.username, after=order.after or 0, limit=order.most + 1)
+    for message in left[: order.most]:
+        item = Item()
+        filled.sealed.append((item, message, _seal(sealer, message, item)))
+    if len(left) > order.most:
+        filled.loaded_up_to = left[order.most - 1].counter
+
+
+def _seal(sealer: Sealer, message: OutgoingMessage, item: Item) -> Sealed | KeypostError:
+    try:
+        return sealer.seal(message, new_session=item.new_session)
+    except KeyStoreUnavailableError:
+        raise
+    except KeypostError as error:
+        return error
+
+
+def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Filled) -> None:
+    """Draw id and counter of a message, seal and keep it; one that fails leaves no gap."""
+    content = _content(item)
+    try:
+        with store.transaction():
+            message = _draw(store, order.sealing, content)
+            sealed = sealer.seal(message, new_session=item.new_session)
+            if item.keep:
+                store.outbox.add(message)
+    except KeyStoreUnavailableError:
+        raise
+    except KeypostError as error:
+        filled.refused.append((item, error))
+        return
+    filled.sealed.append((item, message, sealed))
+    _copy(store, order, item, message, filled)
+
+
+def _content(item: Item) -> envelope_pb2.Content:
+    if item.content is None:
+        raise AssertionError
+    return item.content
+
+
+def _draw(
+    store: KeyStore, sealing: Sealing, content: envelope_pb2.Content, recipient: str | None = None
+) -> OutgoingMessage:
+    recipient = sealing.peer_record.username if recipient is None else recipient
+    return OutgoingMessage(
+        message_id=new_message_id(sealing.now, sealing.random).bytes,
+        recipient=recipient,
+        counter=store.counters.next_send(conversation_of(sealing.own.address.username, recipient)),
+        create_time=sealing.now,
+        content=content.SerializeToString(),
+    )
+
+
+def _copy(store: KeyStore, order: Order, item: Item, message: OutgoingMessage, filled: Filled) -> None:
+    """Keep a copy for the sender's other devices, in the transaction that keeps the message."""
+    content, sealing = _content(item), order.sealing
+    if not order.copies_to_self or not item.keep or not content.HasField("message"):
+        return
+    copy = envelope_pb2.SentCopy(
+        recipient_username=message.recipient, message_id=message.message_id, message=content.message
+    )
+    try:
+        with store.transaction():
+            drawn = _draw(store, sealing, envelope_pb2.Content(sent_copy=copy), sealing.own.address.username)
+            store.outbox.add(drawn)
+    except KeyStoreFullError:
+        filled.copies_refused += 1
+    else:
+        filled.copies += 1
+
+
+class Tidying:
+    """Takes out of the outbox what delivery has, along with the next transaction or shortly afterwards.
+
+    A crash before only means that a message is handed over again, and known by its id.
+
+    Args:
+        store: The key store.
+    """
+
+    def __init__(self, store: StoreWorker) -> None:
+        self._store = store
+        self._done: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._under_way: set[asyncio.Future[None]] = set()
+
+    def add(self, message_id: bytes) -> None:
+        """Have a message taken out."""
+        self._done.append(message_id)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TIDY_AFTER, self.begin)
+
+    def begin(self) -> None:
+        """Take them out now; whoever asks for a shared transaction in the same breath shares this one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._done:
+            done, self._done = self._done, []
+            taking_out = self._store.begin_together(_take_out, done)
+            self._under_way.add(taking_out)
+            taking_out.add_done_callback(self._under_way.discard)
+
+    async def finish(self) -> None:
+        """Take them out, and wait until that is done."""
+        self.begin()
+        await asyncio.gather(*self._under_way)
+
+
+def _take_out(store: KeyStore, done: Sequence[bytes]) -> None:
+    for message_id in done:
+        store.outbox.remove(message_id)
