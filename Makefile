@@ -37,6 +37,9 @@ test-faults: $(STAMP) ## Kill, freeze and cut off every part while messages flow
 soak: $(STAMP) ## The same for MINUTES=30, with a report in soak.json (SEED=number)
 	@PYTHONPATH=tests $(BIN)/python -m support.faults --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
+test-cluster: $(STAMP) ## Run the tests on a Valkey Cluster alone: fail-over, moving slots, thousands of subscriptions
+	@$(BIN)/python -m pytest -n 2 tests/cluster tests/contract/delivery tests/integration/embedded/test_valkey_cluster.py $(PYTEST_ARGS)
+
 killed: $(STAMP) ## Kill a device before every one of its writes, not a sample (minutes)
 	@KEYPOST_EVERY_WRITE=1 $(BIN)/python -m pytest -s -p no:xdist tests/integration/client/test_killed.py
 
@@ -60,4 +63,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test test-faults soak killed bench lint docs format clean
+.PHONY: help install run up test test-cluster test-faults soak killed bench lint docs format clean

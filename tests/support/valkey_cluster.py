@@ -93,10 +93,18 @@ class Cluster(ValkeyCluster):
         self.introduce(node)
         self.wait_until(lambda: all(is_settled(one, len(self.nodes)) for one in self.running))
 
+    def add_replica(self, master: ClusterNode) -> ClusterNode:
+        """Give a master a replica that has nothing yet; return once it follows."""
+        (replica,) = self.add_nodes(1)
+        self.join(replica)
+        assert replica.ask("CLUSTER", "REPLICATE", master.ask("CLUSTER", "MYID"))
+        self.wait_until(lambda: replica.ask("ROLE")[:1] + replica.ask("ROLE")[3:4] == ["slave", "connected"])
+        return replica
+
     def move_slot(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
         """Move a slot to another master, key by key, as every version of Redis can."""
         self.begin_move(slot, source, target)
-        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 10):
+        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 500):
             self.move_keys(keys, source, target)
         self.end_move(slot, source, target)
 

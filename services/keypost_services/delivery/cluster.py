@@ -38,12 +38,16 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 2.0
 """So long a call is repeated: a slot is moved within that, and whoever sent may wait no longer."""
-FIRST_PAUSE_SECONDS = 0.02
-LONGEST_PAUSE_SECONDS = 0.4
+FIRST_PAUSE_SECONDS = 0.04
+LONGEST_PAUSE_SECONDS = 0.8
+DOWN_SECONDS = 0.1
+"""So often a node is tried that does not answer; who else asks for it meanwhile need not wait to be told so."""
 MOST_REDIRECTIONS = 5
 """So often a call goes at once to where it was sent on; nodes that send it round and round give cause to wait."""
 LOOK_SECONDS = 5.0
 """So often it is found out who has what although nothing gave reason to."""
+SOONEST_SECONDS = 0.1
+"""However much is in doubt, it is found out no more often."""
 ASK_SECONDS = 0.5
 """How long one node may take to say who has what; then another one is asked."""
 _PASSING = (
@@ -94,7 +98,7 @@ class ClusterServers:
         self._servers: dict[Node, Server] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._doubted = asyncio.Event()
-        self._found_out = asyncio.Condition()
+        self._down: dict[Server, tuple[float, Exception]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -135,7 +139,7 @@ class ClusterServers:
         return None if node is None else self._server(node)
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Have a callback called whenever the slots were found out anew."""
+        """Have a callback called whenever slots are found to be elsewhere."""
         self._callbacks.append(callback)
 
     def doubt(self) -> None:
@@ -167,7 +171,8 @@ class ClusterServers:
             redirections += 1
             if redirections <= MOST_REDIRECTIONS and all(isinstance(replies[number], AskError) for number in pending):
                 continue
-            await self._found_out_or(pause)
+            self.doubt()
+            await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _run_once(
@@ -181,7 +186,7 @@ class ClusterServers:
                 groups.setdefault((server, asking), []).append(number)
         answers = await asyncio.gather(
             *(
-                server.run([calls[number] for number in numbers], replica_timeout, asking=asking)
+                self._run_at(server, [calls[number] for number in numbers], replica_timeout, asking=asking)
                 for (server, asking), numbers in groups.items()
             )
         )
@@ -191,18 +196,28 @@ class ClusterServers:
                 if _may_pass(reply) and type(reply) is not AskError:
                     self.moved(reply)
 
+    async def _run_at(
+        self, server: Server, calls: Sequence[Call], replica_timeout: int | None, *, asking: bool
+    ) -> Sequence[Any]:
+        """Run commands at a server, unless it was found not to answer a moment ago."""
+        loop = asyncio.get_running_loop()
+        until, why = self._down.get(server, (0.0, None))
+        if why is not None:
+            if loop.time() < until:
+                return [why] * len(calls)
+            self._down[server] = loop.time() + DOWN_SECONDS, why  # this one tries
+        replies = await server.run(calls, replica_timeout, asking=asking)
+        failure = next((reply for reply in replies if isinstance(reply, RedisConnectionError)), None)
+        if failure is not None:
+            self._down[server] = loop.time() + DOWN_SECONDS, failure
+        else:
+            self._down.pop(server, None)
+        return replies
+
     def _where(self, call: Call, last: Any) -> tuple[Server | None, bool]:
         if type(last) is AskError:  # its subclass says that the slot has moved for good
             return self._server((last.host, last.port)), True
         return self.server_of(call.key), False
-
-    async def _found_out_or(self, seconds: float) -> None:
-        """Return once the slots were found out anew and a pause is over, or after a few pauses."""
-        self.doubt()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds), self._found_out:
-                await self._found_out.wait()
-        await asyncio.sleep(seconds)
 
     async def _keep_finding_out(self) -> None:
         while True:
@@ -213,7 +228,7 @@ class ClusterServers:
             # Whatever it was: the next time may do.
             with contextlib.suppress(Exception):
                 await self._find_out()
-            await asyncio.sleep(FIRST_PAUSE_SECONDS)
+            await asyncio.sleep(SOONEST_SECONDS)
 
     async def _find_out(self) -> None:
         """Ask one node after the other who has what.
@@ -237,15 +252,16 @@ class ClusterServers:
         raise MailboxesUnavailableError(f"no node of the cluster says who has the mailboxes: {why}") from why
 
     async def _take_over(self, found: SlotMap) -> None:
-        self._map = found
-        self._tell()
-        async with self._found_out:
-            self._found_out.notify_all()
+        before, self._map = self._map, found
+        if not found.agrees(before):
+            self._tell()
         await self._close_those_gone()
 
     async def _close_those_gone(self) -> None:
         kept = {*self._map.masters, *self._map.replicas, *self._url.nodes}
         gone = [self._servers.pop(node) for node in list(self._servers) if node not in kept]
+        for server in gone:
+            self._down.pop(server, None)
         await asyncio.gather(*(server.client.aclose() for server in gone), return_exceptions=True)
 
     def _tell(self) -> None:

@@ -10,14 +10,16 @@ from redis.crc import key_slot
 from redis.exceptions import MovedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
-    from redis.asyncio.client import PubSub
+    from redis.asyncio.connection import AbstractConnection
 
     from keypost_services.delivery.servers import Server
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
+AGAIN_SECONDS = 0.2
+MOST_AT_ONCE = 500
 
 
 class Listener(Protocol):
@@ -67,11 +69,6 @@ class Feed:
         self._wanted.discard(channel)
         self._touch(channel)
 
-    def ensure(self, channel: str) -> None:
-        """Subscribe to a wanted channel again if its subscription was lost."""
-        if channel not in self._held:
-            self._touch(channel)
-
     def _touch(self, channel: str) -> None:
         self._touched.add(channel)
         self._changed.set()
@@ -100,57 +97,73 @@ class Feed:
         self._held.clear()
         self._touched = set(self._wanted)
         self._changed.set()
-        async with self._server.client.pubsub() as pubsub:
-            await pubsub.connect()
-            reading = asyncio.create_task(self._read(pubsub))
+        connection = self._server.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()
+            reading = asyncio.create_task(self._read(connection))
             try:
-                await self._subscribe(pubsub, reading)
+                await self._subscribe(connection, reading)
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+        finally:
+            await connection.disconnect(nowait=True)
 
-    async def _subscribe(self, pubsub: PubSub, reading: asyncio.Task[None]) -> None:
+    async def _subscribe(self, connection: AbstractConnection, reading: asyncio.Task[None]) -> None:
         """Keep the server's subscriptions equal to what is wanted; returns when reading has ended."""
         while not reading.done():
             self._changed.clear()
-            touched, self._touched = self._touched, set()
-            for channel in touched:  # one at a time: channels of several slots may not stand in one command
-                if channel in self._wanted and channel not in self._held:
-                    self._held.add(channel)
-                    await pubsub.ssubscribe(channel)
-                elif channel not in self._wanted and channel in self._held:
-                    self._held.discard(channel)
-                    await pubsub.sunsubscribe(channel)
-            await _first(reading, self._changed)
+            some = [self._touched.pop() for _ in range(min(len(self._touched), MOST_AT_ONCE))]
+            new = [channel for channel in some if channel in self._wanted and channel not in self._held]
+            gone = [channel for channel in some if channel not in self._wanted and channel in self._held]
+            self._held.update(new)
+            self._held.difference_update(gone)
+            # One a command, for channels of several slots may not stand in one; but all of them in one go.
+            commands = [("SSUBSCRIBE", channel) for channel in new] + [("SUNSUBSCRIBE", channel) for channel in gone]
+            if commands:
+                await _send(connection, commands)
+            if not self._touched:
+                await _first(reading, self._changed)
 
-    async def _read(self, pubsub: PubSub) -> None:
-        loop, quiet = asyncio.get_running_loop(), 0
+    async def _read(self, connection: AbstractConnection) -> None:
+        quiet = 0
         while quiet < 2:  # noqa: PLR2004  # one question, one more chance
-            started = loop.time()
             try:
-                message = await pubsub.get_message(timeout=self._quiet_seconds)
+                message = await connection.read_response(
+                    timeout=self._quiet_seconds, disconnect_on_error=False, push_request=True
+                )
             except MovedError as error:
-                self._lost([channel for channel in self._held if key_slot(channel.encode()) == error.slot_id])
+                self._lose([channel for channel in self._held if key_slot(channel.encode()) == error.slot_id])
                 self._listener.moved(error)
                 continue
-            if message is None and loop.time() - started >= self._quiet_seconds:
+            if message is None:
                 quiet += 1
-                await pubsub.ping()
+                await _send(connection, [("PING",)])
                 continue
-            quiet = 0  # nothing, but sooner, is the answer to the client's own question
-            if message and message["channel"] is not None:
-                self._take(message["type"], message["channel"].decode())
+            quiet = 0
+            if isinstance(message, list) and len(message) > 1 and message[1]:  # not the answer to PING
+                self._take(message[0], message[1].decode())
 
-    def _take(self, kind: str, channel: str) -> None:
-        if kind in ("smessage", "ssubscribe"):
-            self._listener.wake(channel, published=kind == "smessage")
-        elif kind == "sunsubscribe" and channel in self._held:  # not asked for: the slot has gone elsewhere
-            self._lost([channel])
+    def _take(self, kind: bytes, channel: str) -> None:
+        if kind in (b"smessage", b"ssubscribe"):
+            self._listener.wake(channel, published=kind == b"smessage")
+        elif kind == b"sunsubscribe" and channel in self._held:  # not asked for: the slot has gone elsewhere
+            self._lose([channel])
 
-    def _lost(self, channels: Collection[str]) -> None:
+    def _lose(self, channels: Collection[str]) -> None:
+        """Take note that subscriptions are gone; those that are still wanted here are asked for again soon."""
         lost = set(channels)
         self._held -= lost
         self._listener.doubt(lost & self._wanted)
+        asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._want_again, lost)
+
+    def _want_again(self, channels: set[str]) -> None:
+        self._touched |= channels
+        self._changed.set()
+
+
+async def _send(connection: AbstractConnection, commands: Sequence[tuple[str, ...]]) -> None:
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
 
 async def _first(task: asyncio.Task[None], event: asyncio.Event) -> None:

@@ -67,13 +67,16 @@ class Server:
         for call in calls:
             commands += [("ASKING",), call.command] if asking else [call.command]
         if replica_timeout is not None:
-            commands.append(("WAITAOF", 1, 1, replica_timeout))
+            commands += _waits(replica_timeout)
         try:
             async with self._turns:
                 replies = await self._answers(commands)
         except (RedisError, OSError) as error:
             return [error for _ in calls]
-        lost = None if replica_timeout is None else _not_replicated(replies.pop())
+        lost = None
+        if replica_timeout is not None:
+            *replies, _, on_disks = replies
+            lost = _not_replicated(on_disks)
         answers = replies[1::2] if asking else replies
         return [answer if lost is None or isinstance(answer, Exception) else lost for answer in answers]
 
@@ -124,7 +127,7 @@ class Servers(Protocol):
         """
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Have a callback called whenever it was found out anew which server has what."""
+        """Have a callback called whenever it turns out that another server has something now."""
 
     def doubt(self) -> None:
         """Have it found out anew soon: there is reason to think that it has changed."""
@@ -194,6 +197,16 @@ def reply_or_unavailable(reply: Any) -> Any:
     if isinstance(reply, Exception):
         return MailboxesUnavailableError(f"the mailbox server: {type(reply).__name__}: {reply}")
     return reply
+
+
+def _waits(milliseconds: int) -> list[tuple[Any, ...]]:
+    """Return what waits until what was written is on the disks of the server and of a replica.
+
+    WAITAOF alone takes a second: it asks the replica at once, before that has written to its disk, and is told again in
+    a second only. WAIT lets it ask a moment later.
+    """
+    half = max(1, milliseconds // 2)
+    return [("WAIT", 1, half), ("WAITAOF", 1, 1, half)]
 
 
 def _not_replicated(reply: Any) -> Exception | None:

@@ -30,6 +30,10 @@ class SlotMap:
         """Return the node that has a slot; None if none has."""
         return self._nodes[slot]
 
+    def agrees(self, other: SlotMap) -> bool:
+        """Return whether another map has every slot at the same node."""
+        return self._nodes == other._nodes
+
     def move(self, slot: int, node: Node) -> None:
         """Take note that a node has a slot now."""
         self._nodes[slot] = node

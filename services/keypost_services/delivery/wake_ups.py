@@ -97,11 +97,8 @@ class WakeUpSubscriptions:
     def _place(self, channel: str) -> None:
         """Have a watched channel subscribed to where it is now."""
         server, before = self._servers.server_of(channel), self._placed.get(channel)
-        if server is None:
-            return  # found out anew soon, and placed then
-        if server is before:
-            self._feeds[server].ensure(channel)
-            return
+        if server is None or server is before:
+            return  # if none has it, it is placed when one has
         self._take_away(channel)
         self._placed[channel] = server
         self._feed(server).want(channel)

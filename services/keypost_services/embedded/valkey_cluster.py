@@ -38,6 +38,8 @@ _SETTINGS = {
     # A shard that is away takes nothing from the others, and its replica takes over whatever it has.
     "cluster-require-full-coverage": "no",
     "cluster-replica-validity-factor": "0",
+    # What is a master stays one although its slots were taken, and replicas stay where they were put.
+    "cluster-allow-replica-migration": "no",
     "repl-diskless-sync-delay": "0",
     "appendonly": "yes",
     "appendfsync": "always",
@@ -192,6 +194,7 @@ class ValkeyCluster:
         if info_of(self.nodes[0])["cluster_known_nodes"] == "1":
             self._form(seconds)
         self.wait_until(lambda: all(is_settled(node, len(self.nodes)) for node in self.nodes), seconds)
+        self.wait_until(lambda: all(len(_serving(node)) == len(self.nodes) for node in self.nodes), seconds)
 
     def _form(self, seconds: float) -> None:
         masters, replicas = self.nodes[: self._masters], self.nodes[self._masters :]
@@ -246,6 +249,11 @@ def is_settled(node: ClusterNode, known: int) -> bool:
         return False
     in_step = role[0] == "master" or role[3] == "connected"
     return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(known) and in_step
+
+
+def _serving(node: ClusterNode) -> set[int]:
+    """Return the ports of the masters and replicas that a node would name to a client."""
+    return {part[1] for _, _, *parts in node.ask("CLUSTER", "SLOTS") for part in parts}
 
 
 def _knows(node: ClusterNode, node_id: str) -> bool:

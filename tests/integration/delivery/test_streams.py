@@ -6,20 +6,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import structlog
-from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from keypost.protocol.realm_trust import ServedTrust
 from keypost_services.delivery.connecting import servers_at
 from keypost_services.delivery.functions import FunctionLibrary
-from keypost_services.delivery.metrics import Metrics
-from keypost_services.delivery.receiving import Device, Receiving
+from keypost_services.delivery.receiving import Device
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
-from keypost_services.runtime.realm_trust import TrustKeeper
-from support.clock import ManualClock
 from support.mailboxes import BOB, open_mailboxes, posting
-from support.realm import SimulatedRealm
+from support.receiving import new_receiving, silence
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
@@ -27,14 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keypost_services.delivery.mailboxes import Waiting
-
-
-class Source:
-    def __init__(self, realm: SimulatedRealm) -> None:
-        self._realm = realm
-
-    async def get_realm_trust(self) -> ServedTrust:
-        return ServedTrust(self._realm.signed_trust())
 
 
 class Outlet:
@@ -50,33 +36,9 @@ class Outlet:
         self.words.put_nowait([])
 
 
-async def silence() -> AsyncIterator[Sequence[str]]:
-    await asyncio.Event().wait()
-    yield []
-
-
 @contextlib.asynccontextmanager
 async def receiving(mailboxes: Any, **options: Any) -> AsyncIterator[Outlet]:
-    clock = ManualClock()
-    realm = SimulatedRealm(clock=clock)
-    log = structlog.wrap_logger(structlog.testing.CapturingLogger())
-    trust = TrustKeeper(
-        Source(realm).get_realm_trust,
-        clock,
-        log,
-        realm=realm.realm,
-        root_keys=[realm.root.public_key_der],
-        on_change=lambda _: None,
-    )
-    streams = Receiving(
-        mailboxes,
-        trust,
-        clock=clock,
-        ids=lambda: "stream",
-        jitter=lambda: 0.5,
-        metrics=Metrics(CollectorRegistry()),
-        **options,
-    )
+    streams = new_receiving(mailboxes, **options)
     outlet = Outlet()
     task = asyncio.ensure_future(streams.receive(Device(BOB, 256, silence(), outlet)))
     try:

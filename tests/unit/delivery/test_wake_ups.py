@@ -22,7 +22,8 @@ class BreakingClient:
     async def aclose(self) -> None:
         pass
 
-    def pubsub(self) -> Any:
+    @property
+    def connection_pool(self) -> Any:
         if not self._asked:
             self._asked = True
             raise self._failure
