@@ -13,6 +13,7 @@ from keypost.ca.v1 import ca_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.directory.v1 import directory_service_pb2 as directory_pb
 from support.ca_service import REALM, CaUnderTest, open_ca
+from support.delivery import until
 from support.elsewhere import forwarded
 from support.plain_client import reason
 from support.plain_stack import open_plain_stack
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 GUESS = pb.SignIn(one_time_code="0" * 26)
 FEW = "look_ups=10/1d,unknown_users=5/1d"
+SLOWED = "keypost_limits_slowed_total"
 
 
 @pytest.fixture
@@ -195,6 +197,36 @@ async def test_a_flood_of_messages_from_one_device(delivery_stack: Stack) -> Non
         await served(world.mallory.send("bob"))
     await refused(world.mallory.send("bob"), "RATE_LIMITED")
     await served(world.alice.send("bob"))
+
+
+async def test_names_tried_out_by_sending_many_at_once(delivery_stack: Stack) -> None:
+    """All at once: each counts before the next is looked up."""
+    world = await PlainWorld(delivery_stack).start(limits="unknown_users=3/1d")
+    envelopes = []
+    for number in range(10):
+        delivery_stack.realm.enroll(name := f"user{number}")
+        envelopes.append(await world.mallory.envelope(name))
+        del delivery_stack.realm.users[name]
+    before = world.look_ups
+    async with world.mallory.stream() as stream:
+        await refused(stream.results(*envelopes), "RATE_LIMITED", harm="USER_NOT_FOUND")
+    assert world.look_ups - before <= 3 + 1
+    await served(world.alice.send("bob"))
+
+
+async def test_a_flood_of_messages_over_a_stream(delivery_stack: Stack) -> None:
+    """What is over the quota is not read: a whole batch counts, and the stream is slowed for good."""
+    world = await PlainWorld(delivery_stack).start(limits="Send=4/1d")
+    batch = [await world.mallory.envelope("bob") for _ in range(8)]
+    async with world.mallory.stream() as stream:
+        await served(stream.results(*batch[:4]))
+        later = asyncio.ensure_future(stream.results(*batch[4:]))
+        await until(lambda: later.done() or bool(world.world.counted(SLOWED, limit="Send")))
+        assert not later.done(), "the flood went on"
+        later.cancel()
+    await refused(world.mallory.send("bob"), "RATE_LIMITED")
+    await served(world.alice.send("bob"))
+    assert len(await world.bob.waiting()) == 5
 
 
 async def test_a_flood_from_one_address(tmp_path: Path, valkey: ValkeyServer) -> None:

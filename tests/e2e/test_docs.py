@@ -15,9 +15,12 @@ import pytest
 from keypost_services.embedded.up import PASSPHRASE, commands_to_type
 from support.made_parts import ATTACKS, EVENTS, LIMITS, help_text
 from support.pages import MADE, PAGES, ROOT, Block, blocks, inline_code, name_of, read
+from support.postgres import running_postgres
 from support.terminal import Terminal, is_as_shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from keypost_services.embedded.stack import Stack
 
 NOT_RUN = {
@@ -108,9 +111,19 @@ def reason_not_to_run(page: Path, block: Block) -> str | None:
     return NOT_RUN.get((name_of(page), block.text.strip().partition("\n")[0]))
 
 
+@pytest.fixture
+def variables(page: Path) -> Iterator[Mapping[str, str]]:
+    """What the reader of a page has set: of the one about PostgreSQL, how to reach a server."""
+    if name_of(page) != "docs/postgres.md":
+        yield {}
+        return
+    with running_postgres(roles=False) as server:
+        yield server.administrators_environment
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(read(page))], ids=name_of)
-def test_a_page_works_as_it_is_printed(page: Path, clone: Path) -> None:
-    with Terminal(clone) as terminal:
+def test_a_page_works_as_it_is_printed(page: Path, clone: Path, variables: Mapping[str, str]) -> None:
+    with Terminal(clone, variables) as terminal:
         reader = Reader(clone, terminal, None, set())
         for block in blocks(read(page)):
             if reason_not_to_run(page, block) is None:

@@ -122,9 +122,10 @@ class PlainDevice:
         """Open a stream to send on."""
         call: Any = self.delivery.SendStream(metadata=self.metadata(token), timeout=20)
         await call.wait_for_connection()
-        yield PlainSendStream(call)
-        await call.done_writing()
-        assert await call.read() is grpc.aio.EOF
+        try:
+            yield PlainSendStream(call)
+        finally:
+            call.cancel()
 
     async def send(self, recipient: str, text: str = "hello", **values: Any) -> pb.SendResponse:
         """Send a message."""

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
+from sqlalchemy.engine import make_url
 
-from keypost_services.embedded.postgres import Postgres
+from keypost_services.embedded.postgres import ADMINISTRATOR, Postgres, find_programs
 from keypost_services.embedded.processes import StackFailedError
 from support.valkey import free_port
 
@@ -65,6 +66,14 @@ class PostgresServer:
     def url_of(self, database: str, role: str = OWNER, password: str = OWNER_PASSWORD) -> str:
         """Return the URL by which a role connects to a database."""
         return self._postgres.url_of(database, role, password)
+
+    @property
+    def administrators_environment(self) -> dict[str, str]:
+        """The variables by which PostgreSQL's own programs connect as the administrator, and find each other."""
+        password = make_url(self.administrators_url()).password
+        programs = os.pathsep.join((str(find_programs()), os.environ["PATH"]))
+        fixed = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": ADMINISTRATOR}
+        return {**fixed, "PGPASSWORD": str(password), "PATH": programs}
 
     def serving_url(self, database: str) -> str:
         """Return the URL by which a CA serves from a database."""
@@ -155,14 +164,17 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running_postgres(**options: str) -> Iterator[PostgresServer]:
-    """Run a server of its own, with the two roles, and remove it afterwards.
+def running_postgres(*, roles: bool = True, **options: str) -> Iterator[PostgresServer]:
+    """Run a server of its own, and remove it afterwards.
 
     Args:
+        roles: Whether it has the two roles.
         options: Settings of ``postgresql.conf``.
     """
     server = _started(options)
     try:
+        if roles:
+            server.make_roles()
         yield server
     finally:
         server.stop()
@@ -173,6 +185,7 @@ def running_postgres(**options: str) -> Iterator[PostgresServer]:
 def shared_postgres() -> PostgresServer:
     """Return the server that all tests of this process share; it ends with the process."""
     server = _started({})
+    server.make_roles()
     atexit.register(server.remove)
     atexit.register(server.stop)
     return server
@@ -189,7 +202,6 @@ def _started(options: dict[str, str]) -> PostgresServer:
             if not attempts_left or "in use" not in str(error):
                 raise
             continue
-        server.make_roles()
         return server
     raise AssertionError
 

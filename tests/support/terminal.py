@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from keypost_services.embedded.processes import clean_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 SECONDS = 120
@@ -27,11 +28,12 @@ class Terminal:
 
     Args:
         folder: Where it opens.
+        variables: What the reader has set before.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         self._folder = str(folder)
-        self._environment = clean_environment(PLAIN)
+        self._environment = clean_environment({**PLAIN, **(variables or {})})
         self._groups: list[int] = []
 
     def __enter__(self) -> Self:

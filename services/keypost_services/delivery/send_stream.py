@@ -18,9 +18,10 @@ from keypost_services.delivery.judging import Stale
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.sending import Admitted, Held, Stored
 from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.requests import USER_NOT_FOUND
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
     from keypost.protocol.key_info import Key
     from keypost_services.delivery.envelopes import Conversation, Incoming
@@ -61,19 +62,28 @@ class SendStream:
         sending: Takes envelopes in.
         caller: The key by which the device showed itself.
         mailboxes_failed: Told why, when the mailboxes cannot be reached.
+        unknown: Counts a recipient who does not exist; raises ServiceError when there were too many.
     """
 
-    def __init__(self, sending: Sending, caller: Key, mailboxes_failed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sending: Sending,
+        caller: Key,
+        mailboxes_failed: Callable[[str], None],
+        unknown: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._sending = sending
         self._caller = caller
         self._mailboxes_failed = mailboxes_failed
+        self._unknown = unknown
         self._held: set[Conversation] = set()
 
     async def run(self, batches: AsyncIterator[Batch], outlet: Outlet) -> None:
         """Serve the stream; returns when the sender has nothing more to say.
 
         Raises:
-            ServiceError: what ``batches`` raises; the results of what came before are out by then.
+            ServiceError: what ``batches`` raises, the results of what came before are out by then; what ``unknown``
+                raises.
         """
         read: asyncio.Queue[Batch | Exception | None] = asyncio.Queue(MOST_WAITING)
         reading = asyncio.create_task(_read(batches, read))
@@ -112,6 +122,8 @@ class SendStream:
             result = self._unavailable(error)
         if not isinstance(result, Admitted):
             self._held.add(conversation)
+        if isinstance(result, ServiceError) and result.reason == USER_NOT_FOUND:
+            await self._unknown(result.metadata["username"])
         return result
 
     async def _store(self, admitted: Sequence[Admitted]) -> Sequence[Result]:

@@ -16,6 +16,7 @@ from keypost_services.delivery.receiving import Device, Receiving
 from keypost_services.delivery.send_stream import Batch, SendStream
 from keypost_services.runtime.auth import current_caller
 from keypost_services.runtime.errors import ServiceError, token_refused
+from keypost_services.runtime.limits.batches import batch_charges
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.metrics import Metrics
     from keypost_services.delivery.send_stream import Result
     from keypost_services.delivery.sending import Sending
+    from keypost_services.runtime.limits.batches import BatchCharges
 
 
 class DeliveryServicer(DeliveryServiceServicer):
@@ -77,12 +79,17 @@ class DeliveryServicer(DeliveryServiceServicer):
         self, request_iterator: AsyncIterator[pb.SendStreamRequest], context: Any
     ) -> None:
         """Store what comes in batches, and say in the same order what became of it."""
-        stream = SendStream(self._sending, _device_key(), self._health)
-        await stream.run(self._batches(request_iterator), _Results(context, self._metrics))
+        charges = batch_charges()
+        stream = SendStream(self._sending, _device_key(), self._health, charges.unknown)
+        await stream.run(self._batches(request_iterator, charges), _Results(context, self._metrics))
 
-    async def _batches(self, requests: AsyncIterator[pb.SendStreamRequest]) -> AsyncIterator[Batch]:
+    async def _batches(
+        self, requests: AsyncIterator[pb.SendStreamRequest], charges: BatchCharges
+    ) -> AsyncIterator[Batch]:
         async for request in requests:
             envelopes = convert.read_batch(request)
+            # Who sends more than there is for him is read on later.
+            await charges.take(len(envelopes))
             yield Batch([self._read(envelope) for envelope in envelopes], frozenset(request.resume))
 
     def _read(self, envelope: envelope_pb2.Envelope) -> Incoming | ServiceError:

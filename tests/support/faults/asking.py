@@ -40,12 +40,15 @@ class Asking:
         """Return calls that need the part at fault, and change something where that is what it is for."""
         if _is_of_ca(fault):
             return [partial(_do, self._random.choice(self._askers(fault)), "renew")]
-        return self.questions(fault)
+        if _is_of_directory(fault):
+            # Whoever gets messages by the new key has to ask for it.
+            return [partial(_do, device, "renew") for device in self._devices.values() if device not in self._at(fault)]
+        return []
 
     def questions(self, fault: Fault) -> list[Call]:
         """Return calls that are answered by the part at fault and change nothing."""
         askers = self._askers(fault)
-        if fault.target in DIRECTORY_WAYS or fault.target.endswith(">directory"):
+        if _is_of_directory(fault):
             return [partial(_do, device, "look_up", username=device.username) for device in askers]
         return [partial(_do, device, "invite") for device in askers] if _is_of_ca(fault) else []
 
@@ -58,8 +61,16 @@ class Asking:
                 await question()
 
     def _askers(self, fault: Fault) -> list[DevicePart]:
+        return self._at(fault) or list(self._devices.values())
+
+    def _at(self, fault: Fault) -> list[DevicePart]:
+        """Return the device whose way is at fault, if it is one's."""
         caller = fault.target.partition(">")[0]
-        return [self._devices[caller]] if caller in self._devices else list(self._devices.values())
+        return [self._devices[caller]] if caller in self._devices else []
+
+
+def _is_of_directory(fault: Fault) -> bool:
+    return fault.target in DIRECTORY_WAYS or fault.target.endswith(">directory")
 
 
 async def _do(device: DevicePart, what: str, **arguments: Any) -> None:

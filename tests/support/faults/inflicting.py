@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from support.faults.asking import Asking
+    from support.faults.devices import DevicePart
     from support.faults.faults import Fault
     from support.faults.proxy import Link
     from support.faults.stack import Stack
@@ -78,6 +79,9 @@ class Inflicting:
 
     async def _break(self, fault: Fault) -> None:
         links = self.links(fault)
+        quiet = self._hushed(fault)
+        for device in quiet:
+            await device.do("hush")
         for link in links:
             BEGIN[fault.kind](link, fault)
         if fault.kind is Kind.CUT_AMID:
@@ -88,6 +92,13 @@ class Inflicting:
             if fault.kind is Kind.MUTE:
                 link.cut()
             link.mend()
+        for device in quiet:
+            await device.do("speak")
+
+    def _hushed(self, fault: Fault) -> list[DevicePart]:
+        """Return who is to receive alone meanwhile: who sends is told of new keys by delivery, and need not ask."""
+        caller, service = fault.target.split(">")
+        return [self._stack.devices[caller]] if service == "directory" and caller in self._stack.devices else []
 
     async def _until_cut(self, fault: Fault, links: Sequence[Link]) -> None:
         """Wait until so many bytes have passed on one of the ways."""

@@ -69,6 +69,8 @@ class Device:
         self._senders: dict[str, asyncio.Task[None]] = {}
         self._receiver: asyncio.Task[None] | None = None
         self._pausing = asyncio.Event()
+        self._speaking = asyncio.Event()
+        self._speaking.set()
 
     async def do(self, command: str, **arguments: Any) -> Any:
         """Carry a command out; return what its line is to say."""
@@ -117,6 +119,14 @@ class Device:
         """Have the CA asked, and everybody else told."""
         await _until_done(self._client.renew)
 
+    async def do_hush(self) -> None:
+        """Begin no send before ``speak``: who sends learns of new keys by that."""
+        self._speaking.clear()
+
+    async def do_speak(self) -> None:
+        """Send again."""
+        self._speaking.set()
+
     async def do_pause(self) -> dict[str, int]:
         """Send no more, but one last message to each peer, until it is stored; return their numbers."""
         self._pausing.set()
@@ -138,6 +148,7 @@ class Device:
         async with asyncio.TaskGroup() as group:
             while not self._pausing.is_set():
                 await turns.acquire()
+                await self._speaking.wait()
                 sending = group.create_task(self._send(peer, self._next_number(peer)))
                 sending.add_done_callback(lambda _task: turns.release())
                 # The application thinks: that is what the run's rate of messages comes from.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -37,7 +38,8 @@ async def test_a_directory_that_is_away_is_asked_once_a_user_and_batch(
     receiving, asked = bob.client._parts.receiving, services.requests["GetKeyInfo"]
     del asked[:]
     services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 20
-    outcomes = await receiving.take([Arrival(envelope, services.realm.clock(), 0) for envelope in deliveries])
+    arrivals = [Arrival(envelope, services.realm.clock(), 0) for envelope in deliveries]
+    outcomes = await receiving.take(arrivals, bob.client._parts.waiting.settle_earlier)
     assert [outcome.fate for outcome in outcomes] == [Fate.WAITS] * 4
     assert Counter(request.username for request in asked) == {"alice": 5, "carol": 5}
     services.faults["GetKeyInfo"] = []
@@ -74,8 +76,10 @@ async def test_one_message_that_relies_on_what_never_was_keeps_no_other_from_bei
     arrivals = [Arrival(delivery.envelope, services.realm.clock(), services.realm.clock()) for delivery in mailbox]
     mailbox[:] = []
     services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 5
-    outcomes = await bob.client._parts.receiving.take(arrivals)
-    assert [outcome.fate for outcome in outcomes] == [Fate.WAITS, Fate.KEPT]
+    outcomes = await bob.client._parts.receiving.take(arrivals, bob.client._parts.waiting.settle_earlier)
+    # As long as nobody can be asked, the second may not be handed out before the first; afterwards it is.
+    assert [outcome.fate for outcome in outcomes] == [Fate.WAITS, Fate.WAITS]
+    services.faults["GetKeyInfo"] = []
     assert [message.text for message in await bob.inbox()] == ["two"]
 
 
@@ -90,6 +94,43 @@ async def test_a_message_waits_while_the_directory_is_away(alice: Any, bob: Any,
     [message] = await bob.inbox()
     assert message.text == "patience"
     assert bob.numbers()[1:] == [8, 9, 10, 11, 12, 13, 14]
+
+
+async def test_what_comes_after_a_message_that_waits_is_not_handed_out_before_it(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    parts, mailbox = bob.client._parts, services.mailboxes[bob.client.address]
+    for number in range(1, 5):
+        await alice.client.send("bob", f"{number}")
+    first, second, third, fourth = (Arrival(each.envelope, each.accept_time, each.accept_time) for each in mailbox)
+    mailbox[:] = []
+    services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 50
+    for arrival in (first, second):
+        await parts.receiving.take([arrival], parts.waiting.settle_earlier)
+    services.faults["GetKeyInfo"] = []
+    # With the directory back the third could be opened at once, and nobody has tried the first ones again yet.
+    outcomes = await parts.receiving.take([third, fourth], parts.waiting.settle_earlier)
+    assert [outcome.fate for outcome in outcomes] == [Fate.KEPT] * 2
+    assert [message.text for message in await bob.inbox()] == ["1", "2", "3", "4"]
+
+
+async def test_what_waits_behind_another_goes_with_it(alice: Any, bob: Any, services: Services) -> None:
+    parts, mailbox = bob.client._parts, services.mailboxes[bob.client.address]
+    await alice.client.send("bob", "1")
+    assert [message.text for message in await bob.inbox()] == ["1"]
+    await alice.client.renew()
+    await alice.client.send("bob", "2")
+    await alice.client.send("bob", "3")
+    second, third = (Arrival(each.envelope, each.accept_time, each.accept_time) for each in mailbox)
+    mailbox[:] = []
+    stale = claiming_revision(third.raw, 1)  # what is held would do for its header
+    services.faults["GetKeyInfo"] = [failing(UNAVAILABLE, "CA_UNAVAILABLE")] * 50
+    for arrival in (second, replace(third, raw=stale), third):
+        (outcome,) = await parts.receiving.take([arrival], parts.waiting.settle_earlier)
+        assert outcome.fate is Fate.WAITS
+    assert bob.reasons("waiting") == ["CA_UNAVAILABLE", "EARLIER_WAITS", "CA_UNAVAILABLE"]
+    services.faults["GetKeyInfo"] = []
+    assert [message.text for message in await bob.inbox()] == ["2", "3"]
 
 
 async def test_a_message_that_waits_is_opened_as_soon_as_a_newer_record_is_known(
@@ -130,7 +171,7 @@ async def test_an_outage_of_one_record_is_no_fault_of_the_message(
 
     clock.advance(HOUR)
     services.faults["GetKeyInfo"] = [not_bob] * 40
-    [outcome] = await bob.client._parts.receiving.take(arrivals)
+    [outcome] = await bob.client._parts.receiving.take(arrivals, bob.client._parts.waiting.settle_earlier)
     assert outcome.fate is Fate.WAITS
     clock.advance(HOUR)
     await bob.client._parts.waiting.retry()

@@ -135,7 +135,7 @@ class Pump:
     async def _batch(self, stream: ReceiveStream, batch: delivery_service_pb2.Batch) -> None:
         now = self._context.clock()
         arrivals = [_arrival(delivery, now) for delivery in batch.deliveries]
-        await self._receiving.take(arrivals)
+        await self._receiving.take(arrivals, self._waiting.settle_earlier)
         self.changed.set()
         await stream.acknowledge([delivery.delivery_id for delivery in batch.deliveries])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -9,14 +10,16 @@ from typing import TYPE_CHECKING
 from keypost.client.context import as_keypost_error
 from keypost.client.look_ups import LookUps
 from keypost.client.opening import Fate, Opening, Outcome, settle
+from keypost.client.records import RecordUnusableError
 from keypost.client.suspects import ATTEMPTS, TOGETHER, counted, end_count, give_up, is_suspect
 from keypost.delivery.v1 import envelope_pb2
-from keypost.errors import KeypostError
+from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.encoding import parse
 from keypost.protocol.envelope import check_addressed, read_envelope
+from keypost.protocol.errors import NotYetError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from keypost.client.context import Context
     from keypost.client.identity import Identity
@@ -27,6 +30,16 @@ if TYPE_CHECKING:
     from keypost.protocol.envelope import SealedEnvelope
     from keypost.protocol.identifiers import Address
     from keypost.protocol.realm_trust import RealmTrust
+
+
+Earlier = Callable[[Collection[str]], Awaitable[Collection["Address"]]]
+"""Settles what waits of these users, and returns the devices of which something holds up what comes later."""
+
+
+class EarlierWaitsError(NotYetError):
+    """A message that was sent before this one cannot be opened yet."""
+
+    reason = "EARLIER_WAITS"
 
 
 @dataclass(frozen=True)
@@ -69,34 +82,42 @@ class Receiving:
         """The own address."""
         return self._identity.address
 
-    async def take(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+    async def take(self, arrivals: Sequence[Arrival], earlier: Earlier) -> list[Outcome]:
         """Settle envelopes in their order, and tell what happened to each.
 
         All in one transaction, but for those that came too often: each of these alone, since this device may be
         failing at it, and must not fail at the others.
+
+        Args:
+            arrivals: Envelopes.
+            earlier: Settles those of some users that came before and wait, and returns the devices of which some still
+                do, for want of an answer: what comes of these waits behind them.
         """
         outcomes: list[Outcome] = []
         for suspect, group in groupby(arrivals, key=lambda arrival: is_suspect(arrival.attempts)):
             if suspect:
-                outcomes += [await self._take_suspect(arrival) for arrival in group]
+                outcomes += [await self._take_suspect(arrival, earlier) for arrival in group]
             else:
-                outcomes += await self._take_together(list(group))
+                outcomes += await self._take_together(list(group), earlier)
         return outcomes
 
-    async def _take_together(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
-        outcomes = await self._context.store.transact(_settle_all, await self.prepare(arrivals))
+    async def _take_together(self, arrivals: Sequence[Arrival], earlier: Earlier) -> list[Outcome]:
+        openings = await self.prepare(arrivals)
+        waiting = await earlier(_openable(openings))
+        outcomes = await self._context.store.transact(_settle_all, openings, waiting)
         for outcome in outcomes:
             self.tell(outcome)
         return outcomes
 
-    async def _take_suspect(self, arrival: Arrival) -> Outcome:
+    async def _take_suspect(self, arrival: Arrival, earlier: Earlier) -> Outcome:
         async with counted(self._context, arrival.raw) as begun:
             if begun > ATTEMPTS - TOGETHER:
                 opening = self._unread(arrival, await self._trust.current())
                 outcome = await self._context.store.transact(give_up, opening)
             else:
-                (opening,) = await self.prepare([arrival])
-                outcome = await self._context.store.transact(_settle_suspect, opening)
+                openings = await self.prepare([arrival])
+                waiting = await earlier(_openable(openings))
+                (outcome,) = await self._context.store.transact(_settle_suspect, openings, waiting)
         self.tell(outcome)
         return outcome
 
@@ -179,10 +200,40 @@ def _with_records(opening: Opening, answers: Mapping[str, Answer]) -> Opening:
     return replace(opening, own_record=own.record, sender_record=sender.record, failure=failure)
 
 
-def _settle_all(store: KeyStore, openings: Sequence[Opening]) -> list[Outcome]:
-    return [settle(store, opening) for opening in openings]
+def holds_up(outcome: Outcome) -> bool:
+    """Return whether what the same device sent later has to wait as well, or would be handed out before this one.
+
+    So it is while nobody can be asked. Where the answer is that there is no such revision, the message may never open:
+    whoever made it up must not keep others from being opened.
+    """
+    unanswered = isinstance(outcome.error, UnreachableError | RefusedError | RecordUnusableError)
+    return outcome.fate is Fate.WAITS and unanswered
 
 
-def _settle_suspect(store: KeyStore, opening: Opening) -> Outcome:
-    end_count(store, opening)
-    return settle(store, opening)
+def _openable(openings: Iterable[Opening]) -> set[str]:
+    """Return the users by whose records something can be opened now."""
+    return {opening.sealed.header.sender.username for opening in openings if opening.sealed and not opening.failure}
+
+
+def _settle_all(store: KeyStore, openings: Sequence[Opening], waiting: Collection[Address]) -> list[Outcome]:
+    """Settle envelopes in their order; what comes of a device of which an earlier one holds it up waits too."""
+    waiting = set(waiting)
+    outcomes = []
+    for opening in openings:
+        sender = None if opening.sealed is None else opening.sealed.header.sender
+        outcome = settle(store, _behind(opening) if sender in waiting else opening)
+        if sender is not None and holds_up(outcome):
+            waiting.add(sender)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _behind(opening: Opening) -> Opening:
+    sentence = "an earlier message of this device waits: messages of one device are handed out in the order of sending"
+    return opening if opening.failure is not None else replace(opening, failure=EarlierWaitsError(sentence))
+
+
+def _settle_suspect(store: KeyStore, openings: Sequence[Opening], waiting: Collection[Address]) -> list[Outcome]:
+    for opening in openings:
+        end_count(store, opening)
+    return _settle_all(store, openings, waiting)

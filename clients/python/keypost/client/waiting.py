@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from keypost.client.opening import Fate, attempt, set_aside
-from keypost.client.receiving import Arrival
+from keypost.client.receiving import Arrival, holds_up
 from keypost.client.records import RecordBehindError
 from keypost.client.results import SetAside
 from keypost.client.suspects import ATTEMPTS, counted, end_count, give_up
@@ -14,12 +14,15 @@ from keypost.protocol.errors import KeyUnknownError
 from keypost.protocol.realm_trust import CLOCK_SKEW
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from keypost.client.context import Context
     from keypost.client.opening import Opening, Outcome
     from keypost.client.receiving import Receiving
     from keypost.errors import KeypostError
     from keypost.keystore.port import KeyStore
     from keypost.keystore.values import WaitingEnvelope
+    from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
 
 
@@ -44,17 +47,44 @@ class Waiting:
         """Try again what waits; every sender's record is asked for once."""
         async with self._lock:
             refreshed: set[str] = set()
+            held_up: set[Address] = set()
             after = 0
-            while page := await self._context.store.run(lambda store, start: store.waiting.page(start), after):
+            while page := await self._page(after):
                 senders = {row.username for row in page}
-                arrivals = [_arrival(row) for row in page]
-                openings = await self._receiving.prepare(arrivals, senders - refreshed)
+                await self._retry(page, senders - refreshed, held_up)
                 refreshed |= senders
-                for opening, row in zip(openings, page, strict=True):
-                    outcome = await self._again(opening, row)
-                    if outcome.fate is not Fate.WAITS:
-                        self._receiving.tell(outcome)
                 after = page[-1].sequence
+
+    async def settle_earlier(self, usernames: Collection[str]) -> Collection[Address]:
+        """Try again what waits of these users, by the records that are held.
+
+        Returns:
+            The devices of which something still waits before which nothing may be handed out that comes now.
+        """
+        held_up: set[Address] = set()
+        for username in await self._context.store.run(_which_wait, usernames):
+            async with self._lock:
+                after = 0
+                while page := await self._page(after, username):
+                    await self._retry(page, (), held_up)
+                    after = page[-1].sequence
+        return held_up
+
+    async def _page(self, after: int, username: str | None = None) -> Sequence[WaitingEnvelope]:
+        return await self._context.store.run(lambda store: store.waiting.page(after, username=username))
+
+    async def _retry(self, page: Sequence[WaitingEnvelope], refresh: Collection[str], held_up: set[Address]) -> None:
+        """Try the next envelopes in their order; of a device that is held up, or comes to be, none."""
+        openings = await self._receiving.prepare([_arrival(row) for row in page], refresh)
+        for opening, row in zip(openings, page, strict=True):
+            sender = None if opening.sealed is None else opening.sealed.header.sender
+            if sender in held_up:
+                continue
+            outcome = await self._again(opening, row)
+            if outcome.fate is not Fate.WAITS:
+                self._receiving.tell(outcome)
+            elif sender is not None and holds_up(outcome):
+                held_up.add(sender)
 
     async def _again(self, opening: Opening, row: WaitingEnvelope) -> Outcome:
         if opening.failure is not None:
@@ -82,6 +112,10 @@ class Waiting:
         """Return what was set aside, the oldest first, at most ``limit``."""
         rows = await self._context.store.run(lambda store: store.set_aside.page(limit=limit))
         return [SetAside(row.reason, row.username, row.accept_time, len(row.envelope)) for row in rows]
+
+
+def _which_wait(store: KeyStore, usernames: Collection[str]) -> list[str]:
+    return [username for username in usernames if store.waiting.page(username=username, limit=1)]
 
 
 def _arrival(row: WaitingEnvelope) -> Arrival:

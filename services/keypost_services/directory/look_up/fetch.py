@@ -56,7 +56,9 @@ class Fetch:
     async def fetch(self, questions: Mapping[str, int]) -> Mapping[str, Outcome]:
         """Return the outcome for each of these (1 to 100) users.
 
-        A record that is fresh but old, or lower than asked for, is the answer only where the CA gives none.
+        A record that is fresh but old is the answer where the CA gives none. One that is lower than asked for is not:
+        only the CA can say that there is no higher one, and whoever calls with a key that it has just recorded must not
+        be taken for a stranger.
 
         Args:
             questions: The revision that is wanted at least, by username.
@@ -65,7 +67,7 @@ class Fetch:
         found = {name: record for name, record in shared.items() if self._is_enough(record, questions[name])}
         self._metrics.look_ups.labels(tier="redis").inc(len(found))
         asked = [username for username in questions if username not in found]
-        return {**found, **await self._from_ca(asked)} if asked else found
+        return {**found, **await self._from_ca({name: questions[name] for name in asked})} if asked else found
 
     async def _from_store(self, usernames: Sequence[str]) -> dict[str, KeyRecord]:
         accepted = {}
@@ -79,13 +81,14 @@ class Fetch:
                 self._verifier.refused(error, username=username, source="redis")
         return accepted
 
-    async def _from_ca(self, usernames: Sequence[str]) -> Mapping[str, Outcome]:
-        outcomes = await self._ca.get_many(usernames)
+    async def _from_ca(self, questions: Mapping[str, int]) -> Mapping[str, Outcome]:
+        outcomes = await self._ca.get_many(list(questions))
         await self._store.put_many([outcome for outcome in outcomes.values() if not isinstance(outcome, Failure)])
-        return {username: self._or_held(username, outcome) for username, outcome in outcomes.items()}
+        return {name: self._or_held(name, outcome, questions[name]) for name, outcome in outcomes.items()}
 
-    def _or_held(self, username: str, outcome: Outcome) -> Outcome:
-        if outcome is Failure.UNAVAILABLE and (held := self._process.get(username)) is not None:
+    def _or_held(self, username: str, outcome: Outcome, min_revision: int) -> Outcome:
+        held = self._process.get(username)
+        if outcome is Failure.UNAVAILABLE and held is not None and held.revision >= min_revision:
             self._metrics.look_ups.labels(tier="process").inc()
             return held
         self._metrics.look_ups.labels(tier="none" if outcome is Failure.UNAVAILABLE else "ca").inc()

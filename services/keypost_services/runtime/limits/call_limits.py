@@ -12,12 +12,13 @@ from keypost.clock import HOUR, MINUTE, SECOND
 from keypost_services.runtime.auth import CallerKind
 from keypost_services.runtime.buckets import peer_address
 from keypost_services.runtime.errors import ServiceError, method_not_admitted, rate_limited
+from keypost_services.runtime.limits.batches import BatchCharges, set_batch_charges
 from keypost_services.runtime.limits.ports import Charge
 from keypost_services.runtime.limits.table import LOOK_UPS, QUOTAS, UNKNOWN_USERS
 from keypost_services.runtime.requests import MOST_USERNAMES, USER_NOT_FOUND
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
     from keypost.clock import Clock
     from keypost_services.runtime.auth import Caller
@@ -70,6 +71,10 @@ class Limits:
             scope: What tells limits of one name apart, such as the method.
         """
         return [Charge(limit, f"{scope} {caller}", quota, cost) for quota in self._quotas[limit]]
+
+    def slow(self, limit: str) -> None:
+        """Count a pause that a stream has to make."""
+        self._metrics.slowed.labels(limit).inc()
 
     def refusal(self, shortage: Shortage, what: str) -> ServiceError:
         """Count a refusal and return it: RESOURCE_EXHAUSTED with RATE_LIMITED."""
@@ -124,6 +129,8 @@ class CallLimits:
             return
         found: list[str] = []
         _unknown.set(found)
+        if row.batches:
+            set_batch_charges(self._batches(row, caller))
         try:
             yield
         except ServiceError as error:
@@ -133,7 +140,22 @@ class CallLimits:
         finally:
             await self._book(caller, found)
 
-    async def _book(self, caller: Caller, usernames: Sequence[str]) -> None:
+    def _batches(self, row: MethodLimits, caller: Caller) -> BatchCharges:
+        name, (_, _, limit) = _name(caller), row.batches.rpartition("/")
+
+        def charges(number: int) -> list[Charge]:
+            items = self._limits.charges(limit, name, max(1, number), scope=row.batches)
+            return items + self._limits.charges(UNKNOWN_USERS, name, 0)
+
+        return BatchCharges(
+            self._limits.strict if row.strict else self._limits.lenient,
+            charges,
+            lambda shortage: self._limits.refusal(shortage, WHAT[shortage.limit]),
+            lambda usernames: self._book(caller, usernames),
+            lambda: self._limits.slow(limit),
+        )
+
+    async def _book(self, caller: Caller, usernames: Collection[str]) -> None:
         name = _name(caller)
         new = {username for username in usernames if (name, username) not in self._known_unknown}
         if new:

@@ -21,6 +21,9 @@ class LimitMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.refused = Counter("keypost_limits_refused", "Calls refused, by limit.", ["limit"], registry=registry)
+        self.slowed = Counter(
+            "keypost_limits_slowed", "Pauses that streams had to make, by limit.", ["limit"], registry=registry
+        )
         self.away = Counter(
             "keypost_limits_away",
             "Questions that the limits server did not answer, by what came instead: local, refused, uncounted.",

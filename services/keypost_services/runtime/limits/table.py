@@ -77,10 +77,12 @@ class MethodLimits:
     Attributes:
         limits: Their names, for each kind of caller.
         strict: Whether calls are refused while nobody counts; else each process counts for itself.
+        batches: Of which method each item of a batch counts as a call, where a stream takes batches.
     """
 
     limits: Mapping[CallerKind, tuple[str, ...]]
     strict: bool = False
+    batches: str = ""
 
 
 def anyone(name: str) -> MethodLimits:
@@ -93,9 +95,10 @@ def anyone_strictly(name: str) -> MethodLimits:
     return MethodLimits(MappingProxyType({CallerKind.ANYONE: (name,)}), strict=True)
 
 
-def devices(*names: str) -> MethodLimits:
+def devices(*names: str, batches: str = "") -> MethodLimits:
     """Limit the calls of each device."""
-    return MethodLimits(MappingProxyType({CallerKind.DEVICE: names, CallerKind.SERVICE: (SERVICE_CALLS,)}))
+    limits = {CallerKind.DEVICE: names, CallerKind.SERVICE: (SERVICE_CALLS,)}
+    return MethodLimits(MappingProxyType(limits), batches=batches)
 
 
 def services() -> MethodLimits:
@@ -150,7 +153,7 @@ METHOD_LIMITS: Mapping[str, MethodLimits] = MappingProxyType(
         f"{_DIRECTORY}BatchGetKeyInfo": devices(LOOK_UPS, UNKNOWN_USERS),
         "/keypost.directory.v1.KeyEventService/WatchKeyEvents": services(),
         f"{_DELIVERY}Send": devices("Send", UNKNOWN_USERS),
-        f"{_DELIVERY}SendStream": devices("SendStream"),
+        f"{_DELIVERY}SendStream": devices("SendStream", UNKNOWN_USERS, batches=f"{_DELIVERY}Send"),
         f"{_DELIVERY}Receive": devices("Receive"),
         f"{_DELIVERY}ListMailboxes": devices("ListMailboxes"),
         # Probes ask these, and want an answer whatever else is away.

@@ -1,0 +1,79 @@
+"""A sender that does not read its results, or is faster than the mailboxes, is not read on; nothing is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.delivery.v1 import envelope_pb2
+from keypost_services.delivery.send_stream import Batch
+from support.delivery import Stack, until
+from support.delivery_world import World
+
+BATCHES, ENVELOPES = 40, 250
+MANY = 1_000
+MOST_UNDER_WAY = 3
+SENDS = "keypost_delivery_sends_total"
+
+
+@pytest.fixture
+async def world(stack: Stack) -> World:
+    """Nobody is slowed by limits: what is left slows whoever is too fast."""
+    made = World(stack)
+    await made.start(limits="Send=none")
+    return made
+
+
+def under_way() -> int:
+    """Return how many batches are held in memory."""
+    return sum(isinstance(one, Batch) for one in gc.get_objects())
+
+
+async def write_all(call: Any, request: pb.SendStreamRequest, number: int) -> None:
+    for _ in range(number):
+        await call.write(request)
+    await call.done_writing()
+
+
+async def test_who_does_not_read_results_is_not_read_on(world: World) -> None:
+    # None is well-formed, so nothing of them goes into a mailbox, and their results are long.
+    request = pb.SendStreamRequest(envelopes=[envelope_pb2.Envelope()] * 100)
+    call: Any = world.alice.stub.SendStream(metadata=world.alice.metadata(), timeout=60)
+    writing = asyncio.create_task(write_all(call, request, MANY))
+    await until(lambda: world.counted(SENDS, outcome="INVALID_FIELD") >= 100)
+    await asyncio.wait({writing}, timeout=2)
+    assert not writing.done(), "everything was read although nobody read what became of it"
+    assert world.counted(SENDS, outcome="INVALID_FIELD") < MANY * 100
+    assert under_way() <= MOST_UNDER_WAY
+    results = 0
+    while (response := await call.read()) is not grpc.aio.EOF:
+        results += len(response.results)
+    await writing
+    assert results == MANY * 100, "slowed, not dropped"
+    assert under_way() == 0
+
+
+async def test_a_sender_that_is_faster_than_the_mailboxes_is_slowed_and_loses_nothing(world: World) -> None:
+    envelope = world.alice.envelope("bob")
+    request = pb.SendStreamRequest(envelopes=[envelope] * ENVELOPES)
+    call: Any = world.alice.stub.SendStream(metadata=world.alice.metadata(), timeout=60)
+    await call.wait_for_connection()
+    world.stack.valkey.freeze()
+    try:
+        writing = asyncio.create_task(write_all(call, request, BATCHES))
+        await until(lambda: under_way() >= MOST_UNDER_WAY)
+        assert under_way() <= MOST_UNDER_WAY
+        assert not world.counted(SENDS, outcome="accepted")
+    finally:
+        world.stack.valkey.thaw()
+    outcomes = []
+    while (response := await call.read()) is not grpc.aio.EOF:
+        outcomes += [result.WhichOneof("outcome") for result in response.results]
+    await writing
+    assert len(outcomes) == BATCHES * ENVELOPES
+    assert await world.mailbox(world.bob_pair) == ["hello"]
