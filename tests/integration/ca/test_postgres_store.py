@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy.exc import IntegrityError
 
+from keypost_services.ca import store_sql
 from keypost_services.ca.database import open_store
 from keypost_services.ca.engine import open_engine
 from keypost_services.ca.store import (
@@ -68,17 +69,18 @@ async def administrator(name: str, *, autocommit: bool = True) -> AsyncIterator[
         yield connection
 
 
-UNTIL_SOMEBODY_WAITS = b"""
+UNTIL_WAITING = """
 DO $$ BEGIN LOOP
-EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock');
+EXIT WHEN %s = (
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock');
 PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
 END LOOP; END $$
 """
 
 
-async def until_somebody_waits_for_a_lock(name: str) -> None:
+async def until_so_many_wait_for_a_lock(name: str, count: int) -> None:
     async with asyncio.timeout(30), administrator(name) as connection:
-        await connection.execute(UNTIL_SOMEBODY_WAITS)
+        await connection.execute((UNTIL_WAITING % count).encode())
 
 
 async def outcomes_of(stores: list[SqlStore], changes: list[Change]) -> list[str]:
@@ -158,7 +160,7 @@ async def test_a_deadlock_with_a_stranger_is_survived(name: str) -> None:
         await stranger.execute(b"SET LOCAL deadlock_timeout = '60s'")
         await stranger.execute(HOLD_COUNTER.encode())
         renewing = asyncio.create_task(store.apply(renewal(2, replaced=1, revision=2)))
-        await until_somebody_waits_for_a_lock(name)
+        await until_so_many_wait_for_a_lock(name, 1)
         # Each now waits for the other; the CA's transaction looks first, and is the one that is given up.
         await stranger.execute(b"UPDATE users SET create_time = create_time WHERE username = 'alice'")
         await stranger.commit()
@@ -191,13 +193,31 @@ async def test_a_replica_that_stops_in_the_middle_keeps_nobody_waiting_for_ever(
 
 
 async def test_a_process_has_no_more_connections_than_it_may(name: str) -> None:
-    async with opened(url_of(name), connections=3) as store:
-        names = [f"user{number}" for number in range(1, 21)]
-        writing = [store.apply(change(key(number, name))) for number, name in enumerate(names, start=1)]
-        await asyncio.gather(*writing, *(store.find_users(names) for _ in range(40)))
-        async with administrator(name) as connection:
-            query = b"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'keypost-ca' AND datname = %s"
-            assert await (await connection.execute(query, [name])).fetchone() == (3,)
+    patient = url_of(name, lock_timeout=60_000, statement_timeout=60_000)
+    async with opened(patient, connections=2) as store, administrator(name, autocommit=False) as stranger:
+        await stranger.execute(HOLD_COUNTER.encode())
+        writing = [asyncio.create_task(store.apply(change(key(n, f"user{n}")))) for n in (1, 2)]
+        await until_so_many_wait_for_a_lock(name, 2)
+        store._engine.sync_engine.pool._timeout = 0.2  # type: ignore[attr-defined]
+        with pytest.raises(StoreAwayError, match="does not answer in time"):
+            await store.newest_sequence()
+        await stranger.rollback()
+        await asyncio.gather(*writing)
+        assert await store.newest_sequence() == 2
+
+
+async def test_every_session_is_bounded_and_sees_what_was_committed(name: str) -> None:
+    wanted = {
+        "statement_timeout": "5s",
+        "lock_timeout": "4s",
+        "idle_in_transaction_session_timeout": "5s",
+        "transaction_isolation": "read committed",
+        "application_name": "keypost-ca",
+    }
+    url = url_of(name, default_transaction_isolation="serializable")
+    async with opened(url) as store, store._writing_engine.begin() as connection:
+        found = {each: (await connection.exec_driver_sql(f"SHOW {each}")).scalar_one() for each in wanted}
+    assert found == wanted
 
 
 @pytest.fixture(scope="module")
@@ -213,24 +233,28 @@ async def test_it_goes_on_when_the_server_is_back(own_server: PostgresServer) ->
         async with opened(server.serving_url(name)) as store:
             await asyncio.gather(*(store.apply(change(key(number, f"user{number}"))) for number in range(1, 9)))
             await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            # All connections of the pool are broken; nobody is told.
+            found = await asyncio.gather(*(store.newest_sequence() for _ in range(8)))
+            assert found == [8] * 8
+            await asyncio.to_thread(server.kill)
             with pytest.raises(StoreAwayError):
                 await store.newest_sequence()
             with pytest.raises(StoreAwayError):
                 await store.apply(change(key(9, "user9")))
             await asyncio.to_thread(server.start)
-            # All connections of the pool are broken; nobody is told.
-            found = await asyncio.gather(*(store.newest_sequence() for _ in range(8)))
-            assert found == [8] * 8
             await store.apply(change(key(9, "user9")))
             assert [event.sequence for event in await store.list_events(0, 99)] == list(range(1, 10))
 
 
-async def test_a_server_that_hangs_is_not_waited_for_without_end(own_server: PostgresServer) -> None:
+async def test_a_server_that_hangs_is_not_waited_for_without_end(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_sql, "ANSWER_SECONDS", 2.0)
     server = own_server
     with postgres_database(server) as name:
         async with opened(server.serving_url(name)) as store:
             await store.apply(change(key(1)))
-            store._seconds = 0.5
             server.freeze()
             try:
                 async with asyncio.timeout(30):

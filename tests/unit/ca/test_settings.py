@@ -107,3 +107,22 @@ def test_oidc_needs_issuer_and_client_id(
         load_settings(CaSettings)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "sign-in by oidc needs KEYPOST_CA_OIDC_ISSUER and KEYPOST_CA_OIDC_CLIENT_ID"
+
+
+def test_the_password_of_the_database_is_not_shown(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("KEYPOST_CA_DATABASE", "postgresql://keypost_ca:a-password@db.example.org/keypost")
+    settings = load_settings(CaSettings)
+    assert "a-password" in settings.database
+    assert "a-password" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize("url", ["postgresql://ca:a-password@host", "postgresql+nothing://ca:a-password@host/keypost"])
+def test_a_wrong_url_is_refused_without_its_password(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    environment.setenv("KEYPOST_CA_DATABASE", url)
+    with pytest.raises(SystemExit):
+        load_settings(CaSettings)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("KEYPOST_CA_DATABASE: ")
+    assert "a-password" not in line
