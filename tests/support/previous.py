@@ -6,17 +6,10 @@ import os
 import sys
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from keypost_services.embedded.processes import clean_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 STORED = Path(__file__).parents[1] / "upgrade"
 CODE = STORED / "previous.tar.xz"
 DATA = STORED / "data.tar.xz"
-TESTS = Path(__file__).parents[1]
 
 
 def unpack(archive: Path, folder: Path) -> Path:
@@ -26,13 +19,12 @@ def unpack(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def environment(code: Path | None, variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a process that runs the unpacked code of a version; None: of this one.
+def python_path(code: Path | None) -> dict[str, str]:
+    """Return the variable by which a process runs the unpacked code of a version; None: of this one.
 
     The libraries are this interpreter's; ``support`` is importable too.
     """
-    paths = ([] if code is None else [str(code)]) + [str(TESTS)]
-    return clean_environment({"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", **(variables or {})})
+    return {"PYTHONPATH": os.pathsep.join([*([] if code is None else [str(code)]), *sys.path])}
 
 
 def python(*arguments: str) -> list[str]:

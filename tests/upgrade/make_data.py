@@ -18,19 +18,21 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
 from keypost.clock import MINUTE
 from keypost.errors import KeypostError
+from keypost_services.embedded.processes import clean_environment
 from support import previous
 from support.clock import ManualClock
+from support.faults.proxy import Backend, Link
 from support.stored_data import BACKUP, FILE, FILE_NAME, Texts
 from support.whole import Whole, open_whole
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from keypost.client import Client
 
@@ -120,14 +122,14 @@ class People:
 
     async def _leave_answer_lost(self) -> None:
         """Leave a message of the tablet that is stored, and of which the tablet does not know that it is."""
-        async with deaf_port(self._whole.port("delivery")) as (port, be_deaf):
-            bundle = self._whole.write_bundle(delivery=f"127.0.0.1:{port}")
+        async with Link("tablet>delivery", [Backend("delivery", self._whole.port("delivery"))]) as link:
+            bundle = self._whole.write_bundle(delivery=link.target)
             await self._clients["tablet"].close()
             tablet = self._clients["tablet"] = await self._whole.open("tablet", bundle=bundle)
             # What it knows of both users is new, and its connection stands: the next call is the one that stores.
             await asyncio.gather(tablet.keys("alice"), tablet.keys("carol"), tablet.waiting_elsewhere())
             before = await self._stored()
-            be_deaf()
+            link.mute()
             sending = asyncio.create_task(tablet.send("carol", Texts.ANSWER_LOST))
             await _until(lambda: self._stored_more_than(before))
             sending.cancel()
@@ -190,36 +192,6 @@ async def _until(condition: Callable[[], Awaitable[object]]) -> None:
         await asyncio.sleep(0.01)
 
 
-@contextlib.asynccontextmanager
-async def deaf_port(port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
-    """Yield a port that forwards to another, and what makes it keep the answers to itself from then on."""
-    tasks: set[asyncio.Task[Any]] = set()
-    hears = True
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        tasks.add(asyncio.create_task(copy(reader, back, lambda: True)))
-        tasks.add(asyncio.create_task(copy(there, writer, lambda: hears)))
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[], bool]) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                if passes():
-                    writer.write(data)
-        writer.close()
-
-    def be_deaf() -> None:
-        nonlocal hears
-        hears = False
-
-    server = await asyncio.start_server(forward, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1], be_deaf
-    server.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def pack(folder: Path, archive: Path) -> None:
     """Pack what is to be stored, without owners."""
 
@@ -239,7 +211,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             code = previous.unpack(previous.CODE, Path(folder))
             command = previous.python(__file__, str(previous.DATA))
-            subprocess.run(command, env=previous.environment(code), check=True)
+            subprocess.run(command, env=clean_environment(previous.python_path(code)), check=True)
         return
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(make(Path(folder)))

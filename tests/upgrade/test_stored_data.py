@@ -11,6 +11,7 @@ import pytest
 from keypost import restore_profile
 from keypost.clock import HOUR
 from keypost.protocol.errors import DeviceKeyStolenError, KeyRevokedError
+from keypost_services.embedded.processes import clean_environment
 from support import previous
 from support.clock import START, ManualClock
 from support.stored_data import BACKUP, FILE, FILE_NAME, Texts
@@ -126,7 +127,7 @@ async def verified_head(whole: Whole, *arguments: str) -> str:
     command = [*("-m", "keypost_services.ca", "audit", "verify"), "--database", f"sqlite:///{whole.folder / 'ca.db'}"]
     verifying = await asyncio.create_subprocess_exec(
         *previous.python(*command, "--json", *arguments),
-        env=previous.environment(None),
+        env=clean_environment({}),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -13,6 +13,7 @@ from keypost_services.embedded.processes import clean_environment
 from support.faults.checking import DeviceJournal
 from support.faults.journal import GOT, SENT, Line, read_lines
 from support.faults.parts import READY_SECONDS, STOP_SECONDS
+from support.previous import python_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,9 @@ class DevicePart:
         folder: What it keeps: the profile, the bundle, the journal; survives the process.
         guard: Ends it if the test is killed.
         bell: Rung whenever it says something.
+
+    Attributes:
+        code: Where the code of another version lies that the next process runs; None: this one.
     """
 
     def __init__(self, name: str, username: str, folder: Path, guard: Guard, bell: Bell) -> None:
@@ -43,6 +47,7 @@ class DevicePart:
         self.username = username
         self.folder = folder
         self.log = folder / "log"
+        self.code: Path | None = None
         self.traffic: dict[str, Any] | None = None
         self.sent_began: dict[str, float] = {}
         self.got_began: dict[str, float] = {}
@@ -86,7 +91,7 @@ class DevicePart:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=clean_environment({"PYTHONPATH": os.pathsep.join(sys.path)}),
+                env=clean_environment(python_path(self.code)),
                 limit=LONGEST_LINE,
                 process_group=0,
             )

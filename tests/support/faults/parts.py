@@ -15,6 +15,7 @@ import redis
 
 from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.valkey import find_server
+from support.previous import python_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +86,9 @@ class Server:
         ready: Returns whether it serves.
         guard: Ends it if the test is killed.
         before: Called before each start.
+
+    Attributes:
+        code: Where the code of another version lies that the next process runs; None: this one.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Server:
     ) -> None:
         self.name = name
         self.log = log
+        self.code: Path | None = None
         self._command = command
         self._environment = environment
         self._ready = ready
@@ -128,9 +133,10 @@ class Server:
             StackFailedError: it does not serve in time.
         """
         deadline = time.monotonic() + READY_SECONDS
+        environment = {**self._environment, **python_path(self.code)}
         while True:
             self._before()
-            process = Process(self.name, self._command, self.log, self._environment)
+            process = Process(self.name, self._command, self.log, environment)
             process.start()
             self._guard.add(process.pid)
             self._process = process

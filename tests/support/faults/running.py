@@ -97,8 +97,9 @@ async def run(folder: Path, seed: int, draw: Draw, enough: Enough, tell: Tell = 
     """
     outcome = Outcome(seed)
     async with running_stack(folder) as stack:
-        one_run = _Run(stack, random.Random(seed), outcome, tell)
+        one_run = Run(stack, random.Random(seed), outcome, tell)
         try:
+            await one_run.begin()
             await one_run.faults(draw, enough)
             await one_run.finish()
         except Exception as error:
@@ -113,7 +114,7 @@ def places_of(stack: Stack) -> Places:
     return Places(list(stack.servers), REPLICAS, list(stack.devices), list(stack.links))
 
 
-class _Run:
+class Run:
     """One run over a stack that serves."""
 
     def __init__(self, stack: Stack, drawn: random.Random, outcome: Outcome, tell: Tell) -> None:
@@ -126,14 +127,17 @@ class _Run:
         self._asking = Asking(stack, drawn)
         self._inflicting = Inflicting(stack, self._asking)
 
-    async def faults(self, draw: Draw, enough: Enough) -> None:
-        """Let traffic flow, and one fault happen after the other."""
+    async def begin(self) -> None:
+        """Have all devices send and receive; return when all traffic flows."""
         for number, device in enumerate(self._stack.devices.values()):
             peers = sorted({other.username for other in self._stack.devices.values()} - {device.username})
             # Both ways of calling send and of handling messages.
             at_once, handling = (1, "set") if number % 2 else (8, "advance")
             await device.begin_traffic(peers=peers, pause=PAUSE_SECONDS, at_once=at_once, handling=handling)
-        await self._flowing("the first messages", time.monotonic(), [])
+        await self.flowing("the first messages", time.monotonic())
+
+    async def faults(self, draw: Draw, enough: Enough) -> None:
+        """Have one fault happen after the other."""
         self._look_at_memory()
         for faults in draw(self._random, places_of(self._stack)):
             if enough(len(self._outcome.endured), time.monotonic() - self._began):
@@ -161,7 +165,7 @@ class _Run:
         """Wait until traffic flows again, through the part that was at fault as well."""
         used = self._used(fault)
         await self._asking.ask(fault, lambda: bool(_unused(used, mended)))
-        await self._flowing(str(fault), mended, used)
+        await self.flowing(str(fault), mended, used)
 
     def _used(self, fault: Fault) -> list[Used]:
         """Return the ways on which something must be answered once the part is mended, and by which part."""
@@ -172,7 +176,7 @@ class _Run:
             return [(self._stack.links[f"{name}>delivery"], None)]
         return [(link, name) for link in self._stack.links.values() if link.backends[0].name == name]
 
-    async def _flowing(self, what: str, since: float, used: Sequence[Used]) -> None:
+    async def flowing(self, what: str, since: float, used: Sequence[Used] = ()) -> None:
         """Wait until messages that were sent since then have gone from every device to every other user's devices."""
 
         def missing() -> list[str]:

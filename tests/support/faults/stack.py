@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,16 +21,20 @@ from support.faults.proxy import Backend, Link
 from support.faults.watching import Bell
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from support.faults.parts import Part
 
 REPLICAS = ("delivery-1", "delivery-2")
+USUAL: Mapping[str, Sequence[str]] = {"ca": ("ca",), "directory": ("directory",), "delivery": REPLICAS}
+"""The processes of each service, those that are called first."""
 USERS = ("alice", "bob")
 DEVICES_EACH = 2
 LIMITS = "Send=1000000/1m,Receive=6000/1m,look_ups=1000000/1m,Renew=6000/1m,BeginRenewal=6000/1m,BeginApproval=6000/1m"
 """A run breaks more streams, and asks more often, than a well-behaved device does in a minute."""
+
+CodeOf = Callable[[str], "Path | None"]
 
 
 @dataclass
@@ -68,28 +73,31 @@ class Stack:
 class _Builder:
     """Puts a stack together; nothing is started yet but the links."""
 
-    def __init__(self, folder: Path, exits: AsyncExitStack, guard: Guard) -> None:
-        self.stack = Stack(folder, Bell(), guard)
+    def __init__(
+        self, stack: Stack, exits: AsyncExitStack, replicas: Mapping[str, Sequence[str]], code_of: CodeOf
+    ) -> None:
+        self.stack = stack
         self._exits = exits
+        self._replicas = replicas
+        self._code_of = code_of
         self._ports: Iterator[int] = kept_ports()
-        self._layout = Layout(folder)
+        self._layout = Layout(stack.folder)
         self._service_ports = {
-            name: {"public": next(self._ports), "internal": next(self._ports)} for name in (*SERVICES[:2], *REPLICAS)
+            name: {"public": next(self._ports), "internal": next(self._ports)}
+            for service in SERVICES
+            for name in replicas[service]
         }
 
     async def build(self) -> Stack:
         layout, ports = self._layout, self._service_ports
         layout.log_folder.mkdir(parents=True)
         certificates.issue(layout.certificates, layout.realm, SERVICES)
-        prepare_realm(
-            layout, {"ca": ports["ca"], "directory": ports["directory"], "delivery": ports["delivery-1"]}, system_clock
-        )
+        prepare_realm(layout, {service: ports[self._replicas[service][0]] for service in SERVICES}, system_clock)
         valkey_port = next(self._ports)
         self.stack.servers["valkey"] = valkey_part("valkey", layout.folder / "valkey", valkey_port, self.stack.guard)
-        await self._service("ca", "ca", valkey_port, {})
-        await self._service("directory", "directory", valkey_port, {"ca": "ca"})
-        for replica in REPLICAS:
-            await self._service(replica, "delivery", valkey_port, {"directory": "directory"})
+        for service, calls in (("ca", []), ("directory", ["ca"]), ("delivery", ["directory"])):
+            for name in self._replicas[service]:
+                await self._service(name, service, valkey_port, calls)
         for user in USERS:
             for number in range(1, DEVICES_EACH + 1):
                 await self._device(f"{user}-{number}", user, first=number % len(REPLICAS))
@@ -100,11 +108,11 @@ class _Builder:
         self.stack.links[link.name] = link
         return await self._exits.enter_async_context(link)
 
-    async def _service(self, name: str, service: str, valkey_port: int, calls: Mapping[str, str]) -> None:
+    async def _service(self, name: str, service: str, valkey_port: int, calls: Sequence[str]) -> None:
         """Add a service that has ways to Valkey and to the services that it calls."""
-        ports = dict(self._service_ports, **{service: self._service_ports[name]})
-        for called in calls.values():
-            backends = [Backend(called, self._service_ports[called]["internal"])]
+        ports = {service: self._service_ports[name]}
+        for called in calls:
+            backends = [Backend(each, self._service_ports[each]["internal"]) for each in self._replicas[called]]
             link = await self._link(name, called, backends)
             ports[called] = {"public": 0, "internal": link.port}
         valkey = await self._link(name, "valkey", [Backend("valkey", valkey_port)])
@@ -117,34 +125,43 @@ class _Builder:
         }
         environment = settings | {prefix + setting: value for setting, value in own.items()}
         part = service_part(name, service, self._layout.log(name), environment, self.stack.guard)
+        part.code = self._code_of(name)
         self.stack.servers[name] = part
 
     async def _device(self, name: str, username: str, first: int) -> None:
-        """Add a device; one delivery replica is its first choice, and the others are there if that one is not."""
+        """Add a device; one replica of each service is its first choice; the others are there if that one is not."""
         ports = self._service_ports
-        order = [*REPLICAS[first:], *REPLICAS[:first]]
         endpoints = {}
-        for service, backends in {"ca": ["ca"], "directory": ["directory"], "delivery": order}.items():
-            ways = [Backend(backend, ports[backend]["public"]) for backend in backends]
+        for service, names in self._replicas.items():
+            order = [*names[first:], *names[:first]]
+            ways = [Backend(backend, ports[backend]["public"]) for backend in order]
             endpoints[service] = (await self._link(name, service, ways)).target
         device = DevicePart(name, username, self.stack.folder / name, self.stack.guard, self.stack.bell)
+        device.code = self._code_of(name)
         bundle = json.loads(self._layout.bundle.read_text())
         (device.folder / "bundle.json").write_text(json.dumps({**bundle, "endpoints": endpoints}))
         self.stack.devices[name] = device
 
 
 @asynccontextmanager
-async def running_stack(folder: Path) -> AsyncIterator[Stack]:
+async def running_stack(
+    folder: Path,
+    *,
+    replicas: Mapping[str, Sequence[str]] = USUAL,
+    code_of: CodeOf = lambda _name: None,
+) -> AsyncIterator[Stack]:
     """Start everything, enrol everybody, and end all of it afterwards.
 
     Args:
         folder: Where everything lies; empty.
+        replicas: The processes of each service.
+        code_of: Returns where the code of another version lies that a part begins with; None: it is this one.
     """
     guard = Guard()
     async with AsyncExitStack() as exits:
         guard.start()
         exits.callback(guard.stop)
-        stack = await _Builder(folder, exits, guard).build()
+        stack = await _Builder(Stack(folder, Bell(), guard), exits, replicas, code_of).build()
         exits.push_async_callback(_kill_all, stack)
         valkey, ca, *others = stack.servers.values()
         await asyncio.gather(valkey.start(), ca.start())
