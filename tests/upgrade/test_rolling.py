@@ -16,11 +16,13 @@ import pytest
 
 from keypost_services.embedded.processes import clean_environment
 from support import previous
+from support.faults.checking import TOLD_OF
 from support.faults.journal import RAISED
 from support.faults.running import Outcome, Run
 from support.faults.stack import running_stack
 
 if TYPE_CHECKING:
+    from support.faults.checking import Difference
     from support.faults.stack import Stack
 
 REPLICAS = {
@@ -64,10 +66,23 @@ async def test_one_process_after_the_other(tmp_path: Path, code: Path) -> None:
         for name in ("alice-1", "bob-1"):
             await replace_device(stack, run, name)
         await run.finish()
-        raised = [line for device in stack.devices.values() for line in device.journal.of(RAISED)]
-    assert outcome.differences == []
-    assert raised == [], "what a call met while a process was replaced is for the SDK to mend"
+        raised = [
+            (device.name, line["reason"]) for device in stack.devices.values() for line in device.journal.of(RAISED)
+        ]
+    # The previous client takes what a server cancels as it begins to drain for a stranger's answer, and keeps it.
+    known = {(name, "UNEXPECTED_ANSWER") for name in older}
+    assert set(raised) <= known, "what a call met while a process was replaced is for the SDK to mend"
+    assert [difference for difference in outcome.differences if not is_one_of(difference, known)] == []
     assert outcome.counts["sends_returned"] > 100
+
+
+def is_one_of(difference: Difference, known: set[tuple[str, str]]) -> bool:
+    return any(
+        difference.kind == TOLD_OF
+        and difference.device == name
+        and difference.sentence.startswith(f"send raised {reason}:")
+        for name, reason in known
+    )
 
 
 async def replace_service(stack: Stack, run: Run, name: str) -> None:
@@ -75,10 +90,14 @@ async def replace_service(stack: Stack, run: Run, name: str) -> None:
     part = stack.servers[name]
     part.code = None
     assert await part.stop(), f"{name} did not drain"
+    began = time.monotonic()
     await part.start()
+    # The previous directory says that a key is unknown which it cannot ask the CA for: it must have found the CA again.
+    ways = [(stack.links[f"{directory}>ca"], name) for directory in REPLICAS["directory"] if name == "ca"]
+    await run.flowing(f"after {name}", began, ways)
     for device in ("alice-1", "bob-2"):
         await stack.devices[device].do("renew")
-    await run.flowing(f"after {name}", time.monotonic())
+    await run.flowing(f"after {name} and a renewal", time.monotonic())
 
 
 async def replace_device(stack: Stack, run: Run, name: str) -> None:

@@ -186,6 +186,19 @@ async def test_a_service_that_does_not_answer_in_time_is_unreachable(connect: An
     assert len(sleeps) == 1
 
 
+async def test_a_call_that_reaches_a_server_which_begins_to_drain_is_repeated(
+    connect: Any, retries: Retries, sleeps: list[float]
+) -> None:
+    """gRPC's core cancels what comes in between its beginning to stop and the client's learning of it."""
+
+    async def cancel(context: Any) -> None:
+        await context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+    service = ScriptedDirectory(cancel)
+    assert await DirectoryClient(await connect(service.add_to), retries).get_key_info("bob") == KEY_INFO
+    assert len(sleeps) == 1
+
+
 async def test_a_server_under_another_root_is_not_talked_to(tls: TlsFiles, sleeps: Any) -> None:
     service = ScriptedDirectory()
     server = grpc.aio.server()

@@ -20,7 +20,8 @@ DOMAIN = "keypost"
 UNEXPECTED_ANSWER = "UNEXPECTED_ANSWER"
 _LONGEST_MESSAGE = 500
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
-_NO_ANSWER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+# CANCELLED is what gRPC's core says of calls that reach a server which has just begun to drain.
+_NO_ANSWER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 _RETRIABLE_NUMBERS = frozenset(code.value[0] for code in _NO_ANSWER)
 
 
