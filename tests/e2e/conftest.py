@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,3 +30,11 @@ def people(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[User
     for user in (alice, bob):
         assert f"You are {user.name}/" in user.run("enroll", user.name)
     return alice, bob
+
+
+@pytest.fixture(scope="module")
+def open_folder() -> Iterator[Path]:
+    """A folder that every account may enter: PostgreSQL does not run as root, and must get at its files."""
+    with tempfile.TemporaryDirectory(prefix="open-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,12 +18,18 @@ from keypost_services.embedded.processes import clean_environment
 from support.stack import json_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 Event = dict[str, Any]
 SERVERS = {"embedded": {"valkey"}, "postgres": {"valkey", "postgres"}, "cluster": {"valkey", "postgres"}}
 SERVICES = {"ca", "directory", "delivery"}
-PLAYED = (("RSA3072_AES256", "embedded"), ("RSA1024_AES128", "embedded"))
+PLAYED = (
+    ("RSA3072_AES256", "embedded"),
+    ("RSA1024_AES128", "embedded"),
+    ("RSA3072_AES256", "postgres"),
+    ("RSA3072_AES256", "cluster"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,23 @@ def run_story(temporary: Path, *arguments: str) -> subprocess.CompletedProcess[b
     )
 
 
-@pytest.fixture(scope="module", params=PLAYED, ids="-".join)
-def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
-    temporary = tmp_path_factory.mktemp("story")
-    suite, stack = request.param
-    done = run_story(temporary, "--json", "--suite", suite, "--stack", stack)
-    return Played(stack, done.returncode, json_lines(done.stdout), temporary)
+@pytest.fixture(scope="module")
+def stories(open_folder: Path) -> Callable[[str, str], Played]:
+    """Plays each story once, in whatever order the tests ask."""
+
+    @functools.cache
+    def play(suite: str, stack: str) -> Played:
+        temporary = open_folder / f"{suite}-{stack}"
+        temporary.mkdir()
+        done = run_story(temporary, "--json", "--suite", suite, "--stack", stack)
+        return Played(stack, done.returncode, json_lines(done.stdout), temporary)
+
+    return play
+
+
+@pytest.fixture(params=PLAYED, ids="-".join)
+def played(request: pytest.FixtureRequest, stories: Callable[[str, str], Played]) -> Played:
+    return stories(*request.param)
 
 
 def who(step: Event) -> str:

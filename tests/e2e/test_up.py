@@ -24,6 +24,7 @@ def command_up(folder: Path, *options: str) -> list[str]:
 
 @contextlib.contextmanager
 def start(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir(exist_ok=True)
     command = command_up(folder, *options)
     with subprocess.Popen(command, env=clean_environment({}), stdout=subprocess.PIPE) as process:
         try:
@@ -57,8 +58,10 @@ def assert_gone(facts: dict[str, Any]) -> None:
             os.kill(service["process"], 0)
 
 
-def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> None:
-    with start(tmp_path, "--json") as process:
+@pytest.mark.parametrize("stack", ["embedded", "cluster"])
+def test_what_it_says_to_type_works_also_after_another_start(open_folder: Path, stack: str) -> None:
+    folder = open_folder / stack
+    with start(folder, "--json", "--stack", stack) as process:
         facts = first_line(process)
         export, enroll_alice, enroll_bob, send, receive = facts["commands"]
         shown = type_in(export, enroll_alice, enroll_bob, send)
@@ -67,7 +70,7 @@ def test_what_it_says_to_type_works_also_after_another_start(tmp_path: Path) -> 
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert_gone(facts)
-    with start(tmp_path, "--json") as again:
+    with start(folder, "--json", "--stack", stack) as again:
         facts = first_line(again)
         assert "Hello Bob" in type_in(export, receive)
         again.send_signal(signal.SIGTERM)
@@ -109,8 +112,10 @@ def test_a_service_that_dies_ends_it(tmp_path: Path) -> None:
             os.kill(pid, 0)
 
 
-def test_when_it_is_killed_its_parts_end_as_well(tmp_path: Path) -> None:
-    with start(tmp_path, "--json") as process:
+@pytest.mark.parametrize("stack", ["embedded", "cluster"])
+def test_when_it_is_killed_its_parts_end_as_well(open_folder: Path, stack: str) -> None:
+    folder = open_folder / f"killed-{stack}"
+    with start(folder, "--json", "--stack", stack) as process:
         facts = first_line(process)
         process.kill()
     deadline = time.monotonic() + 20
@@ -118,7 +123,7 @@ def test_when_it_is_killed_its_parts_end_as_well(tmp_path: Path) -> None:
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, "they stayed behind"
         time.sleep(0.05)
-    with start(tmp_path, "--json") as again:
+    with start(folder, "--json", "--stack", stack) as again:
         assert first_line(again)["event"] == "up", "and nothing is in the way of the next"
         again.terminate()
         assert again.wait(30) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -153,7 +154,8 @@ class Server:
         """End it by SIGKILL; return when it is gone."""
         process, self._process = self._process, None
         if process is not None:
-            os.kill(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                os.kill(process.pid, signal.SIGKILL)
             await asyncio.to_thread(process.wait_stopped, STOP_SECONDS)
 
     async def stop(self) -> bool:
