@@ -127,6 +127,9 @@ class Device:
         """Send again."""
         self._speaking.set()
 
+    async def do_retry_set_aside(self) -> int:
+        return int(await _until_done(self._client.retry_set_aside))
+
     async def do_pause(self) -> dict[str, int]:
         """Send no more, but one last message to each peer, until it is stored; return their numbers."""
         self._pausing.set()

@@ -15,6 +15,7 @@ from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
 from keypost.transport.ca_client import CaClient
 from keypost.transport.channels import open_channel
 from keypost.transport.directory_client import DirectoryClient
+from keypost.transport.refusals import Refusal, read_refusal
 from keypost.transport.retries import Backoff, Retries
 from keypost.transport.tokens import TokenSource
 from support.refusing import refuse
@@ -197,6 +198,15 @@ async def test_a_call_that_reaches_a_server_which_begins_to_drain_is_repeated(
     service = ScriptedDirectory(cancel)
     assert await DirectoryClient(await connect(service.add_to), retries).get_key_info("bob") == KEY_INFO
     assert len(sleeps) == 1
+
+
+def test_what_grpc_says_when_it_has_lost_how_a_call_ended_is_no_answer_of_a_service() -> None:
+    def read(details: str) -> Refusal:
+        nothing = grpc.aio.Metadata()
+        return read_refusal(grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details), "delivery")
+
+    assert isinstance(read("Internal error from Core").error, UnreachableError)
+    assert isinstance(read("a bug of the service").error, RefusedError)
 
 
 async def test_a_server_under_another_root_is_not_talked_to(tls: TlsFiles, sleeps: Any) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DOMAIN = "keypost"
 UNEXPECTED_ANSWER = "UNEXPECTED_ANSWER"
 _LONGEST_MESSAGE = 500
+_NOT_WRITTEN = "Internal error from Core"
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 # CANCELLED is what gRPC's core says of calls that reach a server which has just begun to drain.
 _NO_ANSWER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
@@ -108,12 +109,17 @@ def _details(failure: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo
 def _unexplained(failure: grpc.aio.AioRpcError, service: str, endpoint: str) -> Refusal:
     where = f"the {service} service at {endpoint}" if endpoint else f"the {service} service"
     facts = {"service": service, "code": failure.code().name} | ({"endpoint": endpoint} if endpoint else {})
-    if failure.code() in _NO_ANSWER:
+    if failure.code() in _NO_ANSWER or _is_local(failure):
         text = f"{where} does not answer"
         return Refusal(UnreachableError(text, **facts), retriable=True, retry_after_ms=None)
     text = f"{where} answered in an unexpected way ({failure.code().name}): is the endpoint right?"
     error = RefusedError(UNEXPECTED_ANSWER, text, retriable=False, **facts)
     return Refusal(error, retriable=False, retry_after_ms=None)
+
+
+def _is_local(failure: grpc.aio.AioRpcError) -> bool:
+    """Return whether no service said this: gRPC could not write, as the call has ended, and has lost how it ended."""
+    return failure.code() is grpc.StatusCode.INTERNAL and failure.details() == _NOT_WRITTEN
 
 
 def _shorten(details: str | None) -> str:
