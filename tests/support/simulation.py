@@ -299,6 +299,8 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
             for delivery in self._next(mailbox, handed_out):
                 yield delivery
             yield delivery_pb.ReceiveResponse(queue_empty=delivery_pb.QueueEmpty())
+            if self.services.faults["ReceiveOpens"]:
+                await self.services.faults["ReceiveOpens"].pop(0)(context)
             while not reader.done():
                 for delivery in self._next(mailbox, handed_out):
                     yield delivery
@@ -360,7 +362,8 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
 @asynccontextmanager
 async def serving(services: Services, tls: TlsFiles) -> AsyncIterator[Services]:
     """Serve on a free port of loopback."""
-    server = grpc.aio.server()
+    # A client may ask as often as it likes whether this end lives.
+    server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0)])
     ca_grpc.add_CertificateAuthorityServiceServicer_to_server(SimulatedCa(services), server)
     directory_grpc.add_DirectoryServiceServicer_to_server(SimulatedDirectory(services), server)
     delivery_grpc.add_DeliveryServiceServicer_to_server(SimulatedDelivery(services), server)

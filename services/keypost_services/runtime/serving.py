@@ -62,6 +62,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Dead peers are noticed within 80 s, and clients may ask every 10 s whether this end lives.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 3),

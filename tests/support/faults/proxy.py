@@ -138,6 +138,11 @@ class Link:
         self._up.open.clear()
         self._down.open.clear()
 
+    def freeze(self) -> None:
+        """Let nothing pass ever again on the connections that there are: a machine is gone. New ones are well."""
+        self.stall()
+        self._up, self._down = _Gate(), _Gate()
+
     def mute(self) -> None:
         """Let no answer pass; what is asked arrives."""
         self._down.open.clear()

@@ -49,6 +49,8 @@ class ScriptedDelivery(delivery_service_pb2_grpc.DeliveryServiceServicer):
         yield BATCH
         if self.end == "refused":
             await refuse(context, grpc.StatusCode.ABORTED, "RECEIVER_DISPLACED")
+        if self.end == "too many":
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after_ms=700)
         if self.end == "closed":
             return
         yield EMPTY
@@ -123,6 +125,30 @@ async def test_a_stream_that_ends_in_good_order_ends(connect: Any, retries: Retr
     async with asyncio.timeout(10):
         assert [response async for response in stream.responses()] == [BATCH]
         await stream.close()
+
+
+async def test_a_stream_that_lives_longer_than_any_is_given_up(
+    connect: Any, retries: Retries, tokens: TokenSource
+) -> None:
+    service = ScriptedDelivery()
+    client = DeliveryClient(await connect(service.add_to), retries, tokens, stream_seconds=0.5)
+    stream = client.receive()
+    async with asyncio.timeout(10):
+        with pytest.raises(UnreachableError):
+            _ = [response async for response in stream.responses()]
+        await stream.close()
+
+
+async def test_a_stream_says_how_long_the_service_asks_to_wait(
+    connect: Any, retries: Retries, tokens: TokenSource
+) -> None:
+    service = ScriptedDelivery(end="too many")
+    stream = DeliveryClient(await connect(service.add_to), retries, tokens).receive()
+    async with asyncio.timeout(10):
+        with pytest.raises(RefusedError) as caught:
+            _ = [response async for response in stream.responses()]
+    assert caught.value.retriable
+    assert stream.retry_after_ms == 700
 
 
 async def test_a_stream_to_nowhere_is_unreachable(connect: Any, retries: Retries, tokens: TokenSource) -> None:

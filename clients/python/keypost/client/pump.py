@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 UNKNOWN_KEY = "UNKNOWN_KEY"
 PATIENCE = 5
 """How often in a row a stream may fail where waiting is not known to help."""
+STEADY = 10.0
+"""Seconds after which a stream that brought nothing counts as one that worked."""
 
 
 class Pump:
@@ -57,6 +59,7 @@ class Pump:
         self._backoff = backoff
         self._follow = follow
         self._failures = 0
+        self._retry_after_ms: int | None = None
         self._refused = False
         self.changed = asyncio.Event()
         self.caught_up = False
@@ -73,7 +76,7 @@ class Pump:
                     self.caught_up = True
                 except KeypostError as error:
                     await self._judge(error)
-                    await asyncio.sleep(self._backoff.delay(self._failures))
+                    await asyncio.sleep(self._backoff.delay(self._failures, self._retry_after_ms))
                     self._failures += 1
         except asyncio.CancelledError:
             raise
@@ -118,10 +121,9 @@ class Pump:
         await self._retiring.check_self(refresh=self._refused)
         self._refused = False
         endings = await self._retiring.endings()
-        stream = self._delivery.receive()
+        stream, opened = self._delivery.receive(), asyncio.get_running_loop().time()
         try:
             async for response in stream.responses():
-                self._failures = 0
                 if response.HasField("batch"):
                     await self._batch(stream, response.batch)
                 elif response.HasField("queue_empty"):
@@ -130,6 +132,10 @@ class Pump:
                         return
             raise UnreachableError("the stream has ended", service="delivery")
         finally:
+            self._retry_after_ms = stream.retry_after_ms
+            # One that is opened, and ends at once, again and again, is no reason to hurry.
+            if asyncio.get_running_loop().time() - opened >= STEADY:
+                self._failures = 0
             await stream.close()
 
     async def _batch(self, stream: ReceiveStream, batch: delivery_service_pb2.Batch) -> None:
@@ -138,6 +144,7 @@ class Pump:
         await self._receiving.take(arrivals, self._waiting.settle_earlier)
         self.changed.set()
         await stream.acknowledge([delivery.delivery_id for delivery in batch.deliveries])
+        self._failures = 0
 
     async def _queue_empty(self, endings: Endings) -> None:
         await self._waiting.retry()

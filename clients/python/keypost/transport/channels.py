@@ -16,8 +16,13 @@ _LARGEST_MESSAGE = 4 * _MEBIBYTE
 OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
-    ("grpc.keepalive_time_ms", 60_000),
+    # A connection that died without a word, or whose other end is frozen, is noticed within 30 s.
+    ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Without these two a ping has a minute's time, and where nothing is written, as on a stream that only receives,
+    # pings after the second one wait for minutes.
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 10_000),

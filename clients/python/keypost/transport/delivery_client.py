@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from keypost.transport.tokens import TokenSource
 
 SERVICE = "delivery"
+STREAM_SECONDS = 3_900.0
+"""Longer than any stream of the service lives: beyond that it has forgotten this one."""
 _FAREWELL = 0.5
 """Seconds."""
 
@@ -37,9 +39,13 @@ class ReceiveStream:
         call: The grpc.aio call, on which nothing was written yet.
         max_unacknowledged: How many envelopes may be under way unacknowledged (1 to 256).
         endpoint: Where it is, for errors.
+
+    Attributes:
+        retry_after_ms: How long the service asked to wait before another one is opened, if it did.
     """
 
     def __init__(self, call: Any, max_unacknowledged: int, endpoint: str = "") -> None:
+        self.retry_after_ms: int | None = None
         self._call = call
         self._endpoint = endpoint
         self._start = pb.ReceiveRequest(start=pb.Start(max_unacknowledged=max_unacknowledged))
@@ -56,7 +62,9 @@ class ReceiveStream:
             try:
                 response = await self._call.read()
             except grpc.aio.AioRpcError as failure:
-                raise read_refusal(failure, SERVICE, self._endpoint).error from None
+                refusal = read_refusal(failure, SERVICE, self._endpoint)
+                self.retry_after_ms = refusal.retry_after_ms
+                raise refusal.error from None
             if response is grpc.aio.EOF:
                 return
             yield response
@@ -102,6 +110,7 @@ class DeliveryClient:
         tokens: Tokens of the calling device.
         endpoint: Where it is, for errors.
         on_refused: See RemoteService.
+        stream_seconds: After how long a receiving stream is given up whatever happens on it.
     """
 
     def __init__(
@@ -112,7 +121,9 @@ class DeliveryClient:
         *,
         endpoint: str = "",
         on_refused: OnRefused = nothing_new,
+        stream_seconds: float = STREAM_SECONDS,
     ) -> None:
+        self._stream_seconds = stream_seconds
         self._stub = DeliveryServiceStub(channel)
         self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint, on_refused=on_refused)
 
@@ -139,7 +150,7 @@ class DeliveryClient:
 
     def receive(self, *, max_unacknowledged: int = 256) -> ReceiveStream:
         """Return a stream for the calling device's mailbox; nothing is sent before it is iterated."""
-        call = self._stub.Receive(metadata=self._remote.metadata())
+        call = self._stub.Receive(metadata=self._remote.metadata(), timeout=self._stream_seconds)
         return ReceiveStream(call, max_unacknowledged, self._remote.endpoint)
 
     async def list_mailboxes(self) -> Sequence[pb.Mailbox]:
