@@ -152,6 +152,11 @@ class Life:
         await client.send(recipient, text)
         self.log("sent", recipient, text)
 
+    async def _send_file(self, client: Client, recipient: str) -> None:
+        self.log("sending", recipient, "file")
+        await client.send_file(recipient, self.folder / "file")
+        self.log("sent", recipient, "file")
+
     async def receive(self, client: Client) -> None:
         async for message in client.receive(follow=False):
             self.log("got", *await described(message))
@@ -170,9 +175,8 @@ class Life:
             await self.send(bob, self.alice, "b1")
             await bob.rotate(self.alice)
             (self.folder / "file").write_bytes(bytes(FILE_BYTES))
-            self.log("sending", self.bob, "file")
-            await alice.send_file(self.bob, self.folder / "file")
-            self.log("sent", self.bob, "file")
+            await self._send_file(alice, self.bob)
+            await self._send_file(bob, self.alice)
             await self._wait(alice, bob)
             await bob.set_backup(self.victim / "a.backup", UNLOCK)
             self.log("backed up")
@@ -227,6 +231,7 @@ class Life:
         ):
             await alice.enroll(self.alice)
             address = await bob.enroll(self.bob)
+            await bob.resume_files()
             await bob.send(self.alice, "probe")
             await alice.send(self.bob, "probe")
             found = {"alice": [await described(m) async for m in alice.receive(follow=False)]}
@@ -245,7 +250,16 @@ class Life:
         client = await self.open(profile, self.late)
         try:
             return await client._parts.context.store.run(
-                lambda store: [len(store.waiting.page()), len(store.set_aside.page()), len(store.outbox.page())]
+                lambda store: [
+                    len(each)
+                    for each in (
+                        store.waiting.page(),
+                        store.set_aside.page(),
+                        store.inbox.page_set_aside(),
+                        store.outbox.page(),
+                        store.transfers.all(),
+                    )
+                ]
             )
         finally:
             await client.close()

@@ -20,6 +20,7 @@ from keypost.keystore.values import (
     OutgoingMessage,
     StoredFile,
     StoredSession,
+    Transfer,
     WaitingEnvelope,
 )
 from keypost.protocol.identifiers import Address
@@ -78,6 +79,19 @@ FILE = StoredFile(
     count=3,
     size=12,
     sha256=b"\x04" * 32,
+)
+
+TRANSFER = Transfer(
+    file_id=b"\x05" * 16,
+    recipient="bob",
+    path="/home/alice/b\udcfcrgschaft.pdf",
+    modify_time_ns=NOW * 1_000_000 + 1,
+    name="Bürgschaft.pdf",
+    media_type="application/pdf",
+    count=3,
+    size=12,
+    sha256=b"\x06" * 32,
+    create_time=NOW,
 )
 
 

@@ -30,6 +30,7 @@ BAD_BODIES = [
 ]
 BAD_MEDIA_TYPES = ["", "text/plain\n", "text/pl\u00e4in", "x" * 256, b"text/plain", 7]
 BAD_PATHS = [None, 7, b"file", "a\0b", "missing", ".", ""]
+BAD_FILE_IDS = [b"", bytes(15), bytes(17), "0" * 16, 16]
 BAD_CODES = ["", b"code", 7, "AAAA", "0" * 25, "0" * 27, "\u0131" * 26, "+" * 26]
 BAD_ROOTS = [b"", bytes(31), bytes(33), "0" * 32, 32, None]
 BAD_SUITES = [None, "STRONG", 2]
@@ -46,6 +47,8 @@ CALLS: dict[str, tuple[str, list[Any], Callable[[Any, Any], Awaitable[object]]]]
         BAD_MEDIA_TYPES,
         lambda client, bad: client.send_file("bob", Path(__file__), media_type=bad),
     ),
+    "resume": ("file_id", BAD_FILE_IDS, lambda client, bad: client.resume_files(bad)),
+    "cancel": ("file_id", [None, *BAD_FILE_IDS], lambda client, bad: client.cancel_file(bad)),
     "keys": ("username", BAD_USERNAMES, lambda client, bad: client.keys(bad)),
     "accept whom": ("username", BAD_USERNAMES, lambda client, bad: client.accept_identity(bad, ROOT)),
     "accept what": ("root", BAD_ROOTS, lambda client, bad: client.accept_identity("bob", bad)),

@@ -6,16 +6,14 @@ import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import pytest
 
-from keypost.client.files import PART_BYTES
+from keypost.client.file_parts import PART_BYTES
 from keypost.delivery.v1 import envelope_pb2 as pb
-from keypost.errors import InvalidArgumentError, RefusedError
+from keypost.errors import InvalidArgumentError
 from keypost.keystore.errors import KeyStoreUnavailableError
 from keypost.keystore.values import Totals
 from keypost.protocol.encoding import sha256
-from support.simulation import failing
 from support.surfaces import read
 
 if TYPE_CHECKING:
@@ -85,22 +83,9 @@ async def test_parts_in_any_order_make_the_file(alice: Any, bob: Any, tmp_path: 
 async def test_a_part_that_contradicts_the_others_is_set_aside(alice: Any, bob: Any) -> None:
     for size in (6, 7):
         part = pb.FilePart(file_id=bytes(16), name="f", index=0, count=2, size=size, sha256=bytes(32), data=b"abc")
-        await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
+        await alice.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
     assert await bob.inbox() == []
     assert bob.reasons("set_aside") == ["KEY_STORE_CONFLICT"]
-
-
-async def test_a_file_that_is_refused_half_way_is_not_sent_later(
-    alice: Any, bob: Any, tmp_path: Path, services: Services
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(os.urandom(9 * PART_BYTES))
-    services.faults["Send"] = [failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL")]
-    with pytest.raises(RefusedError, match="MAILBOX_FULL"):
-        await alice.client.send_file("bob", path)
-    assert await alice.client._parts.context.store.run(lambda store: store.outbox.page()) == ()
-    await alice.client.send("bob", "text")
-    assert [message.text for message in await bob.inbox()] == ["text"]
 
 
 @pytest.mark.usefixtures("bob")
@@ -108,7 +93,7 @@ async def test_a_file_that_cannot_be_read_or_changes_is_said(alice: Any, tmp_pat
     with pytest.raises(InvalidArgumentError, match="cannot be read"):
         await alice.client.send_file("bob", tmp_path / "none")
     path = tmp_path / "file"
-    path.write_bytes(os.urandom(9 * PART_BYTES))
+    path.write_bytes(os.urandom(20 * PART_BYTES))
 
     def truncate(_done: int, _total: int) -> None:
         path.write_bytes(b"")
@@ -123,7 +108,7 @@ async def test_a_part_that_comes_again_hands_nothing_out_again(
     part = pb.FilePart(file_id=bytes(16), name="f", media_type="a/b", index=0, count=1, size=3, data=b"abc")
     part.sha256 = sha256(part.data)
     for _ in range(2):
-        await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
+        await alice.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
     hashed: list[int] = []
     real = hashlib.sha256
 
@@ -145,7 +130,7 @@ async def test_a_file_that_is_only_announced_blocks_nobody(
     carol = await open_client("carol")
     await carol.client.enroll("carol")
     part = pb.FilePart(file_id=bytes(16), name="f", index=0, count=2, size=4 * 1024**3, sha256=bytes(32), data=b"a")
-    await carol.client._parts.sending.send("bob", pb.Content(file_part=part))
+    await carol.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10)
     await alice.client.send_file("bob", path)
@@ -161,7 +146,7 @@ async def test_that_something_had_to_make_room_is_told(alice: Any, bob: Any, ser
     for number in range(3):
         part = pb.FilePart(file_id=bytes([number]) * 16, name="f", index=0, count=2, size=6, sha256=bytes(32))
         part.data = b"abc"
-        await alice.client._parts.sending.send("bob", pb.Content(file_part=part))
+        await alice.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
         await services.put(bob.client.address, b"rubbish %d" % number)
     assert await bob.inbox() == []
     assert bob.reasons("warning") == ["SET_ASIDE_DROPPED", "FILE_DROPPED", "SET_ASIDE_DROPPED"]

@@ -29,6 +29,7 @@ from support.key_store import (
     OUTGOING,
     REALM,
     SESSION,
+    TRANSFER,
     UNLOCK,
     WAITING,
 )
@@ -50,6 +51,7 @@ SECRETS = {
     "envelope": WAITING.envelope,
     "file": b"p4rt",
     "file name": FILE.name.encode(),
+    "path": b"/home/alice/secret plans",
     "passphrase": UNLOCK.passphrase.encode(),
     "bundle": BUNDLE,
     "realm trust": b"the realm trust",
@@ -77,6 +79,7 @@ SEALED: dict[tuple[str, str], Callable[[KeyStore], object]] = {
     ("inbox", "content"): lambda s: s.inbox.next_unhandled(),
     ("envelopes", "envelope"): lambda s: s.waiting.page(),
     ("outbox", "content"): lambda s: s.outbox.page(),
+    ("transfers", "description"): lambda s: s.transfers.all(),
     ("files", "description"): lambda s: s.files.find(BOB, FILE.file_id),
     ("file_parts", "data"): lambda s: list(s.files.read(BOB, FILE.file_id)),
 }
@@ -98,6 +101,7 @@ BOUND = {
     "inbox": ["sender", "counter", "send_time", "accept_time", "missed", "verified"],
     "envelopes": ["accept_time", "receive_time", "reason", "username"],
     "outbox": ["recipient", "counter", "create_time"],
+    "transfers": ["recipient", "count", "size", "create_time"],
     "files": ["count", "size"],
     "file_parts": [],
 }
@@ -132,6 +136,7 @@ def fill(key_store: KeyStore) -> None:
         key_store.inbox.add(replace(MESSAGE, message_id=bytes([number]) * 16))
         key_store.waiting.add(replace(WAITING, envelope=WAITING.envelope + bytes([number])))
         key_store.outbox.add(replace(OUTGOING, message_id=bytes([number]) * 16))
+        key_store.transfers.add(replace(TRANSFER, file_id=bytes([number]) * 16, path=SECRETS["path"].decode()))
         for index in range(FILE.count):
             file = replace(FILE, file_id=FILE.file_id if name == "one" else bytes(16))
             key_store.files.add_part(file, index, SECRETS["file"], NOW)

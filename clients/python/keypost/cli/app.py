@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from keypost.cli import backups, commands, device_app, verifying
+from keypost.cli import backups, commands, device_app, files_app, verifying
 from keypost.cli.errors import UsageError
 from keypost.cli.exit_codes import ExitCode, list_of_codes
 from keypost.cli.output import JsonOutput
@@ -261,6 +261,7 @@ def restore(context: typer.Context, file: Annotated[Path, typer.Argument(help="T
     _perform(context, backups.restore(), prepare=backups.from_backup(file, context.obj.bundle))
 
 
+files_app.add_to(app)
 device_app.add_to(app)
 
 

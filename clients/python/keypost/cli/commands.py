@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from keypost.cli.errors import FileError, UsageError
 from keypost.cli.events import PEERS_KEY, SET_ASIDE
+from keypost.cli.file_commands import send_file
 from keypost.cli.files import create_new
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import suite_named
@@ -50,7 +51,9 @@ def send(username: str, text: str | None, file: Path | None, media_type: str | N
 
     async def action(client: Client, output: Output) -> None:
         if file is not None:
-            await _send_file(client, output, username, file, text)
+            if text is not None:
+                raise UsageError("give either a message or --file, not both")
+            await send_file(client, output, username, file, media_type)
             return
         body = read_input() if text is None else text
         sent = await client.send(username, body, **({"media_type": media_type} if media_type else {}))
@@ -86,25 +89,6 @@ def read_input(stream: BinaryIO | None = None) -> str | bytes:
         return body.decode()
     except UnicodeDecodeError:
         return body
-
-
-async def _send_file(client: Client, output: Output, username: str, file: Path, text: str | None) -> None:
-    if text is not None:
-        raise UsageError("give either a message or --file, not both")
-    if not file.is_file():  # noqa: ASYNC240  # one look at the local disk
-        raise FileError(f"there is no file {file}")
-    sent = await client.send_file(username, file, progress=lambda done, total: output.progress(file.name, done, total))
-    output.close()
-    output.result(
-        "file_sent",
-        f"Sent {file.name} to {username}: {sent.size} bytes, SHA-256 {sent.sha256.hex()}.",
-        username=username,
-        file_id=sent.file_id.hex(),
-        name=file.name,
-        size=sent.size,
-        sha256=sent.sha256.hex(),
-        parts=sent.parts,
-    )
 
 
 def receive(folder: Path, count: int | None, *, follow: bool) -> Action:

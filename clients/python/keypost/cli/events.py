@@ -16,6 +16,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("media_type", "redelivered", "missed", "verified", "copy_to"),
     ),
     "file_saved": ("path", "size"),
+    "files": ("rows",),
+    "file_cancelled": ("file_id", "name"),
     "nothing": (),
     "set_aside": ("rows",),
     "retried": ("messages",),
@@ -54,6 +56,8 @@ PEERS_KEY = (*KEY, "verified")
 OWN_KEY = (*KEY, "this_device", "name")
 """What each of the ``rows`` of ``devices`` has."""
 
+FILE = ("file_id", "username", "sent", "size", "create_time", "name")
+"""What each of the ``rows`` of ``files`` has."""
 SET_ASIDE = ("reason", "username", "accept_time", "size", "message_id")
 """What each of the ``rows`` of ``set_aside`` has."""
 
@@ -64,6 +68,7 @@ def table_of_events() -> str:
         "message": f", and one of {_code(BODY)}",
         "keys": f", each with {_code(PEERS_KEY)}",
         "devices": f", each with {_code(OWN_KEY)}",
+        "files": f", each with {_code(FILE)}",
         "set_aside": f", each with {_code(SET_ASIDE)}",
     }
     rows = [f"| `{event}` | {_code(fields)}{more.get(event, '')} |" for event, fields in FIELDS.items()]

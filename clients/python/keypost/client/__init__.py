@@ -8,6 +8,7 @@ from keypost.client.restoring import BackupStaleError, restore_profile
 from keypost.client.results import (
     Devices,
     Event,
+    FileTransfer,
     JoinRequest,
     Received,
     ReceivedFile,
@@ -25,6 +26,7 @@ __all__ = [
     "ClockWrongError",
     "Devices",
     "Event",
+    "FileTransfer",
     "InvitationExpiredError",
     "JoinRequest",
     "NotEnrolledError",

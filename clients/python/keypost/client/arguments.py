@@ -23,6 +23,7 @@ from keypost.protocol.suites import Suite
 
 LARGEST_BODY = 224 * 1024
 """Bytes; leaves room in an envelope for padding and for sealed keys."""
+FILE_ID_BYTES = 16
 CODE_LETTERS = 26
 LARGEST_ID_TOKEN = 8 * 1024
 """Characters."""
@@ -136,6 +137,13 @@ def read_reason(reason: Any) -> RevocationReason:
     except ValueError as error:
         words = ", ".join(RevocationReason)
         raise InvalidArgumentError(f"a device is revoked for one of these reasons: {words}", field="reason") from error
+
+
+def check_file_id(file_id: Any) -> bytes:
+    """Return the id of a file."""
+    if len(data := _bytes(file_id, "file_id")) != FILE_ID_BYTES:
+        raise InvalidArgumentError(f"the id of a file has {FILE_ID_BYTES} bytes", field="file_id")
+    return data
 
 
 def check_limit(limit: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from keypost.client.arguments import (
     check_code,
+    check_file_id,
     check_id_token,
     check_identity_change,
     check_limit,
@@ -21,7 +22,6 @@ from keypost.client.arguments import (
 from keypost.client.backup_calls import BackupCalls
 from keypost.client.context import Context
 from keypost.client.device_calls import DeviceCalls
-from keypost.client.files import send_file
 from keypost.client.identity_calls import IdentityCalls
 from keypost.client.key_requests import warn_if_weak
 from keypost.client.profiles import keep_bundle, open_profile, read_bundle
@@ -48,7 +48,17 @@ if TYPE_CHECKING:
 
     from keypost.client.context import IdentityChange
     from keypost.client.pump import Pump
-    from keypost.client.results import OnEvent, Progress, Received, Sent, SentFile, SetAside, WaitingElsewhere
+    from keypost.client.results import (
+        FileTransfer,
+        OnEvent,
+        OnTransfer,
+        Progress,
+        Received,
+        Sent,
+        SentFile,
+        SetAside,
+        WaitingElsewhere,
+    )
     from keypost.clock import Clock
     from keypost.keys.v1 import realm_trust_pb2
     from keypost.keystore.unlock import Unlock
@@ -255,9 +265,14 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
     ) -> SentFile:
         """Send a file of any size in parts.
 
+        If it breaks, or the process ends, the same call goes on where it was, and so does ``resume_files``; until then
+        ``file_transfers`` shows it. The file must not change before it has arrived: then FILE_CHANGED is raised, what
+        went out is of no use, and the next call begins anew. While nobody makes room in a full mailbox, it waits as
+        long as for a service that is away.
+
         Args:
             username: The recipient.
-            path: The file; it must not change meanwhile. Its name goes along, without the folder.
+            path: The file. Its name goes along, without the folder.
             media_type: What it is.
             progress: Called with the bytes done and the bytes in all.
 
@@ -266,16 +281,55 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
 
         Raises:
             InvalidArgumentError: an argument cannot be right, or the file cannot be read, or changed.
-            KeypostError: as ``send``; then the file is not sent, and may be sent again.
+            RefusedError: MAILBOX_FULL, SENDER_SHARE_FULL: go on once the recipient has read; and others as ``send``.
+            KeypostError: as ``send``; go on once that is mended.
         """
         async with self._working():
             check_username(username)
             read_media_type(media_type)
             file = read_path(path)
-            parts = self._parts
-            return await send_file(
-                parts.context, parts.sending, username, file, media_type=media_type, progress=progress
-            )
+            return await self._parts.files.send(username, file, media_type, progress)
+
+    async def file_transfers(self) -> tuple[FileTransfer, ...]:
+        """Return the files that are on their way and not sent yet, the oldest first."""
+        async with self._working(copy_too=True):
+            return await self._parts.files.transfers()
+
+    async def resume_files(
+        self, file_id: bytes | None = None, *, progress: OnTransfer | None = None
+    ) -> tuple[SentFile, ...]:
+        """Go on with files that are on their way, one after the other, each where it broke.
+
+        One that fails keeps no other from it: what it failed at is raised in the end, and told as an event of kind
+        ``warning`` where several do.
+
+        Args:
+            file_id: Only this one.
+            progress: Called with a file whenever more of it is sent.
+
+        Returns:
+            What was sent.
+
+        Raises:
+            InvalidArgumentError: there is no such file on its way, or it cannot be read or has changed.
+            KeypostError: as ``send_file``.
+        """
+        async with self._working():
+            if file_id is not None:
+                return (await self._parts.files.resume(check_file_id(file_id), progress),)
+            return await self._parts.files.resume_all(progress)
+
+    async def cancel_file(self, file_id: bytes) -> None:
+        """Give up a file that is on its way. What went out of it comes to nothing at the recipient.
+
+        Args:
+            file_id: Which one, of ``file_transfers``.
+
+        Raises:
+            InvalidArgumentError: there is no such file on its way.
+        """
+        async with self._working(copy_too=True):
+            await self._parts.files.cancel(check_file_id(file_id))
 
     async def receive(self, *, follow: bool = True) -> AsyncGenerator[Received]:
         """Yield messages: those in the local inbox, then what arrives (steps 8 to 14).

@@ -14,6 +14,7 @@ from keypost.client.outgoing import Item, Order, fill
 from keypost.client.pipeline import Broken, Outdated, Parcel
 from keypost.client.results import Sent
 from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.transport.refusals import Refusal
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from keypost.client.outgoing import Filled, Tidying
     from keypost.client.pipeline import Pipeline
     from keypost.client.sealing import Sealed, Sealing
-    from keypost.delivery.v1 import envelope_pb2
     from keypost.keystore.values import OutgoingMessage
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
@@ -41,10 +41,10 @@ EARLY = 0.001
 ROUNDS = 6
 """How often messages are sealed anew because keys changed on their way, before one of them is stored."""
 STALE_KEYS = "STALE_KEYS"
-REFUSALS = frozenset(
-    {"INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND"}
-    | {"MAILBOX_FULL", "SENDER_SHARE_FULL"}
-)
+NO_ROOM = frozenset({"MAILBOX_FULL", "SENDER_SHARE_FULL"})
+REFUSALS = NO_ROOM | {
+    *("INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND")
+}
 """Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
 ALREADY_STORED = "MESSAGE_ID_USED"
 SESSION_STALE = "SESSION_STALE"
@@ -114,6 +114,7 @@ class Lane:
         self._failures = 0
         self._trouble: KeypostError | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._drained: list[asyncio.Future[None]] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -152,6 +153,17 @@ class Lane:
             await asyncio.gather(self._task, return_exceptions=True)
         self._give_up(KeyStoreUnavailableError("this client is closed: open another"))
 
+    async def drained(self) -> None:
+        """Wait until nothing is left to do.
+
+        Raises:
+            KeypostError: what keeps the lane from going on, for as long as anybody waits for an outcome.
+        """
+        drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._drained.append(drained)
+        self.kick()
+        await drained
+
     async def ended(self) -> None:
         """Wait until nothing is left to do, or until the lane has given up for now."""
         while self._task is not None and not self._task.done():
@@ -169,7 +181,18 @@ class Lane:
             raise
         if not self._fresh:
             self._calm()
+            self._tell_drained(None)
             self._on_end(self)
+
+    def _tell_drained(self, error: KeypostError | None) -> None:
+        waiting, self._drained = self._drained, []
+        for drained in waiting:
+            if drained.done():
+                continue
+            if error is None:
+                drained.set_result(None)
+            else:
+                drained.set_exception(error)
 
     async def _step(self) -> bool:
         """Do the next thing; return whether there may be more."""
@@ -401,7 +424,11 @@ class Lane:
             return True
         if error.reason == SENDER_IS_NOT_CALLER and _sealed(item).signer != self._means.signer():
             return True
-        if _is_final(error):
+        if error.reason in NO_ROOM and _is_part(item):
+            # A recipient who reads slower than this device sends is no reason to begin a file anew.
+            await self._wait(error, refusal.retry_after_ms)
+            return False
+        if is_final(error):
             self._handed.remove(item)
             self._refuse(item, error)
             return False
@@ -454,6 +481,7 @@ class Lane:
         self._timer = None
         if (error := self._trouble) is None:
             return
+        self._tell_drained(error)
         # A timer may be early by as much as the loop's clock is coarse.
         latest = asyncio.get_running_loop().time() - self._means.retries.patience + EARLY
         begun = [*self._handed, *self._ready]
@@ -470,6 +498,7 @@ class Lane:
 
     def _give_up(self, error: KeypostError) -> None:
         """Stop for now: whoever waits is told, and what is kept in the outbox goes out another time."""
+        self._tell_drained(error)
         for item in (*self._handed, *self._ready):
             self._stop_waiting(item, error)
         for item in self._fresh:
@@ -533,11 +562,15 @@ class Lane:
         )
 
 
-def _is_final(error: KeypostError) -> bool:
+def is_final(error: KeypostError) -> bool:
     """Return whether this very message was refused; everything else may mend, and the message stays."""
     if isinstance(error, RefusedError):
         return not error.retriable and error.reason in REFUSALS
     return isinstance(error, InvalidArgumentError)
+
+
+def _is_part(item: Item) -> bool:
+    return envelope_pb2.Content.FromString(_message(item).content).HasField("file_part")
 
 
 def _has_other_devices(sealing: Sealing) -> bool:

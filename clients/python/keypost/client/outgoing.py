@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keypost.client.file_parts import complete, keep
 from keypost.client.sealing import Sealer, new_message_id
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import KeypostError
@@ -125,7 +126,7 @@ def _keep_unsealed(store: KeyStore, order: Order, filled: Filled, error: Protoco
         try:
             with store.transaction():
                 message = _draw(store, order.sealing, _content(item))
-                store.outbox.add(message)
+                keep(store, message, _content(item))
         except KeyStoreFullError as full:
             filled.refused.append((item, full))
         else:
@@ -135,8 +136,8 @@ def _keep_unsealed(store: KeyStore, order: Order, filled: Filled, error: Protoco
 
 def _load(store: KeyStore, order: Order, sealer: Sealer, filled: Filled) -> None:
     left = store.outbox.to(order.sealing.peer_record.username, after=order.after or 0, limit=order.most + 1)
-    for message in left[: order.most]:
-        item = Item()
+    for kept in left[: order.most]:
+        item, message = Item(), complete(store, kept)
         filled.sealed.append((item, message, _seal(sealer, message, item)))
     if len(left) > order.most:
         filled.loaded_up_to = left[order.most - 1].counter
@@ -159,7 +160,7 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
             message = _draw(store, order.sealing, content)
             sealed = sealer.seal(message, new_session=item.new_session)
             if item.keep:
-                store.outbox.add(message)
+                keep(store, message, content)
     except KeyStoreUnavailableError:
         raise
     except KeypostError as error:

@@ -12,6 +12,7 @@ from keypost.protocol.key_info import KeyRecord
 from keypost.protocol.safety_numbers import grouped
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
     from keypost.keys.v1 import realm_trust_pb2
@@ -84,6 +85,33 @@ class SentFile:
     size: int
     sha256: bytes
     parts: int
+
+
+@dataclass(frozen=True)
+class FileTransfer:
+    """A file on its way to a user, which goes on where it broke.
+
+    Attributes:
+        file_id: 16 bytes.
+        username: To whom it goes.
+        path: Where it is on this device.
+        name: The name that goes along.
+        size: Its bytes.
+        sent: How many of them delivery has.
+        create_time: When it was to be sent, Unix milliseconds.
+    """
+
+    file_id: bytes
+    username: str
+    path: Path
+    name: str
+    size: int
+    sent: int
+    create_time: int
+
+
+OnTransfer = Callable[[FileTransfer], None]
+"""Called with a file on its way whenever more of it is sent."""
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,17 @@ class Sending:
                 ending.cancel()
         return await self.outbox()
 
+    async def drain(self, recipient: str) -> None:
+        """Wait until nothing that is kept for a user is on its way any more.
+
+        Raises:
+            KeypostError: what keeps it from being stored.
+        """
+        lane = self._lane(recipient)
+        lane.read_outbox()
+        await lane.drained()
+        await self._tidying.finish()
+
     async def outbox(self) -> tuple[Outgoing, ...]:
         """Return what is in the outbox, ordered by when it was to be sent; see Client.outbox."""
         await self._tidying.finish()

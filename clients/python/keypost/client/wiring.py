@@ -11,6 +11,7 @@ from keypost.client.approving import Approving
 from keypost.client.backing_up import BackingUp
 from keypost.client.elsewhere import Elsewhere
 from keypost.client.enrolling import Enrolling
+from keypost.client.files import Files
 from keypost.client.handing_out import HandingOut
 from keypost.client.identities import Identities
 from keypost.client.identity import Identity, PairSigner
@@ -57,6 +58,7 @@ class Parts:
     backing_up: BackingUp
     restoring: Restoring
     sending: Sending
+    files: Files
     receiving: Receiving
     waiting: Waiting
     retiring: Retiring
@@ -120,6 +122,7 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2], on_refused=settle)
     receiving = Receiving(context, identity, trust, records)
     enrolling = Enrolling(context, identity, ca, records, trust)
+    sending = Sending(context, identity, trust, records, delivery, retries, settle=settle)
     return Parts(
         context=context,
         identity=identity,
@@ -133,7 +136,8 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
         renewing=renewing,
         backing_up=backing_up,
         restoring=Restoring(context, identity, records, renewing),
-        sending=Sending(context, identity, trust, records, delivery, retries, settle=settle),
+        sending=sending,
+        files=Files(context, sending),
         receiving=receiving,
         waiting=Waiting(context, receiving),
         retiring=Retiring(context, identity, trust, records),

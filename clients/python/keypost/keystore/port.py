@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StoredRecord,
         StoredSession,
         StoredStatement,
+        Transfer,
         WaitingEnvelope,
     )
     from keypost.protocol.identifiers import Address
@@ -444,6 +445,50 @@ class OutboxPart(Protocol):
         ...
 
 
+class TransferPart(Protocol):
+    """Files on their way out: how far each is, so that it goes on after a break, a crash and a restart.
+
+    The bytes stay in the file. A part that is on its way is in the outbox, as a reference to them.
+    """
+
+    def add(self, transfer: Transfer) -> None:
+        """Keep a transfer that begins.
+
+        Raises:
+            KeyStoreConflictError: There is one with this id.
+            KeyStoreFullError: There are too many.
+        """
+        ...
+
+    def find(self, file_id: bytes) -> Transfer | None:
+        """Return a transfer."""
+        ...
+
+    def all(self) -> tuple[Transfer, ...]:
+        """Return all transfers, the oldest first; their number is bounded."""
+        ...
+
+    def begin_part(self, file_id: bytes, index: int) -> bool:
+        """Note that a part is begun, and with it all before, in the transaction that keeps it in the outbox.
+
+        Returns:
+            Whether there is such a transfer (still).
+        """
+        ...
+
+    def take_back_part(self, file_id: bytes, index: int) -> None:
+        """Note that a part, and with it all that follow, has to be begun again. Unknown is no error."""
+        ...
+
+    def note_time(self, file_id: bytes, modify_time_ns: int) -> None:
+        """Note another time of modification of a file whose bytes are the same. Unknown is no error."""
+        ...
+
+    def remove(self, file_id: bytes) -> None:
+        """Forget a transfer: the file is sent, or given up. Unknown is no error."""
+        ...
+
+
 class FilePart(Protocol):
     """Files that arrive in parts; one part in memory at a time."""
 
@@ -527,6 +572,11 @@ class KeyStore(Protocol):
     @property
     def outbox(self) -> OutboxPart:
         """Messages on their way out."""
+        ...
+
+    @property
+    def transfers(self) -> TransferPart:
+        """Files on their way out."""
         ...
 
     @property

@@ -125,6 +125,13 @@ _OUTBOX_BY_COUNTER = (
     "CREATE INDEX outbox_by_counter ON outbox (recipient, counter)",
 )
 
+_TRANSFERS = (
+    # Sealed at rest: description.
+    """CREATE TABLE transfers (
+        file_id BLOB PRIMARY KEY, recipient TEXT NOT NULL, count INTEGER NOT NULL, size INTEGER NOT NULL,
+        create_time INTEGER NOT NULL, next INTEGER NOT NULL, description BLOB NOT NULL)""",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _WHEN_ENVELOPES_CAME,
@@ -132,5 +139,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _COUNTING,
     _HOW_OFTEN,
     _OUTBOX_BY_COUNTER,
+    _TRANSFERS,
 )
 """The statements of each migration, the oldest first."""

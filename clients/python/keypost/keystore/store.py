@@ -35,6 +35,7 @@ from keypost.keystore.records import SqliteRecords
 from keypost.keystore.schema import APPLICATION_ID, MIGRATIONS
 from keypost.keystore.sealing import new_sealer, open_sealer
 from keypost.keystore.sessions import SqliteSessions
+from keypost.keystore.transfers import SqliteTransfers
 from keypost.keystore.values import Limits, Totals
 from keypost.protocol.identifiers import check_realm
 
@@ -91,6 +92,7 @@ class SqliteKeyStore:
         self.set_aside = SqliteSetAside(database, set_aside, of_one_user)
         self.waiting = SqliteWaiting(database, waiting, of_one_user, self.set_aside)
         self.outbox = SqliteOutbox(database, Totals(limits.outbox_count, limits.outbox_size))
+        self.transfers = SqliteTransfers(database, limits.transfers_count)
         self.files = SqliteFiles(database, limits.incomplete_file_size)
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -9,7 +9,7 @@ of its two usernames, sorted (``keypost.protocol.identifiers.conversation_of``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -329,6 +329,41 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """A file on its way out, in parts.
+
+    Attributes:
+        file_id: Its id, 16 bytes.
+        recipient: The username of the recipient.
+        path: Where it is on this device, absolute.
+        modify_time_ns: When it was modified last, in Unix nanoseconds, as the file system says.
+        name: The name that goes along.
+        media_type: Its media type.
+        count: How many parts there are.
+        size: Bytes of the whole.
+        sha256: SHA-256 of the whole, 32 bytes.
+        create_time: When it was to be sent.
+        next: The first part that is not begun: those before are in the outbox, or delivery has them.
+    """
+
+    file_id: bytes
+    recipient: str
+    path: str
+    modify_time_ns: int
+    name: str
+    media_type: str
+    count: int
+    size: int
+    sha256: bytes
+    create_time: int
+    next: int = 0
+
+    def touched(self, modify_time_ns: int) -> Transfer:
+        """Return the same with another time of modification."""
+        return replace(self, modify_time_ns=modify_time_ns)
+
+
+@dataclass(frozen=True)
 class Limits:
     """How much the store takes of what others can fill.
 
@@ -341,6 +376,7 @@ class Limits:
         user_size: Their bytes.
         outbox_count: Messages on their way out.
         outbox_size: Their bytes.
+        transfers_count: Files on their way out.
         incomplete_file_size: Bytes received of all files of which parts are missing; the stalest of the sender who
             takes most make room.
         evidence_count: Evidence kept for each user and reason; the first ones stay.
@@ -354,5 +390,6 @@ class Limits:
     user_size: int = 32 * 1024 * 1024
     outbox_count: int = 10_000
     outbox_size: int = 256 * 1024 * 1024
+    transfers_count: int = 1_000
     incomplete_file_size: int = 4 * 1024 * 1024 * 1024
     evidence_count: int = 16

@@ -13,14 +13,13 @@ from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from keypost.errors import UnreachableError
-from keypost.transport.refusals import UNEXPECTED_ANSWER, read_refusal
+from keypost.transport.refusals import read_refusal
 from keypost.transport.remote_service import RemoteService, nothing_new
 from keypost.transport.send_stream import SendOneByOne, SendStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from keypost.errors import KeypostError
     from keypost.transport.remote_service import OnRefused
     from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
@@ -86,15 +85,9 @@ class ReceiveStream:
         try:
             await self._call.write(request)
         except grpc.aio.AioRpcError as failure:
-            error = read_refusal(failure, SERVICE, self._endpoint).error
-            raise _ended() if _is_local(failure, error) else error from None
+            raise read_refusal(failure, SERVICE, self._endpoint).error from None
         except asyncio.InvalidStateError:
             raise _ended() from None
-
-
-def _is_local(failure: grpc.aio.AioRpcError, error: KeypostError) -> bool:
-    """Return whether gRPC could not write any more: the service ended the stream, and why is still to be read."""
-    return failure.code() is grpc.StatusCode.INTERNAL and error.reason == UNEXPECTED_ANSWER
 
 
 def _ended() -> UnreachableError:
