@@ -128,7 +128,7 @@ class Calls(grpc.aio.ServerInterceptor):
         request_id = self._request_id(metadata)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         self._under_way.add(task)
-        self._metrics.under_way.labels(method).inc()
+        self._metrics.under_way_of(method).inc()
         try:
             peer = Peer.of(context, metadata)
             return await self._admit_and_invoke(method, peer, request_id, invoke, streaming=streaming)
@@ -140,7 +140,7 @@ class Calls(grpc.aio.ServerInterceptor):
             return None
         finally:
             self._under_way.discard(task)
-            self._metrics.under_way.labels(method).dec()
+            self._metrics.under_way_of(method).dec()
             self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
 
     async def _admit_and_invoke(
@@ -194,11 +194,11 @@ class Calls(grpc.aio.ServerInterceptor):
         return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else self._ids()
 
     def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool) -> None:
-        self._metrics.calls.labels(method, outcome.code).inc()
+        self._metrics.calls_of(method, outcome.code).inc()
         if outcome.reason:
             self._metrics.refusals.labels(method, outcome.reason).inc()
         if not streaming:
-            self._metrics.seconds.labels(method).observe(seconds)
+            self._metrics.seconds_of(method).observe(seconds)
         say = self._log.debug if method.startswith(_QUIET) else self._log.info
         say("call", method=method, code=outcome.code, reason=outcome.reason, milliseconds=round(seconds * 1000, 1))
 

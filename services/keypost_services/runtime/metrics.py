@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
+from functools import lru_cache
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -43,6 +44,10 @@ class CallMetrics:
         self.under_way = Gauge(
             "keypost_calls_under_way", "Calls and streams under way.", ("method",), registry=registry
         )
+        # Looking a child up by its labels takes longer than counting; methods are few, and so are codes.
+        self.under_way_of = lru_cache(self.under_way.labels)
+        self.seconds_of = lru_cache(self.seconds.labels)
+        self.calls_of = lru_cache(self.calls.labels)
         self.degraded = Gauge("keypost_degraded", "Parts that do less than they should.", ("part",), registry=registry)
 
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from keypost.clock import DAY, SECOND
 from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.limits.limiter_guarded import FallingBackLimiter, RefusingLimiter, WatchedLimiter
+from keypost_services.runtime.limits.limiter_leasing import LeasingLimiter
 from keypost_services.runtime.limits.limiter_local import LocalLimiter
 from keypost_services.runtime.limits.limiter_redis import RedisLimiter
 from keypost_services.runtime.limits.metrics import LimitMetrics
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from keypost_services.runtime.limits.ports import Limiter
 
 TWO_A_SECOND = Quota(2, SECOND)
-ADAPTERS = ["local", "redis", "falling_back", "refusing"]
+ADAPTERS = ["local", "redis", "falling_back", "refusing", "leasing"]
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Bench:
 def over(name: str, shared: Limiter, clock: ManualClock) -> Limiter:
     metrics = LimitMetrics(CollectorRegistry())
     watched = WatchedLimiter(shared, Breaker(clock, 1_000), lambda _why: None, metrics)
+    if name == "leasing":
+        return LeasingLimiter(watched, clock)
     if name == "falling_back":
         return FallingBackLimiter(watched, LocalLimiter(clock), metrics)
     return RefusingLimiter(watched, metrics) if name == "refusing" else shared

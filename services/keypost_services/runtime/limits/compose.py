@@ -9,6 +9,7 @@ from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.config import variable_of
 from keypost_services.runtime.limits.call_limits import Limits
 from keypost_services.runtime.limits.limiter_guarded import FallingBackLimiter, RefusingLimiter, WatchedLimiter
+from keypost_services.runtime.limits.limiter_leasing import LeasingLimiter
 from keypost_services.runtime.limits.limiter_local import LocalLimiter
 from keypost_services.runtime.limits.limiter_redis import RedisLimiter
 from keypost_services.runtime.limits.metrics import LimitMetrics
@@ -64,7 +65,7 @@ def open_limits(
         metrics,
     )
     return Limits(
-        lenient=FallingBackLimiter(shared, local, metrics),
+        lenient=FallingBackLimiter(LeasingLimiter(shared, clock), local, metrics),
         strict=RefusingLimiter(shared, metrics),
         metrics=metrics,
         changed=changed,
