@@ -50,6 +50,7 @@ lint: $(STAMP) ## Run all linters
 	@$(BIN)/lint-imports
 	@$(BIN)/buf lint
 	@$(BIN)/buf format -d --exit-code
+	@$(BIN)/buf breaking --against tests/upgrade/previous.binpb
 
 docs: $(STAMP) ## Write anew what the pages show of the code: settings, --help, attacks
 	@PYTHONPATH=tests $(BIN)/python -m support.made_parts
