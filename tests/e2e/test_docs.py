@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from keypost_services.embedded.up import PASSPHRASE, commands_to_type
 from support.made_parts import ATTACKS, EVENTS, LIMITS, help_text
@@ -96,6 +97,10 @@ class Reader:
         if self.printed:
             self.text(block)
 
+    def yaml(self, block: Block) -> None:
+        # tests/deploy renders it.
+        assert yaml.safe_load(block.text)["kind"] == "Kustomization"
+
     def mermaid(self, block: Block) -> None:
         first, *rest = block.text.splitlines()
         assert first in DIAGRAMS
@@ -104,7 +109,7 @@ class Reader:
 
 
 READS = {"console": Reader.console, "python": Reader.python, "text": Reader.text, "json": Reader.json}
-READS["mermaid"] = Reader.mermaid
+READS |= {"yaml": Reader.yaml, "mermaid": Reader.mermaid}
 
 
 def reason_not_to_run(page: Path, block: Block) -> str | None:

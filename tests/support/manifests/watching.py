@@ -1,0 +1,129 @@
+"""Probes, scraping and alerts, against what the services answer and count."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from wsgiref.util import setup_testing_defaults
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from keypost_services.ca.trust.realm_watch import Metrics as RealmMetrics
+from keypost_services.delivery.metrics import Metrics as DeliveryMetrics
+from keypost_services.directory.metrics import Metrics as DirectoryMetrics
+from keypost_services.runtime.health import Health
+from keypost_services.runtime.limits.metrics import LimitMetrics
+from keypost_services.runtime.logs import make_logger
+from keypost_services.runtime.metrics import CallMetrics, _application
+from support.manifests.resources import name_of, selects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.manifests.rendering import Resource
+    from support.manifests.resources import Manifests, Pod
+
+# What each probe must be answered while the service does not take calls: 0, it does not matter.
+_ANSWERS = {"startupProbe": 503, "readinessProbe": 503, "livenessProbe": 200}
+_SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+
+
+def probe_problems(manifests: Manifests) -> list[str]:
+    """Return the probes that are missing, that nothing answers, or that do not tell what they should."""
+    return [f"{pod.name}: {problem}" for pod in manifests.services for problem in _probe_problems(pod)]
+
+
+def scrape_problems(manifests: Manifests) -> list[str]:
+    """Return the ServiceMonitors that find nothing, or nothing that is served."""
+    return [
+        f"{name_of(monitor)}: {problem}"
+        for monitor in manifests.of_kind("ServiceMonitor")
+        for problem in _scrape_problems(manifests, monitor)
+    ]
+
+
+def rule_problems(manifests: Manifests) -> list[str]:
+    """Return the metrics that alerts ask for and that no service has, and the jobs that nobody is."""
+    rules = [
+        rule
+        for each in manifests.of_kind("PrometheusRule")
+        for group in each["spec"]["groups"]
+        for rule in group["rules"]
+    ]
+    jobs = {service["metadata"].get("labels", {}).get("app.kubernetes.io/name") for service in _watched(manifests)}
+    known = names_of_metrics()
+    problems = []
+    for rule in rules:
+        asked = set(re.findall(r"\bkeypost_[a-z_]+", rule["expr"]))
+        problems += [f"{rule['alert']}: no service has the metric {name}" for name in sorted(asked - known)]
+        named = set(re.findall(r'job="([^"]+)"', rule["expr"]))
+        problems += [f"{rule['alert']}: there is no job {job}" for job in sorted(named - jobs)]
+        problems += [f"{rule['alert']}: has no {part}" for part in ("summary",) if part not in rule["annotations"]]
+    return problems
+
+
+def names_of_metrics() -> set[str]:
+    """Return what Prometheus calls the metrics of all services."""
+    registry = CollectorRegistry()
+    for kind in (CallMetrics, LimitMetrics, RealmMetrics, DeliveryMetrics, DirectoryMetrics):
+        kind(registry)
+    return {f"{family.name}{suffix}" for family in registry.collect() for suffix in _SUFFIXES.get(family.type, ("",))}
+
+
+def answer(path: str, *, serving: bool) -> int:
+    """Return the HTTP status that a service answers ``path`` with on its port for metrics."""
+    registry = CollectorRegistry()
+    health = Health(make_logger("probed", "error", "json"), CallMetrics(registry).degraded)
+    health.set_serving(serving=serving)
+    statuses: list[str] = []
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+
+    def start(status: str, *_: object) -> Any:
+        statuses.append(status)
+
+    list(_application(make_wsgi_app(registry), health)(environ, start))
+    return int(statuses[0].split()[0])
+
+
+def _probe_problems(pod: Pod) -> Iterator[str]:
+    for container in pod.spec["containers"]:
+        for name, without in _ANSWERS.items():
+            probe = container.get(name)
+            if probe is None:
+                yield f"it has no {name}"
+            elif "httpGet" not in probe:
+                yield f"{name}: only HTTP is answered without TLS"
+            else:
+                yield from (f"{name}: {problem}" for problem in _answer_problems(pod, probe["httpGet"], without))
+
+
+def _answer_problems(pod: Pod, asked: dict[str, Any], without: int) -> Iterator[str]:
+    port = pod.ports.get(asked["port"], asked["port"])
+    if port != pod.ports.get("metrics") or asked.get("scheme", "HTTP") != "HTTP":
+        yield f"nothing answers HTTP on port {asked['port']}"
+    if answer(asked["path"], serving=True) != 200:
+        yield f"nothing answers {asked['path']}"
+    elif answer(asked["path"], serving=False) != without:
+        yield f"{asked['path']} does not tell it"
+
+
+def _watched(manifests: Manifests) -> list[Resource]:
+    return [
+        service
+        for monitor in manifests.of_kind("ServiceMonitor")
+        for service in manifests.of_kind("Service")
+        if selects(monitor["spec"]["selector"], service["metadata"].get("labels", {}))
+        and service["metadata"]["namespace"] in monitor["spec"]["namespaceSelector"]["matchNames"]
+    ]
+
+
+def _scrape_problems(manifests: Manifests, monitor: Resource) -> Iterator[str]:
+    pods = {pod.name for service in _watched(manifests) for pod in manifests.pods_of(service)}
+    yield from (f"does not ask {pod.name}" for pod in manifests.services if pod.name not in pods)
+    for endpoint in monitor["spec"]["endpoints"]:
+        if answer(endpoint.get("path", "/metrics"), serving=True) != 200:
+            yield f"nothing answers {endpoint['path']}"
+        for service in _watched(manifests):
+            if endpoint["port"] not in [port["name"] for port in service["spec"]["ports"]]:
+                yield f"{name_of(service)} has no port {endpoint['port']}"
