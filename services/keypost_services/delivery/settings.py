@@ -46,11 +46,14 @@ class DeliverySettings(ServiceSettings):
     durability: Durability = Field(
         description="What holds when a sender is told that a message is stored. memory: nothing. process: it survives "
         "the server's process (appendonly yes). fsync: it is on the disk (appendfsync always). replicated: it is on "
-        "the disks of the server and of a replica.",
+        "the disks of the server and of a replica; nothing else survives a fail-over.",
         default=Durability.FSYNC,
     )
     replica_seconds: float = Field(
-        description="How long a Send waits for the replica's disk (durability replicated).", default=1.5, gt=0, le=60
+        description="How long a Send waits for the replica and its disk (durability replicated).",
+        default=1.5,
+        gt=0,
+        le=60,
     )
     mailbox_messages: int = Field(description="How many envelopes a mailbox holds.", default=10_000, ge=1)
     mailbox_bytes: int = Field(
