@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,7 @@ from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from keypost.clock import Clock
     from keypost.protocol.identifiers import Address
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from keypost_services.delivery.metrics import Metrics
     from keypost_services.runtime.realm_trust import TrustKeeper
 
+MOST_WAITING = 4
+"""Messages with acknowledgements that were read while the mailbox forgets others."""
+_Read = Sequence[str] | Exception | None
+"""Delivery ids, or how reading them ended: None, the device has nothing more to say."""
 LOOK_SECONDS = 30.0
 """After so long without a wake-up, spread by a quarter to either side, the mailbox is read all the same."""
 
@@ -190,12 +195,33 @@ class _Stream:
             self._look.set()
 
     async def _take_acknowledgements(self) -> None:
-        async for delivery_ids in self._device.acknowledgements:
-            count = await self._mailboxes.acknowledge(self._claim.address, delivery_ids)
-            self._receiving.metrics.acknowledged(count)
-            if self._room == 0:
-                self._look.set()
-            self._under_way.difference_update(delivery_ids)
+        """Have the mailbox forget what is acknowledged: at once whatever came in while it forgot the last ones."""
+        read: asyncio.Queue[_Read] = asyncio.Queue(MOST_WAITING)
+        reading = asyncio.create_task(self._read_acknowledgements(read))
+        try:
+            going_on: _Read = ()
+            while going_on is not None:
+                delivery_ids, going_on = await _everything(read)
+                if delivery_ids:
+                    count = await self._mailboxes.acknowledge(self._claim.address, delivery_ids)
+                    self._receiving.metrics.acknowledged(count)
+                if isinstance(going_on, Exception):
+                    raise going_on
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read_acknowledgements(self, read: asyncio.Queue[_Read]) -> None:
+        try:
+            async for delivery_ids in self._device.acknowledgements:
+                if self._room == 0:
+                    self._look.set()
+                self._under_way.difference_update(delivery_ids)
+                await read.put(delivery_ids)
+        except Exception as error:  # noqa: BLE001  # raised where the stream is served, after what came before
+            await read.put(error)
+        else:
+            await read.put(None)
 
     @property
     def _room(self) -> int:
@@ -233,6 +259,18 @@ class _Stream:
 
     def _oldest(self) -> int:
         return self._receiving.clock() - self._mailbox_age
+
+
+async def _everything(read: asyncio.Queue[_Read]) -> tuple[Sequence[str], _Read]:
+    """Return all delivery ids that are there, and what was read last: the end, an error, or some of them."""
+    delivery_ids: list[str] = []
+    while True:
+        item = await read.get()
+        if item is None or isinstance(item, Exception):
+            return delivery_ids, item
+        delivery_ids += item
+        if read.empty():
+            return delivery_ids, item
 
 
 async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
