@@ -34,11 +34,12 @@ bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1)
 test-faults: $(STAMP) ## Kill, freeze and cut off every part while messages flow (KEYPOST_FAULTS_SEED=number; minutes)
 	@KEYPOST_FAULTS=60 $(BIN)/python -m pytest -p no:xdist tests/faults
 
-soak: $(STAMP) ## The same for MINUTES=30, with a report in soak.json (SEED=number)
-	@PYTHONPATH=tests $(BIN)/python -m support.faults --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+soak: $(STAMP) ## Faults for MINUTES=30, with a report in soak.json (SEED=number, STACK=postgres|cluster)
+	@PYTHONPATH=tests $(BIN)/python -m support.faults --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
 
-test-cluster: $(STAMP) ## Run the tests on a Valkey Cluster alone: fail-over, moving slots, thousands of subscriptions
+test-cluster: $(STAMP) ## Run the tests on a Valkey Cluster alone, and lose its masters one after the other while messages flow
 	@$(BIN)/python -m pytest -n 2 tests/cluster tests/contract/delivery tests/integration/embedded/test_valkey_cluster.py $(PYTEST_ARGS)
+	@KEYPOST_FAULTS_STACK=cluster $(BIN)/python -m pytest -p no:xdist tests/faults
 
 killed: $(STAMP) ## Kill a device before every one of its writes, not a sample (minutes)
 	@KEYPOST_EVERY_WRITE=1 $(BIN)/python -m pytest -s -p no:xdist tests/integration/client/test_killed.py

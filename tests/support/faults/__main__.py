@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keypost_services.embedded.layout import EMBEDDED, SHAPES
 from support.faults.faults import endless_faults
 from support.faults.report import as_json, as_text
 from support.faults.running import RunFailedError, run
@@ -20,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, required=True, help="how long faults go on")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--stack", choices=sorted(SHAPES), default=EMBEDDED.name, help="what the data are kept in")
     parser.add_argument("--report", type=Path, default=Path("soak.json"), help="where the report goes, as JSON")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
@@ -32,6 +34,7 @@ def main() -> int:
                     endless_faults,
                     lambda _faults, seconds: seconds >= options.minutes * 60,
                     lambda line: print(line, flush=True),
+                    shape=SHAPES[options.stack],
                 )
             )
         except RunFailedError as error:

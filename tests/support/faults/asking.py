@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from keypost_services.embedded.layout import service_of
 from support.faults.devices import CommandFailedError
 
 if TYPE_CHECKING:
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from support.faults.stack import Stack
 
 MOST_SECONDS = 90.0
-CA_WAYS = frozenset({"ca", "valkey", "directory>ca", "ca>valkey"})
-"""Parts and ways that are needed when a key is renewed."""
-DIRECTORY_WAYS = frozenset({"directory", "directory>valkey"})
-
 Call = Callable[[], Coroutine[Any, Any, Any]]
 
 
@@ -47,10 +44,14 @@ class Asking:
 
     def questions(self, fault: Fault) -> list[Call]:
         """Return calls that are answered by the part at fault and change nothing."""
-        askers = self._askers(fault)
-        if _is_of_directory(fault):
-            return [partial(_do, device, "look_up", username=device.username) for device in askers]
-        return [partial(_do, device, "invite") for device in askers] if _is_of_ca(fault) else []
+        questions = {
+            # What goes over a stream is not counted one by one.
+            "list": fault.target.endswith("valkey"),
+            "look_up": _is_of_directory(fault),
+            "invite": _is_of_ca(fault),
+        }
+        asked = [question for question, is_asked in questions.items() if is_asked]
+        return [partial(_do, device, question) for question in asked for device in self._askers(fault)]
 
     async def ask(self, fault: Fault, wanted: Callable[[], bool]) -> None:
         """Ask again and again as long as that is wanted, where there is anything to ask."""
@@ -69,10 +70,6 @@ class Asking:
         return [self._devices[caller]] if caller in self._devices else []
 
 
-def _is_of_directory(fault: Fault) -> bool:
-    return fault.target in DIRECTORY_WAYS or fault.target.endswith(">directory")
-
-
 async def _do(device: DevicePart, what: str, **arguments: Any) -> None:
     """Have a device do something once it runs; if it is killed meanwhile, so be it."""
     await device.running.wait()
@@ -85,4 +82,12 @@ async def _do(device: DevicePart, what: str, **arguments: Any) -> None:
 
 
 def _is_of_ca(fault: Fault) -> bool:
-    return fault.target in CA_WAYS or fault.target.endswith(">ca")
+    """Return whether what is at fault is needed when a key is renewed."""
+    caller, _, to = fault.target.partition(">")
+    return to == "ca" or service_of(caller) in ("ca", "postgres") or fault.target == "valkey"
+
+
+def _is_of_directory(fault: Fault) -> bool:
+    """Return whether what is at fault is needed when a user is looked up."""
+    caller, _, to = fault.target.partition(">")
+    return to == "directory" or (caller == "directory" and not _is_of_ca(fault))

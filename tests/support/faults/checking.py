@@ -1,8 +1,8 @@
 """What the journals of all devices must say together: pure.
 
 Every message whose ``send`` returned, or that the client said it keeps, is at every device that it was for exactly
-once, in the order in which its sender sent it. One whose ``send`` raised or never came back may be there, once, in its
-place. Nothing else is there.
+once, in the order in which its sender sent it; and so is its copy at the other devices of its sender. One whose
+``send`` raised or never came back may be there, once, in its place. Nothing else is there.
 """
 
 from __future__ import annotations
@@ -112,14 +112,14 @@ class Flow:
     at: Sequence[DeviceJournal]
 
 
-def find_differences(journals: Sequence[DeviceJournal], *, copies: bool = False) -> list[Difference]:
+def find_differences(journals: Sequence[DeviceJournal], *, copies: bool = True) -> list[Difference]:
     """Compare the journals of all devices.
 
     Args:
         journals: All of them.
         copies: Whether what a device sends must also be at the other devices of its user.
     """
-    found = [difference for journal in journals for difference in _by_itself(journal, journals, copies=copies)]
+    found = [difference for journal in journals for difference in _by_itself(journal, journals)]
     for flow in _flows(journals, copies=copies):
         for receiver in flow.at:
             found += _of_flow(flow, receiver)
@@ -129,10 +129,8 @@ def find_differences(journals: Sequence[DeviceJournal], *, copies: bool = False)
 def _flows(journals: Sequence[DeviceJournal], *, copies: bool) -> Iterator[Flow]:
     for sender in journals:
         for to in sender.outgoing:
-            at = [journal for journal in journals if journal.username == to]
-            if copies:
-                at += [other for other in journals if other.username == sender.username and other is not sender]
-            yield Flow(sender, to, at)
+            users = {to, sender.username} if copies else {to}
+            yield Flow(sender, to, [other for other in journals if other.username in users and other is not sender])
 
 
 def _of_flow(flow: Flow, receiver: DeviceJournal) -> Iterator[Difference]:
@@ -159,11 +157,11 @@ def _is_of(line: Line, flow: Flow) -> bool:
     return bool(line["device"] == flow.sender.name and line["to"] == flow.to)
 
 
-def _by_itself(journal: DeviceJournal, journals: Sequence[DeviceJournal], *, copies: bool) -> Iterator[Difference]:
+def _by_itself(journal: DeviceJournal, journals: Sequence[DeviceJournal]) -> Iterator[Difference]:
     yield from _handing_out(journal)
     by_name = {each.name: each for each in journals}
     for line in journal.inbox:
-        if why := _foreign(line, journal, by_name, copies=copies):
+        if why := _foreign(line, journal, by_name):
             yield Difference(FOREIGN, journal.name, f"{why}: {_shown(line)}")
         if line["missed"]:
             yield Difference(GAP, journal.name, f"{line['missed']} earlier ones are missing: {_shown(line)}")
@@ -193,13 +191,13 @@ def _handing_out(journal: DeviceJournal) -> Iterator[Difference]:
             yield Difference(FOREIGN, journal.name, f"its place was another message's: {_shown(line)}")
 
 
-def _foreign(line: Line, journal: DeviceJournal, by_name: Mapping[str, DeviceJournal], *, copies: bool) -> str | None:
+def _foreign(line: Line, journal: DeviceJournal, by_name: Mapping[str, DeviceJournal]) -> str | None:
     """Return why a message does not belong into an inbox; None if it does."""
     sender = by_name.get(line["device"])
     if sender is None or line["sender"] not in sender.addresses:
         return "who signed it did not write it"
     if line["copy"]:
-        belongs = copies and sender.username == journal.username and sender is not journal
+        belongs = sender.username == journal.username and sender is not journal
     else:
         belongs = line["to"] == journal.username
     if not belongs:

@@ -192,7 +192,7 @@ class DevicePart:
                 answer.set_result(line)
         elif kind == SENT:
             self.sent_began[line["to"]] = line["began"]
-        elif kind == GOT and not line["copy"]:
+        elif kind == GOT:
             self.got_began[line["device"]] = max(line["began"], self.got_began.get(line["device"], 0.0))
             flow = line["device"], line["to"]
             self.got_number[flow] = max(line["n"], self.got_number.get(flow, 0))

@@ -27,6 +27,8 @@ class Kind(enum.StrEnum):
     """SIGSTOP for longer than the deadlines, then SIGCONT."""
     REPLACE = "replace"
     """Frozen, while everybody goes to another replica; then SIGCONT: it goes on with what it was asked before."""
+    LOSE = "lose"
+    """SIGKILL, and started again only when another node of the cluster has taken over."""
     CUT = "cut"
     """All connections end."""
     CUT_AMID = "cut amid"
@@ -39,7 +41,7 @@ class Kind(enum.StrEnum):
     """What is asked arrives, but no answer does, for longer than the deadlines; then the connections end."""
 
 
-PROCESS_KINDS = (Kind.KILL, Kind.FREEZE, Kind.REPLACE)
+PROCESS_KINDS = (Kind.KILL, Kind.FREEZE, Kind.REPLACE, Kind.LOSE)
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,14 @@ class Places:
     Attributes:
         servers: Parts that are no devices.
         replicas: Those of them that stand in for each other.
+        nodes: The nodes of the Valkey Cluster; they are not among the servers.
         devices: The devices.
         ways: Every way, ``caller>service``.
     """
 
     servers: Sequence[str]
     replicas: Sequence[str]
+    nodes: Sequence[str]
     devices: Sequence[str]
     ways: Sequence[str]
 
@@ -93,7 +97,7 @@ def endless_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
     """Yield faults without end: every process is killed once in turn, then every kind comes at every kind of place, in
     a drawn order, again and again; one in so many at once with the next one.
     """
-    for part in (*places.servers, *places.devices):
+    for part in (*places.servers, *places.nodes, *places.devices):
         yield (Fault(Kind.KILL, part),)
     while True:
         deck = _deck(places)
@@ -101,7 +105,7 @@ def endless_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
         faults = [_fault(drawn, kind, drawn.choice(choices)) for kind, choices in deck]
         while faults:
             first = faults.pop()
-            at_once = faults and drawn.random() < AT_ONCE and faults[-1].target != first.target
+            at_once = faults and drawn.random() < AT_ONCE and _may_come_together(first, faults[-1], places)
             yield (first, faults.pop()) if at_once else (first,)
 
 
@@ -111,12 +115,29 @@ def few_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
     others = [server for server in places.servers if server not in replicas]
     for choices in (replicas, *([other] for other in others), devices):
         yield (_fault(drawn, Kind.KILL, drawn.choice(choices)),)
-    yield (_fault(drawn, Kind.REPLACE, drawn.choice(replicas)),)
+    deliveries = [replica for replica in replicas if replica.startswith("delivery")]
+    yield (_fault(drawn, Kind.REPLACE, drawn.choice(deliveries)),)
     yield (_fault(drawn, Kind.FREEZE, drawn.choice([*places.servers, *devices])),)
     yield (_fault(drawn, Kind.CUT, f"{ALL}>delivery"),)
-    yield (_fault(drawn, Kind.CUT_AMID, f"{drawn.choice(replicas)}>valkey"),)
-    yield (_fault(drawn, Kind.MUTE, f"{drawn.choice(devices)}>delivery"), _fault(drawn, Kind.CUT, f"{ALL}>directory"))
-    yield (_fault(drawn, Kind.STALL, f"{drawn.choice(replicas)}>directory"),)
+    yield (_fault(drawn, Kind.CUT_AMID, f"{drawn.choice(deliveries)}>valkey"),)
+    yield (_fault(drawn, Kind.MUTE, f"{drawn.choice(devices)}>delivery"), _fault(drawn, Kind.CUT, f"{ALL}>ca"))
+    # Whoever cannot ask gets messages by a key that was renewed meanwhile.
+    yield (_fault(drawn, Kind.MUTE, f"{drawn.choice(devices)}>directory"),)
+    yield (_fault(drawn, Kind.STALL, f"{drawn.choice(deliveries)}>directory"),)
+
+
+def few_faults_of_cluster(drawn: random.Random, places: Places) -> Iterator[Faults]:
+    """Yield a selection for a Valkey Cluster: each node is lost in turn, and one is killed and one frozen."""
+    for node in drawn.sample(places.nodes, len(places.nodes)):
+        yield (Fault(Kind.LOSE, node),)
+    for kind in (Kind.KILL, Kind.FREEZE):
+        yield (_fault(drawn, kind, drawn.choice(places.nodes)),)
+    yield from few_faults(drawn, places)
+
+
+def _may_come_together(first: Fault, second: Fault, places: Places) -> bool:
+    """Return whether two faults are of different parts; of a cluster's nodes one at a time is what it is to endure."""
+    return first.target != second.target and not (first.target in places.nodes and second.target in places.nodes)
 
 
 def _deck(places: Places) -> list[tuple[Kind, list[str]]]:
@@ -124,6 +145,8 @@ def _deck(places: Places) -> list[tuple[Kind, list[str]]]:
     deck: list[tuple[Kind, list[str]]] = []
     for server in places.servers:
         deck += [(Kind.KILL, [server]), (Kind.FREEZE, [server])]
+    for node in places.nodes:
+        deck += [(kind, [node]) for kind in (Kind.KILL, Kind.FREEZE, Kind.LOSE)]
     deck += [(Kind.REPLACE, list(places.replicas)), (Kind.KILL, list(places.devices))]
     deck += [(Kind.KILL, list(places.devices)), (Kind.FREEZE, list(places.devices))]
     kinds = [kind for kind in Kind if kind not in PROCESS_KINDS]
@@ -144,7 +167,7 @@ def _ways(places: Places) -> Iterator[list[str]]:
 
 
 def _fault(drawn: random.Random, kind: Kind, target: str) -> Fault:
-    lasts = kind not in (Kind.KILL, Kind.CUT, Kind.CUT_AMID)
+    lasts = kind not in (Kind.KILL, Kind.LOSE, Kind.CUT, Kind.CUT_AMID)
     seconds = round(drawn.uniform(*LONGER_THAN_DEADLINES), 1) if lasts else 0.0
     size = drawn.randrange(1, MOST_BYTES_BEFORE_CUT) if kind is Kind.CUT_AMID else 0
     return Fault(kind, target, seconds, size)

@@ -45,6 +45,8 @@ class Inflicting:
         """Do what the fault says; return when it is undone."""
         if fault.kind is Kind.KILL:
             await self._kill(fault.target)
+        elif fault.kind is Kind.LOSE:
+            await self._lose(fault.target)
         elif fault.kind in PROCESS_KINDS:
             await self._freeze(fault)
         else:
@@ -63,6 +65,18 @@ class Inflicting:
         await part.start()
         for link in self._stack.links.values():
             link.prefer_again(name)
+
+    async def _lose(self, name: str) -> None:
+        """Kill a node of the cluster, and start it again as a replica of whoever has taken over."""
+        cluster, node = self._stack.cluster, self._stack.nodes[name]
+        if cluster is None:
+            raise AssertionError
+        part = self._stack.parts[name]
+        was_master = await asyncio.to_thread(lambda: node in cluster.masters)
+        await part.kill()
+        if was_master:
+            await asyncio.to_thread(cluster.wait_failed_over, node)
+        await part.start()
 
     async def _freeze(self, fault: Fault) -> None:
         part = self._stack.parts[fault.target]

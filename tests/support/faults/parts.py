@@ -8,23 +8,29 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import psycopg
 import redis
 
+from keypost_services.embedded.layout import service_of
 from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.valkey import find_server
 from support.previous import python_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from keypost_services.embedded.guard import Guard
+    from keypost_services.embedded.postgres import Postgres
+    from keypost_services.embedded.valkey_cluster import ClusterNode
 
 READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
+Launch = Callable[["Path | None"], Process]
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -67,50 +73,47 @@ class Part(Protocol):
 
 
 def freeze(part: Part) -> None:
-    """Let a part hang: its connections stand, nothing is answered."""
-    os.kill(part.pid, signal.SIGSTOP)
+    """Let a part hang, with the processes that it has started: its connections stand, nothing is answered."""
+    for pid in _family(part.pid):
+        os.kill(pid, signal.SIGSTOP)
 
 
 def thaw(part: Part) -> None:
     """End a freeze."""
-    os.kill(part.pid, signal.SIGCONT)
+    for pid in _family(part.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and its children: PostgreSQL has one for each connection."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [pid, *map(int, children.read_text().split() if children.exists() else ())]
 
 
 class Server:
-    """A part that is started by a command line and says somehow that it is ready.
+    """A part that is started somehow and says somehow that it is ready.
 
     Args:
         name: What the run calls it.
-        command: The program and its arguments.
-        log: Where its output goes.
-        environment: Its settings.
+        launch: Starts a process; gets where the code of another version lies that it is to run, or None.
         ready: Returns whether it serves.
+        log: Where its output goes.
         guard: Ends it if the test is killed.
-        before: Called before each start.
 
     Attributes:
         code: Where the code of another version lies that the next process runs; None: this one.
     """
 
     def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        log: Path,
-        environment: Mapping[str, str],
-        ready: Callable[[], bool],
-        guard: Guard,
-        *,
-        before: Callable[[], None] = lambda: None,
+        self, name: str, launch: Launch, ready: Callable[[], bool], log: Path, guard: Guard
     ) -> None:
         self.name = name
         self.log = log
         self.code: Path | None = None
-        self._command = command
-        self._environment = environment
+        self._launch = launch
         self._ready = ready
         self._guard = guard
-        self._before = before
         self._process: Process | None = None
 
     @property
@@ -134,13 +137,9 @@ class Server:
             StackFailedError: it does not serve in time.
         """
         deadline = time.monotonic() + READY_SECONDS
-        environment = {**self._environment, **python_path(self.code)}
         while True:
-            self._before()
-            process = Process(self.name, self._command, self.log, environment)
-            process.start()
+            process = self._process = await asyncio.to_thread(self._launch, self.code)
             self._guard.add(process.pid)
-            self._process = process
             try:
                 await asyncio.to_thread(process.wait_until, self._ready, READY_SECONDS)
             except StackFailedError:
@@ -167,20 +166,25 @@ class Server:
         return await asyncio.to_thread(process.wait_stopped, STOP_SECONDS)
 
 
-def service_part(name: str, service: str, log: Path, environment: Mapping[str, str], guard: Guard) -> Server:
+def service_part(name: str, log: Path, environment: Mapping[str, str], guard: Guard) -> Server:
     """Return a service as it is run in production: by its entry point, with settings from the environment."""
+    service = service_of(name)
     ready_file = Path(environment[f"KEYPOST_{service.upper()}_READY_FILE"])
-    command = [sys.executable, "-m", f"keypost_services.{service}", "serve"]
 
-    def forget() -> None:
+    def launch(code: Path | None) -> Process:
         ready_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", f"keypost_services.{service}", "serve"]
+        process = Process(name, command, log, {**environment, **python_path(code)})
+        process.start()
+        return process
 
-    return Server(name, command, log, environment, ready_file.exists, guard, before=forget)
+    return Server(name, launch, ready_file.exists, log, guard)
 
 
 def valkey_part(name: str, folder: Path, port: int, guard: Guard) -> Server:
     """Return a Valkey that answers once what it was told is on the disk."""
     folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "valkey.log"
     settings = {
         "port": str(port),
         "bind": "127.0.0.1",
@@ -192,7 +196,23 @@ def valkey_part(name: str, folder: Path, port: int, guard: Guard) -> Server:
         "maxmemory-policy": "noeviction",
     }
     command = [str(find_server()), *(part for setting, value in settings.items() for part in (f"--{setting}", value))]
-    return Server(name, command, folder / "valkey.log", {}, lambda: _answers(port), guard)
+
+    def launch(_code: Path | None) -> Process:
+        process = Process(name, command, log)
+        process.start()
+        return process
+
+    return Server(name, launch, lambda: _answers(port), log, guard)
+
+
+def postgres_part(name: str, postgres: Postgres, guard: Guard) -> Server:
+    """Return the CA's PostgreSQL, as it is run on one machine."""
+    return Server(name, lambda _code: postgres.start(), lambda: _takes(postgres), postgres.folder / "postgres.log", guard)
+
+
+def node_part(name: str, node: ClusterNode, guard: Guard) -> Server:
+    """Return a node of the Valkey Cluster that keeps the mailboxes."""
+    return Server(name, lambda _code: node.start(), node.answers, node.folder / "valkey.log", guard)
 
 
 def _answers(port: int) -> bool:
@@ -201,6 +221,14 @@ def _answers(port: int) -> bool:
             return bool(client.ping())
         except redis.RedisError:  # not listening yet, or still reading its file
             return False
+
+
+def _takes(postgres: Postgres) -> bool:
+    try:
+        psycopg.connect(postgres.url, connect_timeout=2).close()
+    except psycopg.OperationalError:  # not listening yet, or still replaying its log
+        return False
+    return True
 
 
 @dataclass

@@ -179,10 +179,12 @@ class Link:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if not self._refusing and (found := await self._connect()) is not None:
-            await self._serve(reader, writer, *found)
-        else:
-            _reset(writer)
+        # Cancelled when the link ends: asyncio would report it as an error of the server's.
+        with contextlib.suppress(asyncio.CancelledError):
+            if not self._refusing and (found := await self._connect()) is not None:
+                await self._serve(reader, writer, *found)
+            else:
+                _reset(writer)
 
     async def _connect(self) -> tuple[str, asyncio.StreamReader, asyncio.StreamWriter] | None:
         for backend in self.backends:

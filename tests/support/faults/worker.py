@@ -83,7 +83,8 @@ class Device:
         return address
 
     async def do_invite(self) -> str:
-        return (await self._client.invite()).text
+        invitation = await _until_done(self._client.invite)
+        return str(invitation.text)
 
     async def do_join(self, invitation: str) -> str:
         return (await self._client.join(invitation)).text
@@ -111,9 +112,13 @@ class Device:
         if self._receiver is None:
             self._receiver = asyncio.create_task(self._receive(handling))
 
-    async def do_look_up(self, username: str) -> None:
+    async def do_look_up(self) -> None:
         """Have the directory asked."""
-        await _until_done(lambda: self._client.keys(username))
+        await _until_done(self._client.devices)
+
+    async def do_list(self) -> None:
+        """Have delivery asked, by a call of its own."""
+        await _until_done(self._client.waiting_elsewhere)
 
     async def do_renew(self) -> None:
         """Have the CA asked, and everybody else told."""
@@ -218,7 +223,7 @@ class Device:
             sequence=message.sequence,
             redelivered=message.redelivered,
             missed=message.missed,
-            copy=getattr(message, "sent_to", None) is not None,
+            copy=message.copy_to is not None,
         )
 
 

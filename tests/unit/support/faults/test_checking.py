@@ -60,10 +60,10 @@ def journal(name: str, *lines: Line) -> DeviceJournal:
     return DeviceJournal(name, username, [line(OPENED, address=f"{username}/{username[0]}{number}"), *lines])
 
 
-def kinds(outgoing: list[Line], *received: Line, **options: Any) -> list[str]:
+def kinds(outgoing: list[Line], *received: Line) -> list[str]:
     """Return the kinds of difference between what alice-1 sent and what bob-1 got, where bob-2 got nothing wrong."""
     journals = [journal(ALICE, *outgoing), journal("bob-1", *received)]
-    return [difference.kind for difference in find_differences(journals, **options)]
+    return [difference.kind for difference in find_differences(journals)]
 
 
 THREE = [*sent(1), *sent(2), *sent(3)]
@@ -147,13 +147,13 @@ def test_what_the_client_should_not_have_told_is_found() -> None:
 
 
 def test_a_copy_must_be_at_the_other_devices_of_the_sender_once_and_in_order() -> None:
-    def found(*received: Line, copies: bool = True) -> list[str]:
+    def found(*received: Line) -> list[str]:
         journals = [journal(ALICE, *THREE), journal("bob-1", got(1), got(2), got(3)), journal("alice-2", *received)]
-        return [difference.kind for difference in find_differences(journals, copies=copies)]
+        return [difference.kind for difference in find_differences(journals)]
 
     one, two, three = (got(number, copy=True) for number in (1, 2, 3))
     assert found(one, two, three) == []
-    assert found(copies=False) == []
+    assert found() == [LOST] * 3
     assert found(one, three) == [LOST]
     assert found(one, got(3, 2, copy=True), got(2, 3, copy=True)) == [REORDERED]
     assert found(one, two, got(2, 3, copy=True), got(3, 4, copy=True)) == [DOUBLED]
