@@ -111,19 +111,21 @@ def endless_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
 
 def few_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
     """Yield a short selection: each kind of process is killed, and each kind of fault comes once."""
-    replicas, devices = places.replicas, places.devices
-    others = [server for server in places.servers if server not in replicas]
-    for choices in (replicas, *([other] for other in others), devices):
-        yield (_fault(drawn, Kind.KILL, drawn.choice(choices)),)
-    deliveries = [replica for replica in replicas if replica.startswith("delivery")]
-    yield (_fault(drawn, Kind.REPLACE, drawn.choice(deliveries)),)
-    yield (_fault(drawn, Kind.FREEZE, drawn.choice([*places.servers, *devices])),)
-    yield (_fault(drawn, Kind.CUT, f"{ALL}>delivery"),)
-    yield (_fault(drawn, Kind.CUT_AMID, f"{drawn.choice(deliveries)}>valkey"),)
-    yield (_fault(drawn, Kind.MUTE, f"{drawn.choice(devices)}>delivery"), _fault(drawn, Kind.CUT, f"{ALL}>ca"))
-    # Whoever cannot ask gets messages by a key that was renewed meanwhile.
-    yield (_fault(drawn, Kind.MUTE, f"{drawn.choice(devices)}>directory"),)
-    yield (_fault(drawn, Kind.STALL, f"{drawn.choice(deliveries)}>directory"),)
+    devices = places.devices
+    deliveries = [replica for replica in places.replicas if replica.startswith("delivery")]
+    others = [server for server in places.servers if server not in places.replicas]
+
+    def fault(kind: Kind, *choices: str) -> Fault:
+        return _fault(drawn, kind, drawn.choice(choices))
+
+    for choices in ([*places.replicas], *([other] for other in others)):
+        yield (fault(Kind.KILL, *choices),)
+    yield fault(Kind.KILL, *devices), fault(Kind.STALL, *(f"{delivery}>directory" for delivery in deliveries))
+    # Whoever cannot ask gets messages by keys that are renewed meanwhile.
+    yield fault(Kind.REPLACE, *deliveries), fault(Kind.MUTE, *(f"{device}>directory" for device in devices))
+    yield (fault(Kind.CUT, f"{ALL}>delivery"),)
+    yield (fault(Kind.CUT_AMID, *(f"{delivery}>valkey" for delivery in deliveries)),)
+    yield fault(Kind.MUTE, *(f"{device}>delivery" for device in devices)), fault(Kind.FREEZE, *others)
 
 
 def few_faults_of_cluster(drawn: random.Random, places: Places) -> Iterator[Faults]:
