@@ -69,7 +69,10 @@ async def test_one_process_after_the_other(tmp_path: Path, code: Path) -> None:
     journals = [without_copies(journal) for journal in everything.values()]
     raised = [line for journal in journals for line in journal.of(RAISED) if not is_of_previous(journal, line)]
     assert raised == [], "what a call met while a process was replaced is for the SDK to mend"
-    assert find_differences([DeviceJournal(each.name, each.username, telling(each)) for each in journals], copies=False) == []
+    assert (
+        find_differences([DeviceJournal(each.name, each.username, telling(each)) for each in journals], copies=False)
+        == []
+    )
     assert outcome.counts["sends_returned"] > 100
 
 

@@ -105,9 +105,7 @@ class Server:
         code: Where the code of another version lies that the next process runs; None: this one.
     """
 
-    def __init__(
-        self, name: str, launch: Launch, ready: Callable[[], bool], log: Path, guard: Guard
-    ) -> None:
+    def __init__(self, name: str, launch: Launch, ready: Callable[[], bool], log: Path, guard: Guard) -> None:
         self.name = name
         self.log = log
         self.code: Path | None = None
@@ -207,7 +205,9 @@ def valkey_part(name: str, folder: Path, port: int, guard: Guard) -> Server:
 
 def postgres_part(name: str, postgres: Postgres, guard: Guard) -> Server:
     """Return the CA's PostgreSQL, as it is run on one machine."""
-    return Server(name, lambda _code: postgres.start(), lambda: _takes(postgres), postgres.folder / "postgres.log", guard)
+    return Server(
+        name, lambda _code: postgres.start(), lambda: _takes(postgres), postgres.folder / "postgres.log", guard
+    )
 
 
 def node_part(name: str, node: ClusterNode, guard: Guard) -> Server:

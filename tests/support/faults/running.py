@@ -229,9 +229,7 @@ class Run:
         devices = list(self._stack.devices.values())
         last = await asyncio.gather(*(device.do("pause", seconds=LAST_MESSAGES_SECONDS) for device in devices))
         numbers = list(zip(devices, last, strict=True))
-        await self._stack.bell.until(
-            "the last messages", lambda: list(self._not_there(numbers)), LAST_MESSAGES_SECONDS
-        )
+        await self._stack.bell.until("the last messages", lambda: list(self._not_there(numbers)), LAST_MESSAGES_SECONDS)
         self._look_at_memory()
         await asyncio.gather(*(device.do("finish", seconds=LAST_MESSAGES_SECONDS) for device in devices))
         await self._stop_all()

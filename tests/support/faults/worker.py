@@ -223,7 +223,7 @@ class Device:
             sequence=message.sequence,
             redelivered=message.redelivered,
             missed=message.missed,
-            copy=message.copy_to is not None,
+            copy=getattr(message, "copy_to", None) is not None,  # the previous version knows of no copies
         )
 
 
