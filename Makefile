@@ -26,7 +26,7 @@ up: $(STAMP) ## Start the whole stack and leave it running (STACK=postgres|clust
 	@$(BIN)/keypost-embedded up $(if $(SUITE),--suite $(SUITE)) $(if $(STACK),--stack $(STACK))
 
 test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
-	@$(BIN)/python -m pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(JSON),--json) $(if $(QUICK),--quick)

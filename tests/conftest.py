@@ -1,4 +1,4 @@
-"""What tests of several folders share: servers that take long to start, one of each a test process."""
+"""What tests of several folders share: their order, and servers that take long to start, one of each a test process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.order import longest_first
 from support.valkey_cluster import Cluster, running_cluster
 
 if TYPE_CHECKING:
@@ -17,3 +18,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Valkey Cluster of three masters with a replica each, for tests that leave it as it was."""
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+
+
+@pytest.hookimpl(trylast=True)  # after the order was drawn
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
