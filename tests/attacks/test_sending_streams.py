@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from keypost.clock import DAY
 from keypost.delivery.v1 import envelope_pb2
 from keypost.keys.v1 import key_info_pb2
+from keypost_services.delivery.servicer import MOST_SENDING_STREAMS
 from support.envelopes import new_message_id
 from support.refusals import refused, served
 
@@ -22,6 +24,21 @@ def another(envelope: Envelope) -> Envelope:
     header.message_id, header.counter = new_message_id(), header.counter + 1_000_000
     copy.header = header.SerializeToString()
     return copy
+
+
+async def test_streams_without_end_of_one_device(plain_world: PlainWorld) -> None:
+    """Each holds what was read and is not stored yet."""
+    mallory = plain_world.mallory
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(MOST_SENDING_STREAMS):
+            stream = await stack.enter_async_context(mallory.stream())
+            await served(stream.results(await mallory.envelope("bob")))
+        one_more = await stack.enter_async_context(mallory.stream())
+        await refused(one_more.results(await mallory.envelope("bob")), "RATE_LIMITED")
+        alice = await stack.enter_async_context(plain_world.alice.stream())
+        await served(alice.results(await plain_world.alice.envelope("bob")))
+    async with mallory.stream() as again:
+        await served(again.results(await mallory.envelope("bob")))
 
 
 async def test_a_device_that_was_revoked_since_the_last_batch(plain_world: PlainWorld) -> None:

@@ -13,7 +13,7 @@ from keypost_services.delivery.store_valkey import Durability
 from keypost_services.embedded import certificates
 from keypost_services.embedded.layout import SERVICES, Layout, settings_of
 from keypost_services.embedded.ports import choose_ports
-from keypost_services.embedded.processes import Process
+from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.realm import prepare_realm
 from keypost_services.embedded.valkey import Valkey
 from keypost_services.runtime.limits.table import QUOTAS
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from keypost_services.embedded.layout import Ports
 
 READY_SECONDS = 30.0
+ATTEMPTS = 3
 STOP_SECONDS = 10.0
 SMALL_DIRECTORY = "small_directory"
 """A directory whose process keeps fewer records than are asked for in turn: each look-up goes to Redis."""
@@ -55,11 +56,16 @@ class BenchStack:
         self._processes: dict[str, Process] = {}
 
     def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stop()
-            raise
+        for last in range(ATTEMPTS - 1, -1, -1):
+            try:
+                self._start()
+            except BaseException as error:
+                self._stop()
+                # Between finding a free port and listening there somebody else may take it.
+                if last and isinstance(error, StackFailedError) and "cannot listen" in str(error):
+                    continue
+                raise
+            break
         return self
 
     def __exit__(
@@ -94,12 +100,13 @@ class BenchStack:
 
     def _start(self) -> None:
         layout = self.layout
-        layout.log_folder.mkdir(parents=True)
+        layout.log_folder.mkdir(parents=True, exist_ok=True)
         self._processes["valkey"] = self._valkey.start()
         self.ports = choose_ports(layout.ports_file)
         for name in (SMALL_DIRECTORY, "echo"):
             self.ports[name] = {"public": free_port(), "internal": free_port()}
-        certificates.issue(layout.certificates, layout.realm, SERVICES)
+        if not layout.certificates.exists():
+            certificates.issue(layout.certificates, layout.realm, SERVICES)
         prepare_realm(layout, {name: self.ports[name] for name in SERVICES}, system_clock)
         self._valkey.wait()
         self._configure_valkey()

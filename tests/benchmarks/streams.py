@@ -83,7 +83,9 @@ class _Pair:
             raise ValueError(f"the mailbox of {self._recipient.username} is not empty")
 
     async def _stub(self) -> Any:
-        return DeliveryServiceStub(await self._exits.enter_async_context(open_channel(self._stack, "delivery")))
+        channel = await self._exits.enter_async_context(open_channel(self._stack, "delivery"))
+        await channel.channel_ready()
+        return DeliveryServiceStub(channel)
 
     async def close(self) -> None:
         """End the receiver's stream."""

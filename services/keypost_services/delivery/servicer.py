@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
 from keypost_services.delivery import answers, convert
 from keypost_services.delivery.envelopes import Envelopes
-from keypost_services.delivery.errors import mailboxes_unavailable, start_missing
+from keypost_services.delivery.errors import SOON_MS, mailboxes_unavailable, start_missing
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.receiving import Device, Receiving
 from keypost_services.delivery.send_stream import Batch, SendStream
 from keypost_services.runtime.auth import current_caller
-from keypost_services.runtime.errors import ServiceError, token_refused
+from keypost_services.runtime.errors import ServiceError, rate_limited, token_refused
 from keypost_services.runtime.limits.batches import batch_charges
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from keypost.delivery.v1 import envelope_pb2
+    from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key
     from keypost_services.delivery.envelopes import Incoming
     from keypost_services.delivery.listing import Listing
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from keypost_services.delivery.send_stream import Result
     from keypost_services.delivery.sending import Sending
     from keypost_services.runtime.limits.batches import BatchCharges
+
+
+MOST_SENDING_STREAMS = 8
+"""Of one device, at this replica: one that is used, and those whose connection was lost and that end by and by."""
 
 
 class DeliveryServicer(DeliveryServiceServicer):
@@ -63,6 +69,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         self._metrics = metrics
         self._health = health
         self._start_seconds = start_seconds
+        self._sending_streams: Counter[Address] = Counter()
 
     async def Send(self, request: pb.SendRequest, _context: Any) -> pb.SendResponse:  # noqa: N802  # the proto's name
         """Store an envelope for every device of its recipient."""
@@ -79,9 +86,26 @@ class DeliveryServicer(DeliveryServiceServicer):
         self, request_iterator: AsyncIterator[pb.SendStreamRequest], context: Any
     ) -> None:
         """Store what comes in batches, and say in the same order what became of it."""
-        charges = batch_charges()
-        stream = SendStream(self._sending, _device_key(), self._health, charges.unknown)
-        await stream.run(self._batches(request_iterator, charges), _Results(context, self._metrics))
+        key, charges = _device_key(), batch_charges()
+        stream = SendStream(self._sending, key, self._health, charges.unknown)
+        with self._one_of_few(key.address):
+            await stream.run(self._batches(request_iterator, charges), _Results(context, self._metrics))
+
+    @contextlib.contextmanager
+    def _one_of_few(self, address: Address) -> Iterator[None]:
+        """Count a sending stream of a device: each holds batches in memory, and one is all that a device needs."""
+        self._check_streams(address)
+        self._sending_streams[address] += 1
+        try:
+            yield
+        finally:
+            self._sending_streams[address] -= 1
+            if not self._sending_streams[address]:
+                del self._sending_streams[address]
+
+    def _check_streams(self, address: Address) -> None:
+        if self._sending_streams[address] >= MOST_SENDING_STREAMS:
+            raise rate_limited("sending streams of this device under way", SOON_MS)
 
     async def _batches(
         self, requests: AsyncIterator[pb.SendStreamRequest], charges: BatchCharges
