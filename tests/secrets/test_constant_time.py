@@ -100,6 +100,16 @@ REVIEWED = {
     ("keypost_services/ca/sign_in/oidc_sign_in.py", "_check_same"): {
         "one != identity": "who signs in, as a token says that the issuer has signed",
     },
+    ("keypost_services/delivery/slots.py", "SlotMap.agrees"): {"self._nodes == other._nodes": "servers' addresses"},
+    ("keypost_services/delivery/cluster.py", "ClusterServers.moved"): {
+        "self._map.node_of(error.slot_id) != node": "servers' addresses",
+    },
+    ("keypost_services/delivery/feeds.py", "Feed._read"): {
+        "key_slot(channel.encode()) == error.slot_id": "numbers of slots",
+    },
+    ("keypost_services/embedded/valkey_cluster.py", "is_settled"): {
+        "info['cluster_known_nodes'] == str(known)": "how many servers there are",
+    },
     ("keypost_services/delivery/emptying.py", "Emptying._look_up_all"): {
         "self._look_ups[username] != (revision, attempts)": "revisions and counts",
     },
