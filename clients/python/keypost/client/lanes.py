@@ -152,6 +152,7 @@ class Lane:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._give_up(KeyStoreUnavailableError("this client is closed: open another"))
+        self._sealing = None
 
     async def drained(self) -> None:
         """Wait until nothing is left to do.
@@ -182,6 +183,8 @@ class Lane:
         if not self._fresh:
             self._calm()
             self._tell_drained(None)
+            # It has the private key: whoever still holds the lane must not hold that.
+            self._sealing = None
             self._on_end(self)
 
     def _tell_drained(self, error: KeypostError | None) -> None:
