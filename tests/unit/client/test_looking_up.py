@@ -71,6 +71,19 @@ async def test_a_record_that_goes_back_is_refused_and_kept_as_evidence(
     assert [row.reason for row in evidence] == ["RECORD_REGRESSED"]
 
 
+async def test_a_directory_that_is_a_moment_behind_is_asked_again_before_it_counts_as_a_step_back(
+    alice: Any, bob: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keypost.client.records.MOMENT", 0.01)
+    stale = [services.realm.key_info("bob")]
+    await bob.client.renew()
+    await alice.client.send("bob", "one")
+    services.serve_key_info = lambda name, info: stale.pop() if name == "bob" and stale else info
+    assert (await alice.client.keys("bob")).revision == 2
+    assert stale == []
+    assert await alice.client.evidence("bob") == ()
+
+
 @pytest.mark.parametrize(
     ("ask", "username"),
     [

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf.message import DecodeError
 
 from keypost.client.locks import Locks
 from keypost.client.own_watch import OwnWatch
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 STOLEN = "device-key-stolen"
 USER_NOT_FOUND = "USER_NOT_FOUND"
 MOST_IN_MEMORY = 1_000
+MOMENT = 1.5
+"""Seconds: longer than a directory goes without asking the CA again for a revision that it did not have."""
 EVIDENCE = (
     EquivocationError,
     GhostDeviceError,
@@ -388,8 +393,13 @@ class Records:
         # A copy of the directory may be a little behind what is held: this has it ask the CA before it answers, so that
         # only an answer in spite of that counts as a step back.
         known = max(min_revision, _revision(held))
+        ask = partial(directory.get_key_info, username, min_revision=known, history_from=_newest_key(held))
         try:
-            return await directory.get_key_info(username, min_revision=known, history_from=_newest_key(held))
+            if not _claims_less(key_info := await ask(), held):
+                return key_info
+            # It may have asked just before the CA recorded what is held, and for a moment it does not ask again.
+            await asyncio.sleep(MOMENT)
+            return await ask()
         except RefusedError as refused:
             if refused.reason == USER_NOT_FOUND:
                 try:
@@ -442,6 +452,14 @@ def _foreign_successor(
 
 def _revision(held: KeyRecord | None) -> int:
     return 0 if held is None else held.revision
+
+
+def _claims_less(key_info: pb.KeyInfo, held: KeyRecord | None) -> bool:
+    """Return whether an answer, unverified, says that it is older than what is held."""
+    try:
+        return pb.UserKeys.FromString(key_info.record.user_keys).revision < _revision(held)
+    except DecodeError:
+        return False
 
 
 def _newest_key(held: KeyRecord | None) -> bytes:
