@@ -52,7 +52,7 @@ async def test_a_message_stays_in_the_outbox_unless_it_was_refused_itself(
     alice: Any, bob: Any, services: Services, clock: ManualClock
 ) -> None:
     async def unexpected(context: Any) -> None:
-        await context.abort(grpc.StatusCode.INTERNAL, "a proxy says so")
+        await context.abort(grpc.StatusCode.UNKNOWN, "a proxy says so")
 
     services.faults["Send"] = [unexpected]
     with pytest.raises(RefusedError, match="unexpected"):

@@ -166,6 +166,19 @@ def receive(
     _perform(context, commands.receive(output_dir, count, follow=follow))
 
 
+@app.command()
+def outbox(
+    context: typer.Context,
+    *,
+    flush: Annotated[bool, typer.Option("--flush", help="Send it first, and list what remains.")] = False,
+) -> None:
+    """List the messages that are on their way, or send them.
+
+    What an earlier failure left is kept until delivery has stored it, and goes out by itself while a client is open.
+    """
+    _perform(context, commands.outbox(flush=flush))
+
+
 @app.command("set-aside")
 def set_aside(
     context: typer.Context,

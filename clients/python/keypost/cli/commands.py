@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from keypost.cli.errors import FileError, UsageError
-from keypost.cli.events import PEERS_KEY, SET_ASIDE
 from keypost.cli.file_commands import send_file
+from keypost.cli.events import OUTBOX, PEERS_KEY, SET_ASIDE
 from keypost.cli.files import create_new
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import suite_named
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keypost.cli.output import Output
     from keypost.cli.perform import Action
     from keypost.cli.sign_in import Proof
-    from keypost.client import Client, ReceivedFile, SetAside
+    from keypost.client import Client, Outgoing, ReceivedFile, SetAside
     from keypost.protocol.key_info import Key, KeyRecord
 
 DEFAULT_FOLDER = Path("keypost-files")
@@ -111,6 +111,29 @@ def receive(folder: Path, count: int | None, *, follow: bool) -> Action:
             output.result("nothing", "Nothing waits.")
 
     return action
+
+
+def outbox(*, flush: bool) -> Action:
+    """Return the command that lists what is on its way, or sends it first."""
+
+    async def action(client: Client, output: Output) -> None:
+        left = await client.flush() if flush else await client.outbox()
+        rows = [outbox_row(message) for message in left]
+        output.table("outbox", f"{len(rows)} message(s) are on their way", OUTBOX, rows)
+
+    return action
+
+
+def outbox_row(message: Outgoing) -> dict[str, str | int]:
+    """Return one row for a message that is on its way."""
+    return {
+        "username": message.username,
+        "message_id": str(message.message_id),
+        "counter": message.counter,
+        "create_time": message.create_time,
+        "size": message.size,
+        "copy_to": message.copy_to or "-",
+    }
 
 
 def set_aside(*, retry: bool) -> Action:

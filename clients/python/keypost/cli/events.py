@@ -20,6 +20,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "file_cancelled": ("file_id", "name"),
     "nothing": (),
     "set_aside": ("rows",),
+    "outbox": ("rows",),
     "retried": ("messages",),
     "keys": ("rows",),
     "devices": ("rows",),
@@ -58,6 +59,8 @@ OWN_KEY = (*KEY, "this_device", "name")
 
 FILE = ("file_id", "username", "sent", "size", "create_time", "name")
 """What each of the ``rows`` of ``files`` has."""
+OUTBOX = ("username", "message_id", "counter", "create_time", "size", "copy_to")
+"""What each of the ``rows`` of ``outbox`` has."""
 SET_ASIDE = ("reason", "username", "accept_time", "size", "message_id")
 """What each of the ``rows`` of ``set_aside`` has."""
 
@@ -70,6 +73,7 @@ def table_of_events() -> str:
         "devices": f", each with {_code(OWN_KEY)}",
         "files": f", each with {_code(FILE)}",
         "set_aside": f", each with {_code(SET_ASIDE)}",
+        "outbox": f", each with {_code(OUTBOX)}",
     }
     rows = [f"| `{event}` | {_code(fields)}{more.get(event, '')} |" for event, fields in FIELDS.items()]
     return "\n".join(["", "| event | fields |", "| --- | --- |", *rows, "", ""])

@@ -24,6 +24,7 @@ from keypost.client.context import Context
 from keypost.client.device_calls import DeviceCalls
 from keypost.client.identity_calls import IdentityCalls
 from keypost.client.key_requests import warn_if_weak
+from keypost.client.outbox_calls import OutboxCalls
 from keypost.client.profiles import keep_bundle, open_profile, read_bundle
 from keypost.client.restoring import stale
 from keypost.client.results import OCTETS
@@ -77,7 +78,7 @@ def _generate(suite: Suite) -> RSAPrivateKey:
     return suite.generate_private_key()
 
 
-class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
+class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
     Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
@@ -166,6 +167,8 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
         await parts.renewing.resume()
         await parts.restoring.start()
         await self._prune()
+        if parts.restoring.is_ready:
+            parts.sending.begin_flush()
 
     async def _check_bundle(self, trust: RealmTrust) -> None:
         bundles = self._parts.bundles
@@ -229,9 +232,13 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
     async def send(self, username: str, body: str | bytes, *, media_type: str | None = None) -> Sent:
         """Send a message to all devices of a user (steps 2 to 7), after all earlier ones to that user.
 
-        When the outcome is not known, or may be another later (no answer, keys that changed on the way), the message
-        stays in the outbox and goes out before the next one to that user: do not send it again. An event of kind
-        ``waiting`` with its ``message_id`` says so. So it is, without an event, when the call is cancelled.
+        Many calls at once go out together, in the order of the calls. The other devices of the own user get a copy
+        each (``Received.copy_to``); what becomes of that is no part of the outcome.
+
+        While a service is away it is tried again, for ``retries.patience`` seconds. When the outcome is still not known
+        then, or may be another later (keys that changed on the way), the message stays in the outbox and goes out later
+        by itself, before the next one to that user: do not send it again. An event of kind ``waiting`` with its
+        ``message_id`` says so. So it is, without an event, when the call is cancelled.
 
         Args:
             username: The recipient.
@@ -486,6 +493,7 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, SignInCalls):
             await self._check_self(pump)
             try:
                 await self._renew_if_due()
+                parts.sending.begin_flush()
                 await parts.waiting.retry()
             except KeypostError as error:
                 # The pump meets the same failure and decides; here it is only a matter of trying again.

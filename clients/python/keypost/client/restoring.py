@@ -129,6 +129,11 @@ class Restoring:
         state = None if self._restored is None else self._restored.state
         return state is RestoredState.STALE and self._identity.ring.current is None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether this device may act: it need not take over first, or enrol anew."""
+        return not self._is_copy() and not self.holds_history_alone
+
     async def check_ready(self) -> None:
         """Take over if that is still to be done, and raise unless this device may act.
 

@@ -92,6 +92,8 @@ class Client:
     read_request = _waiting(asyncio_client.Client.read_request)
     approve = _waiting(asyncio_client.Client.approve)
     devices = _waiting(asyncio_client.Client.devices)
+    outbox = _waiting(asyncio_client.Client.outbox)
+    flush = _waiting(asyncio_client.Client.flush)
     waiting_elsewhere = _waiting(asyncio_client.Client.waiting_elsewhere)
     name_device = _waiting(asyncio_client.Client.name_device)
     revoke = _waiting(asyncio_client.Client.revoke)

@@ -89,10 +89,17 @@ class SendStream:
             try:
                 response = await self._call.read()
             except grpc.aio.AioRpcError as failure:
-                raise StreamEndedError(read_refusal(failure, SERVICE, self._endpoint)) from None
+                raise StreamEndedError(self._why(failure)) from None
             if response is grpc.aio.EOF:
                 return
             yield [read_answer(result) for result in response.results]
+
+    def _why(self, failure: grpc.aio.AioRpcError) -> Refusal:
+        refusal = read_refusal(failure, SERVICE, self._endpoint)
+        if failure.code() is grpc.StatusCode.INTERNAL and refusal.error.reason == UNEXPECTED_ANSWER:
+            # gRPC's own word for a stream that the service ended during a write; why it did, the next one is told.
+            return _ended()
+        return refusal
 
     async def finish(self) -> None:
         """Say that no more comes."""
