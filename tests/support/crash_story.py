@@ -162,14 +162,28 @@ class Life:
             self.log("got", *await described(message))
             await client.set_handled(message)
 
+    async def copies(self) -> list[list[str]]:
+        """Return what Bob's tablet is handed out."""
+        async with await self.open(self.folder / "tablet", lambda: START) as tablet:
+            return [[message.text, message.copy_to or "-"] async for message in tablet.receive(follow=False)]
+
+    def has_joined(self) -> bool:
+        return (self.folder / "log").exists() and '["joined"]' in (self.folder / "log").read_text()
+
     async def story(self) -> None:
-        """Enrol, send, receive, wait, rotate, send files, back up, renew, and move to new hardware."""
+        """Enrol with a further device, send, receive, wait, rotate, send files, back up, renew, and move."""
         async with AsyncExitStack() as stack:
             alice = await stack.enter_async_context(await self.open(self.folder / "alice", lambda: START))
             await alice.enroll(self.alice)
             bob = await stack.enter_async_context(await self.open(self.old, self.late))
             await bob.enroll(self.bob)
             self.log("enrolled", str(bob.address))
+            tablet = await stack.enter_async_context(await self.open(self.folder / "tablet", lambda: START))
+            request = await tablet.join((await bob.invite()).text)
+            self.log("asked", str(request.address))
+            await bob.approve(request.text)
+            await tablet.joined()
+            self.log("joined")
             await self.send(alice, self.bob, "a1")
             await self.receive(bob)
             await self.send(bob, self.alice, "b1")
@@ -237,12 +251,14 @@ class Life:
             found = {"alice": [await described(m) async for m in alice.receive(follow=False)]}
             found["bob"] = [await described(m) async for m in bob.receive(follow=False)]
             good = (await bob.keys(self.bob)).good_keys(START)
+            await bob.flush()
         waiting = await self._left(self.new if moved else self.old)
         return {
             **found,
             "address": str(address),
             "good": [str(key.address) for key in good],
             "events": self.events,
+            "copies": await self.copies() if self.has_joined() else None,
             "left": waiting,
         }
 

@@ -1,8 +1,8 @@
 """Delivery as its rules say it is, in memory, without a network; what goes wrong, and when, a test decides.
 
 ``ModelDelivery`` stands where the client's ``DeliveryClient`` does: idempotence, stale keys, what is held back after a
-refusal and taken up again, streams that end before or after they have stored something. ``Sender`` is the sending side of a
-client over it, with a real key store, which may crash.
+refusal and taken up again, streams that end before or after they have stored something. ``Sender`` is the sending side
+of a client over it, with a real key store, which may crash.
 """
 
 from __future__ import annotations
@@ -151,17 +151,17 @@ class ModelStream:
     def __init__(self, delivery: ModelDelivery, *, one_by_one: bool = False) -> None:
         self._delivery = delivery
         self._is_allowed = one_by_one or delivery.knows_streams
-        self._batches: asyncio.Queue[Sequence[envelope_pb2.Envelope] | None] = asyncio.Queue()
+        self._batches: asyncio.Queue[tuple[Sequence[envelope_pb2.Envelope], Sequence[str]] | None] = asyncio.Queue()
         self._held: set[tuple[str, int, int]] = set()
 
     async def write(self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str]) -> None:
-        await self._batches.put([(envelopes, list(resume))])  # type: ignore[list-item]
+        await self._batches.put((envelopes, resume))
 
     async def answers(self) -> AsyncIterator[Sequence[Answer]]:
         if not self._is_allowed:
             raise StreamEndedError(_refusal("PERMISSION_DENIED", "METHOD_NOT_ADMITTED"))
         while (batch := await self._batches.get()) is not None:
-            [(envelopes, resume)] = batch  # type: ignore[misc]
+            envelopes, resume = batch
             self._held = {place for place in self._held if place[0] not in resume}
             self._delivery.batches.append(len(envelopes))
             for _ in range(next(self._delivery.turns, 0)):

@@ -81,7 +81,9 @@ async def test_a_copy_that_fails_keeps_nothing_from_going_out_and_stays(two: Two
     assert await copies(two.phone) == [("bob", "one"), ("bob", "two")]
 
 
-async def test_a_copy_survives_the_crash_of_its_sender(two: Two, bob: Any, services: Services, open_client: Any) -> None:
+async def test_a_copy_survives_the_crash_of_its_sender(
+    two: Two, bob: Any, services: Services, open_client: Any
+) -> None:
     services.faults["Send"] = [to_oneself(services, two.laptop)] * FOR_EVER
     await two.laptop.client.send("bob", "hello")
     await two.laptop.client.close()

@@ -162,9 +162,7 @@ async def test_a_service_without_streams_is_sent_to_one_by_one(alice: Any, bob: 
     assert await texts(bob) == ["one", "two"]
 
 
-async def test_a_call_that_is_cancelled_leaves_its_message_to_go_out(
-    alice: Any, bob: Any, services: Services
-) -> None:
+async def test_a_call_that_is_cancelled_leaves_its_message_to_go_out(alice: Any, bob: Any, services: Services) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(_context: Any) -> None:
