@@ -94,8 +94,9 @@ async def test_a_copy_survives_the_crash_of_its_sender(
     assert [message.text for message in await bob.inbox()] == ["hello"]
 
 
+@pytest.mark.usefixtures("bob")
 async def test_a_device_that_came_meanwhile_gets_copies_from_then_on(
-    two: Two, bob: Any, open_client: Any, services: Services
+    two: Two, open_client: Any, services: Services
 ) -> None:
     await two.laptop.client.send("bob", "before")
     assert await two.laptop.client.flush() == ()

@@ -1,4 +1,4 @@
-"""What is on its way: kept across failures and crashes, sent in the background, shown, and given up for good reasons."""
+"""What is on its way: kept across failures and crashes, sent in the background, shown, given up for good reasons."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from keypost.client import lanes, pipeline
 from keypost.errors import KeypostError, RefusedError
+from keypost.protocol.identifiers import conversation_of
 from support.delivery_model import Fate, Sender
 
 LONG = 60
@@ -77,7 +78,7 @@ async def live(life: Life) -> None:
         there = {header.message_id for header in sender.delivery.mailboxes.get(name, [])}
         assert {message_id for to, message_id in stored if to == name} <= there
         counters = [header.counter for header in sender.delivery.mailboxes.get(name, [])]
-        drawn = sender.store.counters.next_send(tuple(sorted(("alice", name)))) - 1
+        drawn = sender.store.counters.next_send(conversation_of("alice", name)) - 1
         # What has a counter is stored, but for what was refused for good.
         assert drawn - len(counters) <= len(sender.delivery.refused)
     await sender.sending.close()

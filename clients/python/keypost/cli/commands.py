@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from keypost.cli.errors import FileError, UsageError
-from keypost.cli.file_commands import send_file
 from keypost.cli.events import OUTBOX, PEERS_KEY, SET_ASIDE
+from keypost.cli.file_commands import send_file
 from keypost.cli.files import create_new
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import suite_named
