@@ -66,9 +66,11 @@ async def test_a_lane_that_has_given_up_goes_on_when_the_stream_is_there_again(
     async def unexpected(context: Any) -> None:
         await context.abort(grpc.StatusCode.UNKNOWN, "a proxy says so")
 
-    services.faults["SendStream"] = [unexpected]
+    # For ever: one that ends while it is written to may have lost its reason, and is opened anew.
+    services.faults["SendStream"] = [unexpected] * FOR_EVER
     with pytest.raises(RefusedError, match="unexpected"):
         await impatient.client.send("bob", "to Bob")
+    services.faults["SendStream"] = []
     await impatient.client.send("carol", "to Carol")
     await until_stored(services, 2)
     assert await texts(bob) == ["to Bob"]
