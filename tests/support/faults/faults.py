@@ -14,6 +14,8 @@ ALL = "all"
 LONGER_THAN_DEADLINES = (6.5, 8.0)
 """Seconds: devices of a run give a call up after 6, services a call of theirs after 5."""
 MOST_BYTES_BEFORE_CUT = 40_000
+FEW_BYTES_BEFORE_CUT = 200
+"""Where no messages pass: a watch says now and then that it stands, and little else."""
 AT_ONCE = 1 / 5
 """How many faults come together with another one."""
 
@@ -171,5 +173,6 @@ def _ways(places: Places) -> Iterator[list[str]]:
 def _fault(drawn: random.Random, kind: Kind, target: str) -> Fault:
     lasts = kind not in (Kind.KILL, Kind.LOSE, Kind.CUT, Kind.CUT_AMID)
     seconds = round(drawn.uniform(*LONGER_THAN_DEADLINES), 1) if lasts else 0.0
-    size = drawn.randrange(1, MOST_BYTES_BEFORE_CUT) if kind is Kind.CUT_AMID else 0
+    most = MOST_BYTES_BEFORE_CUT if target.endswith((">delivery", ">valkey")) else FEW_BYTES_BEFORE_CUT
+    size = drawn.randrange(1, most) if kind is Kind.CUT_AMID else 0
     return Fault(kind, target, seconds, size)
