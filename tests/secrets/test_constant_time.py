@@ -114,14 +114,13 @@ REVIEWED = {
         "self._look_ups[username] != (revision, attempts)": "revisions and counts",
     },
     ("keypost_services/delivery/answers.py", "results"): {"outcome != last": "what became of envelopes"},
+    ("keypost_services/embedded/layout.py", "_internal"): {"service_of(name) == service": "names of services"},
+    ("keypost_services/embedded/servers.py", "Servers.what_serves"): {"node.name == name": "names of processes"},
     ("keypost_services/delivery/envelopes.py", "KnownExtension.fits"): {
         "header.key_id == extension.key_id": "names of sessions",
         "header.sender_revision == extension.sender_revision": "revisions",
         "header.recipient_revision == extension.recipient_revision": "revisions",
         "header.recipient_username == extension.recipient_username": "usernames",
-        "sender.username == signer.username": "usernames",
-        "sender.device_id == signer.device_id": "names of devices",
-        "header.realm == extension.realm": "realms",
     },
     ("keypost_services/delivery/judging.py", "Judging._parties"): {"sender == recipient": "usernames"},
     ("keypost_services/delivery/judging.py", "_check_sealed_to_named"): {

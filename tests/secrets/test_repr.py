@@ -22,6 +22,8 @@ REVIEWED = {
     "keypost_services.ca.administration.certificate_request.MadeRequest.private_key": "the path of the file",
     "keypost_services.ca.administration.command_line.Options.private_key": "the path of the file",
     "keypost_services.ca.store.Change.key": "a public key on record",
+    "keypost_services.delivery.functions.Call.key": "the name of what Valkey keeps",
+    "keypost_services.delivery.wake_up_hook.gateway.HttpsGateway.url": "never shown: its repr is written by hand",
     "keypost_services.runtime.auth.Caller.key": "a public key on record",
     "keypost_services.runtime.calls._Outcome.code": "a status of gRPC",
     "keypost_services.runtime.refusals.Refusal.code": "a status of gRPC",

@@ -282,12 +282,12 @@ class Monitor:
 def chatty_stack(folder: Path) -> Iterator[Stack]:
     """Yield a stack that logs all it can, counts, wants one-time codes, and allows both suites."""
 
-    def settings(layout: Any, service: str, ports: Any, redis_url: str) -> dict[str, str]:
+    def settings(layout: Any, service: str, ports: Any, redis_url: str, **where: Any) -> dict[str, str]:
         more = {"LOG_LEVEL": "debug", "METRICS_LISTEN": "127.0.0.1:0"} | (
             {"SIGN_IN": "code"} if service == "ca" else {}
         )
         named = {f"KEYPOST_{service.upper()}_{name}": value for name, value in more.items()}
-        return settings_of(layout, service, ports, redis_url) | named
+        return settings_of(layout, service, ports, redis_url, **where) | named
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stack_module, "settings_of", settings)
