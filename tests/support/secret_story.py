@@ -45,6 +45,7 @@ from keypost.keystore.database import conversation_from
 from keypost.protocol.extension import DeviceKey
 from keypost.protocol.rsa import private_key_from_der
 from keypost.protocol.tokens import mint_token
+from keypost.transport.send_stream import SendStream
 from keypost_services.embedded import stack as stack_module
 from keypost_services.embedded.layout import SERVICES, settings_of
 from keypost_services.embedded.processes import clean_environment
@@ -54,10 +55,10 @@ from support.secret_unlocks import talk_in_threads
 from support.stack import running_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from keypost.client import Event
-    from keypost.delivery.v1 import delivery_service_pb2, envelope_pb2
+    from keypost.delivery.v1 import envelope_pb2
     from keypost.keystore import Unlock
     from keypost.protocol.steps import Step
     from keypost_services.embedded.stack import Stack
@@ -416,13 +417,15 @@ async def _back_up(alice: Client, story: Story) -> None:
 
 async def _tamper(alice: Client, story: Story) -> None:
     """Send what cannot be opened: an altered ciphertext, and a session key that was sealed for nobody."""
-    delivery = alice._parts.delivery
-    send = delivery.send
+    write = SendStream.write
 
     def altered(change: Callable[[envelope_pb2.Envelope], None]) -> Any:
-        async def hand_over(envelope: envelope_pb2.Envelope) -> delivery_service_pb2.SendResponse:
-            change(envelope)
-            return await send(envelope)
+        async def hand_over(
+            stream: SendStream, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str]
+        ) -> None:
+            for envelope in envelopes:
+                change(envelope)
+            await write(stream, envelopes, resume)
 
         return hand_over
 
@@ -435,7 +438,7 @@ async def _tamper(alice: Client, story: Story) -> None:
 
     for change, call in ((of_ciphertext, alice.send("bob", story.text())), (of_sealed_key, alice.rotate("bob"))):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(delivery, "send", altered(change))
+            patch.setattr(SendStream, "write", altered(change))
             await call
 
 
