@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from keypost_services.runtime.health import Health
 
-_SECONDS = (0.001, 0.0024, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class CallMetrics:

@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-_SECONDS = (0.0005, 0.001, 0.0024, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 
 class LimitMetrics:
