@@ -31,15 +31,20 @@ test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
 bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(JSON),--json) $(if $(QUICK),--quick)
 
-test-faults: $(STAMP) ## Kill, freeze and cut off every part while messages flow (KEYPOST_FAULTS_SEED=number; minutes)
-	@KEYPOST_FAULTS=60 $(BIN)/python -m pytest -p no:xdist tests/faults
+FAULTS = $(if $(STACK),KEYPOST_FAULTS_STACK=$(STACK)) $(if $(SEED),KEYPOST_FAULTS_SEED=$(SEED))
+
+test-faults: $(STAMP) ## Kill, freeze and cut off every part while messages flow, sixty times (SEED=number, STACK=postgres|cluster)
+	@$(FAULTS) KEYPOST_FAULTS=60 $(BIN)/python -m pytest -p no:xdist tests/faults
+
+test-faults-cluster: $(STAMP) ## Lose the masters of a Valkey Cluster one after the other while messages flow (SEED=number)
+	@KEYPOST_FAULTS_STACK=cluster $(if $(SEED),KEYPOST_FAULTS_SEED=$(SEED)) $(BIN)/python -m pytest -p no:xdist tests/faults
 
 soak: $(STAMP) ## Faults for MINUTES=30, with a report in soak.json (SEED=number, STACK=postgres|cluster)
 	@PYTHONPATH=tests $(BIN)/python -m support.faults --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
 
-test-cluster: $(STAMP) ## Run the tests on a Valkey Cluster alone, and lose its masters one after the other while messages flow
+test-cluster: $(STAMP) ## Run the tests on a Valkey Cluster alone, then test-faults-cluster
 	@$(BIN)/python -m pytest -n 2 tests/cluster tests/contract/delivery tests/integration/embedded/test_valkey_cluster.py $(PYTEST_ARGS)
-	@KEYPOST_FAULTS_STACK=cluster $(BIN)/python -m pytest -p no:xdist tests/faults
+	@$(MAKE) --no-print-directory test-faults-cluster
 
 killed: $(STAMP) ## Kill a device before every one of its writes, not a sample (minutes)
 	@KEYPOST_EVERY_WRITE=1 $(BIN)/python -m pytest -s -p no:xdist tests/integration/client/test_killed.py
@@ -62,7 +67,7 @@ format: $(STAMP) ## Format code and protos
 	@$(BIN)/buf format -w
 
 clean: ## Remove the virtual environment and everything generated
-	rm -rf $(VENV) .keypost .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .keypost soak.json tests/benchmarks/results .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test test-cluster test-faults soak killed bench lint docs format clean
+.PHONY: help install run up test test-cluster test-faults test-faults-cluster soak killed bench lint docs format clean

@@ -64,7 +64,7 @@ class DatabaseWatch:
             pause = FIRST_PAUSE_SECONDS if self._listens else min(2 * pause, LONGEST_PAUSE_SECONDS)
             self._listens = False
             self._on_change(f"the database is not there: {why}")
-            await asyncio.sleep(pause * (0.5 + self._jitter()))
+            await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
 
     async def _listen(self) -> None:
         async with self._connected() as connection:

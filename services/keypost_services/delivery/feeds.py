@@ -89,7 +89,7 @@ class Feed:
             self._listener.doubt(self._wanted)
             if asyncio.get_running_loop().time() - started > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
-            await asyncio.sleep(pause * (0.5 + self._jitter()))
+            await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _connected(self) -> None:

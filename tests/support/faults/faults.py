@@ -112,7 +112,7 @@ def endless_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
 
 
 def few_faults(drawn: random.Random, places: Places) -> Iterator[Faults]:
-    """Yield a short selection: each kind of process is killed, and each kind of fault comes once."""
+    """Yield a short selection: each kind of process is killed, and the commonest faults of links come once."""
     devices = places.devices
     deliveries = [replica for replica in places.replicas if replica.startswith("delivery")]
     others = [server for server in places.servers if server not in places.replicas]

@@ -61,7 +61,7 @@ def end_count(store: KeyStore, opening: Opening) -> None:
 
 def give_up(store: KeyStore, opening: Opening) -> Outcome:
     """Set an envelope aside unopened. Call it within a transaction."""
-    sentence = f"this device failed {ATTEMPTS} times while it took the message in, and did not open it again"
+    sentence = "this device ended again and again while it took the message in, and did not open it again"
     outcome = Outcome(Fate.SET_ASIDE, error=DeliveredTooOftenError(sentence))
     end_count(store, opening)
     set_aside(store, opening, outcome)
