@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from keypost.client.arguments import FILE_ID_BYTES
 from keypost.client.file_parts import FileChangedError, begin, describe, is_reference, read_part, size_up_to
-from keypost.client.lanes import NO_ROOM, is_final
 from keypost.client.results import FileTransfer, SentFile
+from keypost.client.send_refusals import NO_ROOM, is_final
 from keypost.delivery.v1 import envelope_pb2 as pb
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
 

@@ -13,9 +13,16 @@ from keypost.client.key_requests import warn_if_weak
 from keypost.client.outgoing import Item, Order, fill
 from keypost.client.pipeline import Broken, Outdated, Parcel
 from keypost.client.results import Sent
+from keypost.client.send_refusals import (
+    ALREADY_STORED,
+    NO_ROOM,
+    SENDER_IS_NOT_CALLER,
+    SESSION_STALE,
+    STALE_KEYS,
+    is_final,
+)
 from keypost.delivery.v1 import delivery_service_pb2 as pb
-from keypost.delivery.v1 import envelope_pb2
-from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.transport.refusals import Refusal
 
@@ -40,15 +47,6 @@ EARLY = 0.001
 """Seconds."""
 ROUNDS = 6
 """How often messages are sealed anew because keys changed on their way, before one of them is stored."""
-STALE_KEYS = "STALE_KEYS"
-NO_ROOM = frozenset({"MAILBOX_FULL", "SENDER_SHARE_FULL"})
-REFUSALS = NO_ROOM | {
-    *("INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND")
-}
-"""Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
-ALREADY_STORED = "MESSAGE_ID_USED"
-SESSION_STALE = "SESSION_STALE"
-SENDER_IS_NOT_CALLER = "SENDER_IS_NOT_CALLER"
 
 
 @dataclass(frozen=True)
@@ -223,12 +221,12 @@ class Lane:
             group = await self._seal(group)
         if not group:
             return
-        revisions = {_revisions(item) for item in self._handed} - {_revisions(group[0])}
+        revisions = {item.revisions for item in self._handed} - {group[0].revisions}
         # Delivery holds what follows a refusal at the same revisions: those of others would overtake.
         while revisions and self._unanswered and not self._answers:
             self._changed.clear()
             await self._changed.wait()
-        sizes = [_sealed(item).size for item in group]
+        sizes = [item.sealed_now.size for item in group]
         await self._means.pipeline.room.take(len(group), sum(sizes))
         if self._answers:
             self._means.pipeline.room.give(len(group), sum(sizes))
@@ -240,7 +238,7 @@ class Lane:
         self._resumes = False
 
     def _parcel(self, item: Item, number: int) -> Parcel:
-        sealed = _sealed(item)
+        sealed = item.sealed_now
         return Parcel(
             recipient=self.recipient,
             envelope=sealed.envelope,
@@ -260,10 +258,10 @@ class Lane:
                 # Whoever sent it has gone, and it is nowhere kept.
                 self._ready.popleft()
                 continue
-            size += _size(item)
+            size += item.size
             if group and (size > MOST_BYTES_TOGETHER or (item.sealed is None) != (group[0].sealed is None)):
                 break
-            if group and item.sealed is not None and _revisions(item) != _revisions(group[0]):
+            if group and item.sealed is not None and item.revisions != group[0].revisions:
                 break
             group.append(self._ready.popleft())
         return group
@@ -272,7 +270,7 @@ class Lane:
         group: list[Item] = []
         size = 0
         while self._fresh and len(group) < MOST_TOGETHER:
-            size += _size(self._fresh[0])
+            size += self._fresh[0].size
             if group and size > MOST_BYTES_TOGETHER:
                 break
             group.append(self._fresh.popleft())
@@ -369,7 +367,7 @@ class Lane:
             self._answers[item] = answer
 
     def _store(self, item: Item, accept_time: int) -> None:
-        message, sealed = _message(item), _sealed(item)
+        message, sealed = item.begun, item.sealed_now
         if self._handed and self._handed[0] is item:
             self._handed.popleft()
         else:
@@ -381,7 +379,7 @@ class Lane:
             item.listener.set_result(_sent(message, sealed, accept_time))
 
     def _forget(self, item: Item) -> None:
-        message_id = _message(item).message_id
+        message_id = item.begun.message_id
         self._means.told.discard(message_id)
         if item.keep:
             self._means.tidying.add(message_id)
@@ -421,13 +419,13 @@ class Lane:
             # Under an earlier seal.
             self._store(item, self._means.context.clock())
             return False
-        if error.reason == SESSION_STALE and not _sealed(item).new_session:
+        if error.reason == SESSION_STALE and not item.sealed_now.new_session:
             # By delivery's clock the session is over, or by the constants that it knows: another one serves.
             self._next_is_new_session = True
             return True
-        if error.reason == SENDER_IS_NOT_CALLER and _sealed(item).signer != self._means.signer():
+        if error.reason == SENDER_IS_NOT_CALLER and item.sealed_now.signer != self._means.signer():
             return True
-        if error.reason in NO_ROOM and _is_part(item):
+        if error.reason in NO_ROOM and item.is_part:
             # A recipient who reads slower than this device sends is no reason to begin a file anew.
             await self._wait(error, refusal.retry_after_ms)
             return False
@@ -532,7 +530,7 @@ class Lane:
                 error.reason,
                 f"a message that waited was given up: {error}",
                 recipient=self.recipient,
-                message_id=_name(_message(item)),
+                message_id=_name(item.begun),
             )
         self._fail(item, error)
 
@@ -552,7 +550,7 @@ class Lane:
             warn_if_weak(self._means.context, sealing.own.suite)
 
     def _show_handed_over(self, item: Item) -> None:
-        message, sealed = _message(item), _sealed(item)
+        message, sealed = item.begun, item.sealed_now
         self._means.context.negotiation(
             7,
             self._means.address(),
@@ -565,48 +563,8 @@ class Lane:
         )
 
 
-def is_final(error: KeypostError) -> bool:
-    """Return whether this very message was refused; everything else may mend, and the message stays."""
-    if isinstance(error, RefusedError):
-        return not error.retriable and error.reason in REFUSALS
-    return isinstance(error, InvalidArgumentError)
-
-
-def _is_part(item: Item) -> bool:
-    return envelope_pb2.Content.FromString(_message(item).content).HasField("file_part")
-
-
 def _has_other_devices(sealing: Sealing) -> bool:
     return any(key.address != sealing.own.address for key in sealing.own_record.good_keys(sealing.now))
-
-
-def _revisions(item: Item) -> tuple[int, int]:
-    sealed = _sealed(item)
-    return sealed.sender_revision, sealed.recipient_revision
-
-
-def _size(item: Item) -> int:
-    if item.sealed is not None:
-        return item.sealed.size
-    return len(item.message.content) if item.message is not None else _content(item).ByteSize()
-
-
-def _content(item: Item) -> envelope_pb2.Content:
-    if item.content is None:
-        raise AssertionError
-    return item.content
-
-
-def _message(item: Item) -> OutgoingMessage:
-    if item.message is None:
-        raise AssertionError
-    return item.message
-
-
-def _sealed(item: Item) -> Sealed:
-    if item.sealed is None:
-        raise AssertionError
-    return item.sealed
 
 
 def _name(message: OutgoingMessage) -> str:

@@ -49,6 +49,44 @@ class Item:
     message: OutgoingMessage | None = None
     sealed: Sealed | None = None
 
+    @property
+    def wanted(self) -> envelope_pb2.Content:
+        """The content, of one that did not come out of the outbox."""
+        if self.content is None:
+            raise AssertionError
+        return self.content
+
+    @property
+    def begun(self) -> OutgoingMessage:
+        """The message, of one that is begun."""
+        if self.message is None:
+            raise AssertionError
+        return self.message
+
+    @property
+    def sealed_now(self) -> Sealed:
+        """The envelope, of one that is sealed."""
+        if self.sealed is None:
+            raise AssertionError
+        return self.sealed
+
+    @property
+    def revisions(self) -> tuple[int, int]:
+        """For which revisions of the sender's and the recipient's record it is sealed."""
+        return self.sealed_now.sender_revision, self.sealed_now.recipient_revision
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes, as far as it has come."""
+        if self.sealed is not None:
+            return self.sealed.size
+        return len(self.message.content) if self.message is not None else self.wanted.ByteSize()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is a part of a file."""
+        return envelope_pb2.Content.FromString(self.begun.content).HasField("file_part")
+
 
 @dataclass(frozen=True)
 class Order:
@@ -125,8 +163,8 @@ def _keep_unsealed(store: KeyStore, order: Order, filled: Filled, error: Protoco
             continue
         try:
             with store.transaction():
-                message = _draw(store, order.sealing, _content(item))
-                keep(store, message, _content(item))
+                message = _draw(store, order.sealing, item.wanted)
+                keep(store, message, item.wanted)
         except KeyStoreFullError as full:
             filled.refused.append((item, full))
         else:
@@ -154,7 +192,7 @@ def _seal(sealer: Sealer, message: OutgoingMessage, item: Item) -> Sealed | Keyp
 
 def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Filled) -> None:
     """Draw id and counter of a message, seal and keep it; one that fails leaves no gap."""
-    content = _content(item)
+    content = item.wanted
     try:
         with store.transaction():
             message = _draw(store, order.sealing, content)
@@ -168,12 +206,6 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
         return
     filled.sealed.append((item, message, sealed))
     _copy(store, order, item, message, filled)
-
-
-def _content(item: Item) -> envelope_pb2.Content:
-    if item.content is None:
-        raise AssertionError
-    return item.content
 
 
 def _draw(
@@ -191,7 +223,7 @@ def _draw(
 
 def _copy(store: KeyStore, order: Order, item: Item, message: OutgoingMessage, filled: Filled) -> None:
     """Keep a copy for the sender's other devices, in the transaction that keeps the message."""
-    content, sealing = _content(item), order.sealing
+    content, sealing = item.wanted, order.sealing
     if not order.copies_to_self or not item.keep or not content.HasField("message"):
         return
     copy = envelope_pb2.SentCopy(
