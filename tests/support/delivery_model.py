@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from keypost.client.results import Event
+    from keypost.protocol.steps import Observer
     from keypost.transport.send_stream import Answer
 
 
@@ -220,6 +221,7 @@ class Sender:
         realm: Users and keys; ``alice`` is who sends.
         delivery: Delivery.
         events: What the application was told.
+        observer: Sees the steps, of clients that are opened from now on.
     """
 
     def __init__(self, *recipients: str, patience: float = 20.0) -> None:
@@ -229,6 +231,7 @@ class Sender:
             self.realm.enroll(name)
         self.delivery = ModelDelivery(self.realm)
         self.events: list[Event] = []
+        self.observer: Observer | None = None
         self._retries = Retries(backoff=Backoff(first=0.0, longest=0.0), patience=patience)
         self.store = create_memory_store(UNLOCK, realm=REALM, bundle=b"")
 
@@ -241,7 +244,7 @@ class Sender:
             store=worker,
             clock=self.realm.clock,
             minimum_suite=STRONG,
-            observer=None,
+            observer=self.observer,
             on_event=self.events.append,
             generate=self.realm.new_private_key,
             random=os.urandom,

@@ -57,9 +57,12 @@ class Context:
     on_identity_change: IdentityChange = "block"
 
     def show(self, step: Step) -> None:
-        """Show a step to the observer."""
+        """Show a step to the observer; one that fails is logged, and stops nothing."""
         if self.observer is not None:
-            self.observer(step)
+            try:
+                self.observer(step)
+            except Exception:
+                log.exception("the application's observer failed at a step")
 
     def negotiation(self, step: int, actor: object, **facts: str | int) -> None:
         """Show a step of the negotiation that happened now."""
@@ -70,10 +73,16 @@ class Context:
         self.show(renewal_step(step, str(actor), self.clock(), **facts))
 
     def tell(self, kind: str, reason: str, sentence: str, **facts: str | int) -> None:
-        """Tell the application, and the log, of something that no call returns."""
+        """Tell the application, and the log, of something that no call returns.
+
+        An application that fails at it is logged, and stops nothing.
+        """
         log.log(LEVELS.get(kind, logging.INFO), "%s: %s", reason, sentence)
         if self.on_event is not None:
-            self.on_event(Event(kind, reason, sentence, facts))
+            try:
+                self.on_event(Event(kind, reason, sentence, facts))
+            except Exception:
+                log.exception("the application's on_event failed at %s", reason)
 
 
 class StepLog:

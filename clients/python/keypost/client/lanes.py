@@ -176,6 +176,7 @@ class Lane:
             await self._answers_are_in()
             self._give_up(error)
         except Exception as error:
+            await self._answers_are_in()
             self._give_up(KeypostError(f"an unforeseen {type(error).__name__}: please report it"))
             raise
         if not self._fresh:
@@ -361,8 +362,8 @@ class Lane:
         self._unanswered -= 1
         self._changed.set()
         if isinstance(answer, pb.Stored):
-            self._show_handed_over(item)
             self._store(item, answer.accept_time)
+            self._show_handed_over(item)
         else:
             self._answers[item] = answer
 

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keypost.client.context import log
 from keypost.client.own_watch import REVOKED_CAUSES
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.transport.refusals import UNEXPECTED_ANSWER, Refusal
@@ -140,7 +141,8 @@ class Pipeline:
         self._on_established = on_established
         self.room = Room(MOST_UNDER_WAY, MOST_BYTES_UNDER_WAY)
         self._queue: deque[Parcel] = deque()
-        self._flying: deque[list[Parcel]] = deque()
+        self._flying: deque[deque[Parcel]] = deque()
+        self._is_closed = False
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
@@ -153,11 +155,12 @@ class Pipeline:
         """Hand parcels over; their room is taken. It is given back when they are settled."""
         self._queue.extend(parcels)
         self._changed.set()
-        if self._task is None or self._task.done():
+        if not self._is_closed and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """End the stream; what is under way is not settled."""
+        """End the stream, and open no other; what is under way is not settled."""
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -171,6 +174,10 @@ class Pipeline:
                 await self._break(ended.refusal)
             except KeypostError as error:
                 await self._break(Refusal(error, retriable=False, retry_after_ms=None))
+            except Exception as error:  # noqa: BLE001  # whoever waits must be told, whatever it is
+                # Nothing that is under way may outlive its stream: answers of the next would be taken for its own.
+                log.error("the sending stream failed: %s", type(error).__name__)
+                await self._break(Refusal(_unforeseen(error), retriable=False, retry_after_ms=None))
 
     async def _one_stream(self) -> None:
         """Serve one stream until it is idle, or of another key than what is to go out; or until it breaks."""
@@ -205,8 +212,9 @@ class Pipeline:
                 return
         elif not reader.done():
             await asyncio.wait({reader}, timeout=FAREWELL)
-        if reader.done():
-            reader.result()
+        for task in (reader, writer):
+            if task.done():
+                task.result()
         raise StreamEndedError(_no_answer("the sending stream has ended"))
 
     async def _write(self, stream: OutgoingStream, signer: bytes) -> None:
@@ -236,8 +244,8 @@ class Pipeline:
             return bool(self._flying)
         return True
 
-    def _next_batch(self, signer: bytes) -> list[Parcel]:
-        batch, size = [self._queue.popleft()], 0
+    def _next_batch(self, signer: bytes) -> deque[Parcel]:
+        batch, size = deque([self._queue.popleft()]), 0
         size = batch[0].size
         while self._queue and len(batch) < MOST_IN_BATCH and self._queue[0].signer == signer:
             size += self._queue[0].size
@@ -250,11 +258,13 @@ class Pipeline:
         async for answers in stream.answers():
             if not self._flying or len(self._flying[0]) != len(answers):
                 raise StreamEndedError(_unexpected())
-            batch = self._flying.popleft()
+            batch = self._flying[0]
+            for answer in answers:
+                # One by one: whatever fails, the rest is still to be settled.
+                self._settle(batch.popleft(), answer)
+            self._flying.popleft()
             self._listen(anew=True)
             self._succeed()
-            for parcel, answer in zip(batch, answers, strict=True):
-                self._settle(parcel, answer)
 
     def _listen(self, *, anew: bool) -> None:
         """Have the stream end if it is silent for too long while something is under way."""
@@ -275,12 +285,19 @@ class Pipeline:
 
     async def _break(self, refusal: Refusal) -> None:
         """Tell who waits that the stream broke; then wait before another one is opened."""
-        broken = await self._judge(refusal)
+        try:
+            broken = await self._judge(refusal)
+        except Exception as error:  # noqa: BLE001  # as above
+            log.error("the token could not be refreshed: %s", type(error).__name__)
+            broken = Broken(_unforeseen(error), final=True)
         left = [*(parcel for batch in self._flying for parcel in batch), *self._queue]
         self._flying.clear()
         self._queue.clear()
         for parcel in left:
-            self._settle(parcel, broken)
+            try:
+                self._settle(parcel, broken)
+            except Exception as error:  # noqa: BLE001  # the others are told all the same
+                log.error("what became of an envelope could not be told: %s", type(error).__name__)
         delay = self._retries.backoff.delay(self._failures, refusal.retry_after_ms)
         self._failures += 1
         await self._retries.sleep(delay)
@@ -309,6 +326,10 @@ def _is_unknown_method(error: RefusedError) -> bool:
 
 def _no_answer(sentence: str) -> Refusal:
     return Refusal(UnreachableError(sentence, service="delivery"), retriable=True, retry_after_ms=None)
+
+
+def _unforeseen(error: Exception) -> KeypostError:
+    return KeypostError(f"an unforeseen {type(error).__name__}: please report it")
 
 
 def _unexpected() -> Refusal:

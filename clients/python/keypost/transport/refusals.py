@@ -85,8 +85,10 @@ def explained(
     facts = {key: value for key, value in metadata.items() if key not in ("reason", "message", "retriable")}
     if not _REASON.fullmatch(reason):
         reason, facts = UNEXPECTED_ANSWER, {}
-    text = f"the {service} service refused: {_shorten(message)} ({reason})"
-    return Refusal(RefusedError(reason, text, retriable=retriable, **facts), retriable, retry_after_ms)
+    error = RefusedError(reason, f"the {service} service refused: {_shorten(message)} ({reason})", retriable=retriable)
+    # Whatever a service calls its facts, it must not be taken for a parameter.
+    error.metadata.update(facts)
+    return Refusal(error, retriable, retry_after_ms)
 
 
 def _details(failure: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, int | None]:
