@@ -143,16 +143,17 @@ class Sending:
         """Return the devices that an envelope belongs to which is stored already, in some mailbox at least; else None.
 
         A Send that broke off between two mailboxes was accepted all the same, and is completed; yet a device that has
-        been withdrawn since gets nothing more.
+        been withdrawn since gets nothing more. Of other bytes under the same name nobody has judged whether they may
+        wait: they complete nothing here, they may only learn from the mailboxes that nothing is missing.
         """
         extension = incoming.known.extension
         devices = extension.recipient_devices
         known = await self._mailboxes.find(_name(incoming), [device.address for device in devices])
         accepted, complete = incoming.digest in known.values(), len(known) == len(devices)
-        if complete and not accepted:
-            raise message_id_used()
-        if complete or not accepted:
-            return devices if accepted else None
+        if complete:
+            return devices  # what it is answered, they say themselves: what is said here is as durable as they promise
+        if not accepted:
+            return None
         recipient = await self._records.current(extension.recipient_username)
         good = {key.address for key in recipient.good_keys(self._clock())}
         return [device for device in devices if device.address in known or device.address in good]
@@ -178,7 +179,7 @@ class Sending:
         """Return what will become of envelopes as far as is known: each of several mailboxes decides for itself."""
         several = [posting for posting in postings if len(posting.envelopes) > 1]
         foreseen = iter(await self._mailboxes.foresee_all(several) if several else ())
-        return [_answer(next(foreseen)) if len(posting.envelopes) > 1 else _UNREFUSED for posting in postings]
+        return [_foreseen(next(foreseen)) if len(posting.envelopes) > 1 else _UNREFUSED for posting in postings]
 
 
 def _held_after_refusals(admitted: Sequence[Admitted], answers: Iterable[Answer]) -> Sequence[Answer]:
@@ -223,22 +224,36 @@ def unheard(results: Iterable[Mapping[Address, Acceptance] | MailboxesUnavailabl
 
 
 def _answer(acceptances: Mapping[Address, Acceptance] | MailboxesUnavailableError) -> Answer:
-    """Return what the mailboxes of one recipient say together."""
+    """Return what the mailboxes of one recipient say together.
+
+    One that knows other bytes under the name has the message: it was sealed again after it had got into some mailboxes.
+    So it is stored if any has these bytes, and with those that have the other ones none is missing.
+    """
+    foreseen = _foreseen(acceptances)
+    if isinstance(acceptances, MailboxesUnavailableError) or not isinstance(foreseen, Stored):
+        return foreseen
+    outcomes = [acceptance.outcome for acceptance in acceptances.values()]
+    if all(outcome is Outcome.ID_USED for outcome in outcomes):
+        return message_id_used()
+    appends = outcomes.count(Outcome.APPENDED)
+    return Stored(min(acceptance.accept_time for acceptance in acceptances.values()), appends == 0, appends)
+
+
+def _foreseen(acceptances: Mapping[Address, Acceptance] | MailboxesUnavailableError) -> Answer:
+    """Return why an envelope is not put into any mailbox, if one of them has no room; what is there, append alone says.
+
+    Only it waits until what it answers is as durable as promised.
+    """
     if isinstance(acceptances, MailboxesUnavailableError):
         return acceptances
-    by_outcome: dict[Outcome, list[Address]] = {}
-    for address, acceptance in acceptances.items():
-        by_outcome.setdefault(acceptance.outcome, []).append(address)
     for outcome, refusal in _REFUSALS.items():
-        if outcome in by_outcome:
-            return refusal(by_outcome[outcome])
-    appends = len(by_outcome.get(Outcome.APPENDED, ()))
-    return Stored(min(acceptance.accept_time for acceptance in acceptances.values()), appends == 0, appends)
+        if full := [address for address, acceptance in acceptances.items() if acceptance.outcome is outcome]:
+            return refusal(full)
+    return _UNREFUSED
 
 
 _REFUSALS: Mapping[Outcome, Callable[[Iterable[Address]], ServiceError]] = {
     Outcome.FULL: mailbox_full,
     Outcome.SHARE_FULL: sender_share_full,
-    Outcome.ID_USED: lambda _: message_id_used(),
 }
-"""Which refusal counts, the first before the others."""
+"""Which refusal counts, the first before the other."""

@@ -153,6 +153,33 @@ async def test_a_send_that_broke_off_between_two_mailboxes_is_completed(world: W
     assert await world.keys_of(phone) == []
 
 
+async def test_a_message_sealed_again_reaches_the_mailboxes_that_it_had_not_got_into(world: World) -> None:
+    tablet = world.stack.realm.approve(world.bob_pair)
+    message_id = new_message_id()
+    await world.alice.send(world.alice.envelope("bob", "sealed once", message_id=message_id))
+    await world.lose_mailbox(tablet)
+    again = world.alice.envelope("bob", "sealed again", message_id=message_id)
+    assert not (await world.alice.send(again)).stored.duplicate
+    assert await world.mailbox(world.bob_pair) == ["sealed once"]
+    assert await world.mailbox(tablet) == ["sealed again"]
+    assert (await world.alice.send(again)).stored.duplicate
+    third = world.alice.envelope("bob", "sealed a third time", message_id=message_id)
+    assert (await refusal(world.alice, third)).reason == "MESSAGE_ID_USED"
+
+
+async def test_other_bytes_complete_nothing_that_they_would_be_refused_for(world: World) -> None:
+    realm, message_id = world.stack.realm, new_message_id()
+    tablet = realm.approve(world.bob_pair)
+    await world.alice.send(world.alice.envelope("bob", "to all", message_id=message_id))
+    other = world.alice.envelope("bob", "to one who was withdrawn", message_id=message_id)
+    await world.lose_mailbox(tablet)
+    realm.revoke(tablet)
+    await world.event()
+    assert (await world.alice.send(other)).HasField("stale_keys")
+    assert await world.keys_of(tablet) == []
+    assert await world.mailbox(world.bob_pair) == ["to all"]
+
+
 async def test_stale_keys_of_the_recipient_are_a_result_with_the_fresh_record(world: World) -> None:
     await world.alice.send_text("bob")
     renewed = world.stack.realm.renew(world.bob_pair)
