@@ -230,7 +230,7 @@ local function append(keys, args)
     local held = redis.call('GET', message.seen)
     local said = recognition(held, message)
     -- Written again although it stands: whoever waits for the log on this connection waits for the first writing too.
-    if said and said[1] == 'duplicate' then redis.call('SET', message.seen, held, 'KEEPTTL') end
+    if said then redis.call('SET', message.seen, held, 'KEEPTTL') end
     return held
   end
   local function put(message, held)

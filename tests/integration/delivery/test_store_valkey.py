@@ -122,14 +122,16 @@ async def test_replicated_refuses_without_a_replica_and_accepts_with_one(tmp_pat
             async with (
                 open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=1_500) as one,
                 open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=1_500) as other,
+                open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=1_500) as third,
             ):
-                for opened in (one, other):
+                for opened in (one, other, third):
                     await opened.mailboxes.append(posting(b"in step"))
                 replica.freeze()
                 name = new_name()
-                for opened in (one, other):  # a repetition promises no less, over a connection that wrote nothing
+                # A repetition promises no less, over a connection that wrote nothing, be it sealed again.
+                for opened, body in ((one, b"z"), (other, b"z"), (third, b"sealed again")):
                     with pytest.raises(MailboxesUnavailableError, match="replica"):
-                        await opened.mailboxes.append(posting(b"z", name=name))
+                        await opened.mailboxes.append(posting(body, name=name))
                 replica.thaw()
 
 
