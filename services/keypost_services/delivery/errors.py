@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 
 SOON_MS = 1_000
+MESSAGE_ID_USED = "MESSAGE_ID_USED"
 
 
 def sender_is_not_caller(why: str) -> ServiceError:
@@ -54,7 +55,7 @@ def sealed_keys_mismatch(why: str) -> ServiceError:
 def message_id_used() -> ServiceError:
     """Return the refusal of other bytes under a message id that this device has used."""
     message = "another envelope was stored under this message_id"
-    return ServiceError(StatusCode.ALREADY_EXISTS, "MESSAGE_ID_USED", message)
+    return ServiceError(StatusCode.ALREADY_EXISTS, MESSAGE_ID_USED, message)
 
 
 def mailbox_full(addresses: Iterable[Address]) -> ServiceError:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from keypost_services.delivery.errors import mailboxes_unavailable
 from keypost_services.delivery.judging import Stale
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
-from keypost_services.delivery.sending import Admitted, Held, Stored
+from keypost_services.delivery.sending import Admitted, Held, Stored, is_there
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.requests import USER_NOT_FOUND
 
@@ -140,7 +140,7 @@ class SendStream:
         return mailboxes_unavailable(error)
 
     def _hold(self, envelopes: Sequence[Incoming | ServiceError], results: Sequence[Result]) -> Sequence[Result]:
-        """Return the results, of each conversation nothing but ``Held`` after the first that was not stored."""
+        """Return the results, of each conversation nothing but ``Held`` after the first that is not there."""
         if all(isinstance(result, Stored) for result in results):
             return results
         refused: set[Conversation] = set()
@@ -152,7 +152,7 @@ class SendStream:
                 held.append(Held())
             else:
                 held.append(result)
-                if not isinstance(result, Stored):
+                if not is_there(result):
                     refused.add(one.known.conversation)
         self._held |= refused
         return held

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keypost_services.delivery.errors import mailbox_full, message_id_used, sender_share_full
+from keypost_services.delivery.errors import MESSAGE_ID_USED, mailbox_full, message_id_used, sender_share_full
 from keypost_services.delivery.judging import Judging, Stale
 from keypost_services.delivery.mailboxes import (
     Acceptance,
@@ -183,7 +183,7 @@ class Sending:
 
 
 def _held_after_refusals(admitted: Sequence[Admitted], answers: Iterable[Answer]) -> Sequence[Answer]:
-    """Return the answers, of each conversation none but refusals and ``Held`` after the first refusal."""
+    """Return the answers, of each conversation nothing but ``Held`` after the first one that was not stored."""
     refused: set[Conversation] = set()
     held: list[Answer] = []
     for one, answer in zip(admitted, answers, strict=True):
@@ -191,10 +191,15 @@ def _held_after_refusals(admitted: Sequence[Admitted], answers: Iterable[Answer]
         if conversation in refused:
             held.append(Held())
             continue
-        if not isinstance(answer, Stored):
+        if not is_there(answer):
             refused.add(conversation)
         held.append(answer)
     return held
+
+
+def is_there(result: object) -> bool:
+    """Return whether a result says that the message has got into every mailbox: nothing overtakes it then."""
+    return isinstance(result, Stored) or (isinstance(result, ServiceError) and result.reason == MESSAGE_ID_USED)
 
 
 def _name(incoming: Incoming) -> MessageName:

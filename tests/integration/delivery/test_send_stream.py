@@ -41,6 +41,15 @@ async def test_the_same_envelope_again_is_answered_as_stored(world: World) -> No
     assert await world.mailbox(world.bob_pair) == ["hello"]
 
 
+async def test_messages_that_are_there_under_other_bytes_hold_nothing(world: World) -> None:
+    ids = [new_message_id() for _ in range(3)]
+    once, again = ([world.alice.envelope("bob", text, message_id=one) for one in ids] for text in ("once", "again"))
+    fresh = world.alice.envelope("bob", "fresh")
+    results = await world.alice.send_stream(batch(*once), batch(*again, fresh))
+    assert outcomes(results) == [["stored"] * 3, ["MESSAGE_ID_USED"] * 3 + ["stored"]]
+    assert await world.mailbox(world.bob_pair) == ["once"] * 3 + ["fresh"]
+
+
 async def test_what_follows_a_stale_envelope_is_held_until_the_sender_takes_the_conversation_up_again(
     world: World,
 ) -> None:

@@ -22,6 +22,7 @@ STORED = Stored(1, duplicate=False, appends=1)
 STALE = Stale(None, None)
 FULL = ServiceError(StatusCode.RESOURCE_EXHAUSTED, "MAILBOX_FULL", "full")
 MALFORMED = ServiceError(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "no envelope")
+USED = ServiceError(StatusCode.ALREADY_EXISTS, "MESSAGE_ID_USED", "used")
 NOBODY = ServiceError(StatusCode.NOT_FOUND, "USER_NOT_FOUND", "nobody", username="nobody")
 
 
@@ -116,6 +117,11 @@ async def test_nothing_of_the_conversation_overtakes_what_was_not_stored(bench: 
     assert [type(one) for one in await bench.send(incoming(), incoming(to="carol"))] == [Held, Stored]
     assert [type(one) for one in await bench.send(incoming(), resume=("carol",))] == [Held]
     assert [type(one) for one in await bench.send(incoming(), resume=("bob",))] == [Stored]
+
+
+async def test_a_message_that_is_there_under_other_bytes_holds_nothing(bench: Bench) -> None:
+    assert await bench.send(incoming(stored=USED), incoming()) == [USED, STORED]
+    assert await bench.send(incoming()) == [STORED]
 
 
 async def test_what_is_held_within_a_batch_is_not_judged(bench: Bench) -> None:
