@@ -8,6 +8,7 @@ an extension, and never remembered beyond the batch: the next one meets the reco
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from keypost.protocol.sessions import is_creator_good, is_within_rotation
 from keypost.protocol.validity import check_can_act
 from keypost_services.delivery.convert import EXTENSION, HEADER
 from keypost_services.delivery.errors import (
+    directory_unavailable,
     revision_unknown,
     sealed_keys_mismatch,
     sender_is_not_caller,
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from keypost_services.delivery.envelopes import Incoming, KnownExtension
     from keypost_services.delivery.records import Records
     from keypost_services.runtime.realm_trust import TrustKeeper
+
+MOST_AT_ONCE = 64
+"""Extensions of one batch that are judged at the same time."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,26 @@ class Judging:
             ServiceError: SENDER_IS_NOT_CALLER.
         """
         _check_sender(self._caller, incoming.known.extension)
+
+    async def prepare(self, envelopes: Iterable[Incoming], seconds: float) -> None:
+        """Judge what the envelopes of the caller are sent by, many at once: records that are not had hold up no others.
+
+        What is not judged after so many seconds is refused with DIRECTORY_UNAVAILABLE.
+        """
+        own = (one.known for one in envelopes if one.known.extension.signer.address == self._caller.address)
+        unknown = [known for known in dict.fromkeys(own) if known not in self._verdicts]
+        turns = asyncio.Semaphore(MOST_AT_ONCE)
+
+        async def judge(known: KnownExtension) -> None:
+            async with turns:
+                self._verdicts[known] = await self._judge(known)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                for known in unknown:
+                    group.create_task(judge(known))
+        for known in unknown:
+            self._verdicts.setdefault(known, directory_unavailable())
 
     async def judge(self, incoming: Incoming) -> Verdict:
         """Return why an envelope of the caller may not wait, or None."""

@@ -5,15 +5,18 @@ it, until the sender has read of it and takes the conversation up again. Of each
 most, so neither a sender that is faster than the mailboxes nor one that does not read its results costs more memory
 than that: it is not read on. Nothing is judged before its turn to be stored, so that a batch that had to wait meets the
 records, and the time, of then.
+
+What a batch is sent by is judged at once, and neither that nor the rest of the judging goes on for longer than a sender
+waits for results: a directory that is silent about some recipients must not end the stream for all.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
-from keypost_services.delivery.errors import mailboxes_unavailable
+from keypost_services.delivery.errors import directory_unavailable, mailboxes_unavailable
 from keypost_services.delivery.judging import Stale
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.sending import Admitted, Held, Stored, is_there
@@ -32,6 +35,10 @@ Result = Stored | Stale | ServiceError | Held
 """What became of one envelope."""
 MOST_WAITING = 1
 """Batches that were read while another one is being stored; one more is being read."""
+LOOK_UP_SECONDS = 5.5
+"""How long the records for a batch are waited for: a little longer than one look-up takes that fails."""
+JUDGING_SECONDS = 7.0
+"""After so long an envelope of a batch that would have to be asked about further is refused."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class SendStream:
         caller: The key by which the device showed itself.
         mailboxes_failed: Told why, when the mailboxes cannot be reached.
         unknown: Counts a recipient who does not exist; raises ServiceError when there were too many.
+        look_up_seconds: How long the records for a batch are waited for.
+        judging_seconds: How long a batch is judged, the look-ups included.
     """
 
     def __init__(
@@ -71,11 +80,16 @@ class SendStream:
         caller: Key,
         mailboxes_failed: Callable[[str], None],
         unknown: Callable[[str], Awaitable[None]],
+        *,
+        look_up_seconds: float = LOOK_UP_SECONDS,
+        judging_seconds: float = JUDGING_SECONDS,
     ) -> None:
         self._sending = sending
         self._caller = caller
         self._mailboxes_failed = mailboxes_failed
         self._unknown = unknown
+        self._look_up_seconds = look_up_seconds
+        self._judging_seconds = judging_seconds
         self._held: set[Conversation] = set()
 
     async def run(self, batches: AsyncIterator[Batch], outlet: Outlet) -> None:
@@ -100,14 +114,19 @@ class SendStream:
         """Return what becomes of the envelopes of one batch, in their order."""
         if batch.resume:
             self._held = {held for held in self._held if held[0] not in batch.resume}
+        until = asyncio.get_running_loop().time() + self._judging_seconds
         judging = self._sending.judging(self._caller)
-        judged = [await self._admit(judging, one) for one in batch.envelopes]
+        await judging.prepare(filter(self._is_to_be_judged, batch.envelopes), self._look_up_seconds)
+        judged = [await self._admit(judging, one, until) for one in batch.envelopes]
         admitted = [one for one in judged if isinstance(one, Admitted)]
         stored = iter(await self._store(admitted) if admitted else ())
         results = [next(stored) if isinstance(one, Admitted) else one for one in judged]
         return self._hold(batch.envelopes, results)
 
-    async def _admit(self, judging: Judging, incoming: Incoming | ServiceError) -> Admitted | Result:
+    def _is_to_be_judged(self, one: Incoming | ServiceError) -> TypeGuard[Incoming]:
+        return not isinstance(one, ServiceError) and one.known.conversation not in self._held
+
+    async def _admit(self, judging: Judging, incoming: Incoming | ServiceError, until: float) -> Admitted | Result:
         if isinstance(incoming, ServiceError):
             return incoming  # of no conversation that could be told
         conversation = incoming.known.conversation
@@ -115,7 +134,10 @@ class SendStream:
             return Held()
         result: Admitted | Result
         try:
-            result = await self._sending.admit(judging, incoming)
+            async with asyncio.timeout_at(until):
+                result = await self._sending.admit(judging, incoming)
+        except TimeoutError:
+            result = directory_unavailable()
         except ServiceError as error:
             result = error
         except MailboxesUnavailableError as error:

@@ -16,7 +16,7 @@ from keypost_services.delivery.sending import Admitted, Held, Stored
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
 STORED = Stored(1, duplicate=False, appends=1)
 STALE = Stale(None, None)
@@ -37,15 +37,21 @@ class Sending:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.prepared: list[list[object]] = []
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    def judging(self, _caller: object) -> None:
-        return None
+    def judging(self, _caller: object) -> Any:
+        async def prepare(envelopes: Iterable[object], _seconds: float) -> None:
+            self.prepared.append(list(envelopes))
+
+        return SimpleNamespace(prepare=prepare)
 
     async def admit(self, _judging: object, one: Any) -> Admitted | Stale:
         if isinstance(one.admitted, Exception):
             raise one.admitted
+        if isinstance(one.admitted, asyncio.Event):
+            await one.admitted.wait()
         return one.admitted or Admitted(one, ())
 
     async def store(self, admitted: Sequence[Admitted]) -> list[Any]:
@@ -76,7 +82,7 @@ class Bench:
         self.pulled = 0
         caller: Any = None
         sending: Any = self.sending
-        self.stream = SendStream(sending, caller, self.failures.append, self._unknown)
+        self.stream = SendStream(sending, caller, self.failures.append, self._unknown, judging_seconds=0.1)
 
     async def _unknown(self, username: str) -> None:
         self.unknown.append(username)
@@ -129,6 +135,21 @@ async def test_what_is_held_within_a_batch_is_not_judged(bench: Bench) -> None:
     assert results == [STALE, Held()]
 
 
+async def test_what_is_held_already_is_not_looked_up(bench: Bench) -> None:
+    await bench.send(incoming(admitted=STALE))
+    await bench.send(incoming(), MALFORMED, carols := incoming(to="carol"))
+    assert bench.sending.prepared[-1] == [carols]
+
+
+async def test_what_is_not_known_in_time_holds_up_neither_the_batch_nor_others(bench: Bench) -> None:
+    silent = [incoming(to=f"user{n}", admitted=asyncio.Event()) for n in range(3)]
+    async with asyncio.timeout(5):
+        *refused, stored = await bench.send(*silent, incoming())
+    assert [one.reason for one in refused] == ["DIRECTORY_UNAVAILABLE"] * 3
+    assert stored == STORED
+    assert [type(one) for one in await bench.send(incoming(to="user1"), incoming())] == [Held, Stored]
+
+
 async def test_a_refusal_of_the_mailboxes_comes_before_a_later_one_of_the_judge(bench: Bench) -> None:
     assert await bench.send(incoming(stored=FULL), incoming(admitted=STALE)) == [FULL, Held()]
 
@@ -147,7 +168,7 @@ async def test_mailboxes_that_fail_are_a_refusal_and_told(bench: Bench, failing:
     assert bench.failures == ["gone"]
 
 
-async def test_each_unknown_recipient_counts_before_the_next_is_looked_up(bench: Bench) -> None:
+async def test_too_many_unknown_recipients_end_the_stream_before_anything_is_stored_or_said(bench: Bench) -> None:
     bench.most_unknown = 1
     with pytest.raises(ServiceError, match="too many"):
         await bench.send(*(incoming(to=f"user{n}", admitted=NOBODY) for n in range(5)))
