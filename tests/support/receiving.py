@@ -42,6 +42,7 @@ def new_receiving(mailboxes: Mailboxes, ids: Callable[[], str] = lambda: "stream
         on_change=lambda _: None,
     )
     metrics = Metrics(CollectorRegistry())
+    options.setdefault("on_left", lambda _: None)
     return Receiving(mailboxes, trust, clock=clock, ids=ids, jitter=lambda: 0.5, metrics=metrics, **options)
 
 

@@ -98,7 +98,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
                 (
                     DELIVERY_SERVICE,
                     add_DeliveryServiceServicer_to_server,
-                    _servicer(runtime, mailboxes, records, trust, metrics, sending),
+                    _servicer(runtime, mailboxes, records, trust, metrics, sending, on_left=on_unheard),
                 )
             ],
             device_keys=RecordedDeviceKeys(CallersRecords(records, trust)),
@@ -196,8 +196,12 @@ def _servicer(
     trust: TrustKeeper,
     metrics: Metrics,
     sending: Sending,
+    *,
+    on_left: Callable[[Collection[Address]], None],
 ) -> DeliveryServicer:
-    receiving = Receiving(mailboxes, trust, clock=runtime.clock, ids=runtime.ids, jitter=_jitter, metrics=metrics)
+    receiving = Receiving(
+        mailboxes, trust, clock=runtime.clock, ids=runtime.ids, jitter=_jitter, metrics=metrics, on_left=on_left
+    )
     return DeliveryServicer(
         runtime.settings.realm,
         sending,

@@ -16,6 +16,7 @@ local CHUNK = 16
 local SLACK = 86400000
 local MOST_TRIMMED = 64 * CHUNK
 local BEGINNING = '0-0'
+local IS_THERE = { appended = true, duplicate = true, id_used = true }
 
 local function size_of(entry)
   local fields = entry[2]
@@ -245,11 +246,13 @@ local function append(keys, args)
   end
   local function size_of_content(message) return #message.content end
   local replies, held, lifetime = judge(box, messages_of(keys, args), args, size_of_content, known, put)
-  if held.taken > 0 then
-    write_down(box, held, lifetime)
-    local heard = redis.call('SPUBLISH', channel, 'appended')
-    for _, reply in ipairs(replies) do
-      if reply[1] == 'appended' then reply[3] = heard end
+  if held.taken > 0 then write_down(box, held, lifetime) end
+  -- Said of what is there already too: who put it in may have died before anybody was told that nobody heard.
+  local heard
+  for _, reply in ipairs(replies) do
+    if IS_THERE[reply[1]] then
+      heard = heard or redis.call('SPUBLISH', channel, 'appended')
+      reply[3] = heard
     end
   end
   return replies

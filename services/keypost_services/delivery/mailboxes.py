@@ -46,6 +46,11 @@ class Outcome(enum.Enum):
     SHARE_FULL = "share_full"
     """There is room, but no more of it for this sending user."""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the mailbox has the message, or had it."""
+        return self in (Outcome.APPENDED, Outcome.DUPLICATE, Outcome.ID_USED)
+
 
 @dataclass(frozen=True)
 class MessageName:
@@ -86,7 +91,7 @@ class Acceptance:
     Attributes:
         outcome: What became of this envelope.
         accept_time: When the first one of that name was accepted; 0 if none was.
-        heard: Whether somebody watches the mailbox and was woken; only for what was appended now.
+        heard: Whether somebody watches the mailbox and was woken; for what ``append`` finds there, or puts there.
     """
 
     outcome: Outcome
@@ -198,7 +203,7 @@ class Mailboxes(Protocol):
     """The store of all mailboxes. Every method may raise :class:`MailboxesUnavailableError`."""
 
     async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
-        """Append a message to each mailbox that does not know its name yet, and wake their receivers.
+        """Append a message to each mailbox that does not know its name yet, and wake the receivers of all that have it.
 
         Each mailbox decides for itself, atomically. When this returns, what was accepted is as durable as the
         store promises.

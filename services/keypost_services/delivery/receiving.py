@@ -27,7 +27,7 @@ from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 
     from keypost.clock import Clock
     from keypost.protocol.identifiers import Address
@@ -82,6 +82,7 @@ class Receiving:
         ids: Names streams, unique among replicas.
         jitter: Returns a number from 0 to 1.
         metrics: Counts.
+        on_left: Told whose stream has ended and was not followed by another: what woke it may wait still.
         look_seconds: How long a stream relies on wake-ups.
     """
 
@@ -94,11 +95,13 @@ class Receiving:
         ids: Callable[[], str],
         jitter: Callable[[], float],
         metrics: Metrics,
+        on_left: Callable[[Collection[Address]], None],
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self.mailboxes = mailboxes
         self.clock = clock
         self.metrics = metrics
+        self._on_left = on_left
         self._trust = trust
         self._ids = ids
         self._jitter = jitter
@@ -129,6 +132,8 @@ class Receiving:
         finally:
             if self._streams.get(device.address) is stream:
                 del self._streams[device.address]
+                if not stream.is_displaced:
+                    self._on_left([device.address])
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -161,6 +166,11 @@ class _Stream:
         self._under_way: set[str] = set()
         self._look = asyncio.Event()
         self._displaced = asyncio.Event()
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether the device has opened another stream, here or elsewhere."""
+        return self._displaced.is_set()
 
     def displace(self) -> None:
         """End the stream: its device has opened another one here."""
@@ -233,7 +243,7 @@ class _Stream:
         while True:
             self._look.clear()
             room = self._room
-            found = await self._mailboxes.read(self._claim, after, Page(room), self._oldest())
+            found = await self._read(after, Page(room))
             if backlog and room and (not found or position(found[0].delivery_id) > position(newest)):
                 backlog = False
                 await self._device.outlet.queue_empty()
@@ -245,6 +255,13 @@ class _Stream:
             if backlog and position(after) >= position(newest):
                 backlog = False
                 await self._device.outlet.queue_empty()
+
+    async def _read(self, after: str, page: Page) -> Sequence[Waiting]:
+        try:
+            return await self._mailboxes.read(self._claim, after, page, self._oldest())
+        except ReceiverDisplacedError:
+            self._displaced.set()
+            raise
 
     async def _hand_out(self, found: Sequence[Waiting]) -> None:
         # Noted before it is sent: the acknowledgement may be faster than the return from sending.

@@ -218,13 +218,13 @@ def _posting(admitted: Admitted, now: int, mailbox_age: int) -> Posting:
 
 
 def unheard(results: Iterable[Mapping[Address, Acceptance] | MailboxesUnavailableError]) -> Collection[Address]:
-    """Return the mailboxes into which something was put that nobody was woken by."""
+    """Return the mailboxes that have something that nobody was woken by; it may have been put there before."""
     return {
         address
         for acceptances in results
         if not isinstance(acceptances, MailboxesUnavailableError)
         for address, acceptance in acceptances.items()
-        if acceptance.outcome is Outcome.APPENDED and not acceptance.heard
+        if acceptance.outcome.is_there and not acceptance.heard
     }
 
 

@@ -583,6 +583,18 @@ async def test_what_nobody_watches_is_appended_unheard(mailboxes: Mailboxes) -> 
     assert {address: acceptance.heard for address, acceptance in acceptances.items()} == {BOB: False, BOB_TABLET: True}
 
 
+async def test_of_what_is_there_already_it_is_said_too_whether_anybody_heard(mailboxes: Mailboxes) -> None:
+    name = new_name()
+    await mailboxes.append(posting(b"x", BOB, BOB_TABLET, name=name))
+    async with asyncio.timeout(5), mailboxes.watch(BOB_TABLET) as wake_ups:
+        await wake_ups.wait()
+        for body in (b"x", b"sealed again"):
+            acceptances = await mailboxes.append(posting(body, BOB, BOB_TABLET, name=name))
+            heard = {address: acceptance.heard for address, acceptance in acceptances.items()}
+            assert heard == {BOB: False, BOB_TABLET: True}
+            await wake_ups.wait()
+
+
 async def test_a_watcher_is_woken_when_its_subscription_stands_and_by_each_change(mailboxes: Mailboxes) -> None:
     async with asyncio.timeout(5), mailboxes.watch(BOB) as wake_ups:
         await wake_ups.wait()

@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
+from keypost.errors import KeypostError
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.wake_up_hook.gateway import https_gateway
 from keypost_services.delivery.wake_up_hook.hook import MOST_ATTEMPTS, Pace, WakeUpHook
@@ -66,11 +67,45 @@ async def test_a_device_that_is_connected_is_not_woken(told: World, gateway: Pus
         await stream.queue_empty()
         await told.send("heard at once")
         await stream.batch()
-    carol = told.stack.realm.enroll("carol")
-    await told.alice.send_text("carol")
-    (first, *more) = await gateway.until_told(1)
-    assert first["device_id"] == carol.address.device_id
-    assert not more
+        carol = told.stack.realm.enroll("carol")
+        await told.alice.send_text("carol")
+        (first, *more) = await gateway.until_told(1)
+        assert first["device_id"] == carol.address.device_id
+        assert not more
+
+
+async def test_a_device_that_leaves_what_it_was_woken_for_is_told_to_the_gateway(
+    told: World, gateway: PushGateway
+) -> None:
+    async with told.bob.receive() as stream:
+        await stream.queue_empty()
+        await told.send("heard, and lost with the connection")
+        await stream.batch()
+    assert [(one["username"], one["waiting"]) for one in await gateway.until_told(1)] == [("bob", 1)]
+
+
+async def test_a_device_that_leaves_for_another_stream_is_not_told(told: World, gateway: PushGateway) -> None:
+    async with told.bob.receive() as stream:
+        await stream.queue_empty()
+        await told.send("heard")
+        await stream.batch()
+        async with told.bob.receive() as other:
+            await other.batch()
+            with pytest.raises(KeypostError, match="RECEIVER_DISPLACED"):
+                await stream.finish()
+            told.stack.realm.enroll("carol")
+            await told.alice.send_text("carol")
+            assert [one["username"] for one in await gateway.until_told(1)] == ["carol"]
+
+
+async def test_a_message_whose_first_wake_up_was_lost_is_told_when_it_is_sent_again(
+    world: World, gateway: PushGateway
+) -> None:
+    envelope = world.alice.envelope("bob")
+    await world.alice.send(envelope)  # by a replica that told nobody
+    await world.start(**gateway.settings())
+    assert (await world.alice.send(envelope)).stored.duplicate
+    assert (await gateway.until_told(1))[0]["username"] == "bob"
 
 
 async def test_each_device_of_the_recipient_is_woken(told: World, gateway: PushGateway) -> None:

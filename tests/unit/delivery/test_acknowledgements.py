@@ -77,7 +77,13 @@ class Bench:
         trust: Any = SimpleNamespace(reliable=reliable)
         mailboxes: Any = self.mailboxes
         return Receiving(
-            mailboxes, trust, clock=lambda: 1_000, ids=lambda: "stream", jitter=lambda: 0.5, metrics=metrics
+            mailboxes,
+            trust,
+            clock=lambda: 1_000,
+            ids=lambda: "stream",
+            jitter=lambda: 0.5,
+            metrics=metrics,
+            on_left=lambda _: None,
         )
 
 
