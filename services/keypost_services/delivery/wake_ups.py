@@ -113,6 +113,8 @@ class WakeUpSubscriptions:
         for channel in self._watchers:
             self._place(channel)
         for server in self._feeds.keys() - set(self._servers.serving):
+            # What has no other place yet is subscribed to anew even if the same server comes back.
+            self._placed = {channel: placed for channel, placed in self._placed.items() if placed is not server}
             closing = asyncio.create_task(self._feeds.pop(server).close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
