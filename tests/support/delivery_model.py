@@ -197,11 +197,14 @@ def _refusal(code: str, reason: str) -> Refusal:
 class ModelRecords:
     """The users' records as a client holds them: as they were until it learns better."""
 
-    def __init__(self, realm: SimulatedRealm) -> None:
+    def __init__(self, realm: SimulatedRealm, away: Iterator[bool]) -> None:
         self._realm = realm
+        self._away = away
         self._held: dict[str, Any] = {}
 
     async def get(self, username: str) -> Any:
+        if next(self._away, False):
+            raise UnreachableError("the directory does not answer", service="directory")
         if username not in self._realm.users:
             raise RefusedError("USER_NOT_FOUND", "there is no such user")
         if username not in self._held:
@@ -221,6 +224,7 @@ class Sender:
         realm: Users and keys; ``alice`` is who sends.
         delivery: Delivery.
         events: What the application was told.
+        away: For each look-up, whether the directory is away; then it is there.
         observer: Sees the steps, of clients that are opened from now on.
     """
 
@@ -231,6 +235,7 @@ class Sender:
             self.realm.enroll(name)
         self.delivery = ModelDelivery(self.realm)
         self.events: list[Event] = []
+        self.away: Iterator[bool] = iter(())
         self.observer: Observer | None = None
         self._retries = Retries(backoff=Backoff(first=0.0, longest=0.0), patience=patience)
         self.store = create_memory_store(UNLOCK, realm=REALM, bundle=b"")
@@ -259,7 +264,7 @@ class Sender:
         async def settle() -> None:
             return
 
-        records: Any = ModelRecords(realm)
+        records: Any = ModelRecords(realm, self.away)
         delivery: Any = self.delivery
         trusting: Any = SimpleNamespace(current=current)
         self.sending = Sending(context, identity, trusting, records, delivery, self._retries, settle=settle)

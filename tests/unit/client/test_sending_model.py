@@ -36,6 +36,8 @@ class Life:
         waves: To whom is sent at once, one wave after the other.
         crashes: In which waves the client crashes.
         knows_streams: Whether delivery has SendStream.
+        away: In which look-ups the directory is away.
+        keep_after: After how many seconds a message that waits is kept unsealed.
     """
 
     fates: list[Fate]
@@ -43,6 +45,8 @@ class Life:
     waves: list[tuple[str, ...]]
     crashes: set[int]
     knows_streams: bool
+    away: list[bool]
+    keep_after: float
 
 
 async def live(life: Life) -> None:
@@ -51,6 +55,7 @@ async def live(life: Life) -> None:
     sender.delivery.fates = iter(life.fates)
     sender.delivery.turns = iter(life.turns)
     sender.delivery.knows_streams = life.knows_streams
+    sender.away = iter(life.away)
     await sender.start()
     stored: list[tuple[str, bytes]] = []
     for number, wave in enumerate(waves):
@@ -92,6 +97,8 @@ LIVES = st.builds(
     waves=st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=14).map(tuple), min_size=1, max_size=4),
     crashes=st.sets(st.integers(0, 3), max_size=2),
     knows_streams=st.booleans(),
+    away=st.lists(st.booleans(), max_size=30),
+    keep_after=st.sampled_from([0.0, 0.001, 1.0]),
 )
 
 
@@ -101,6 +108,7 @@ def test_each_message_is_stored_once_in_order_whatever_goes_wrong(life: Life) ->
     with (
         mock.patch.object(lanes, "MOST_TOGETHER", 2),
         mock.patch.object(lanes, "MOST_UNANSWERED", 5),
+        mock.patch.object(lanes, "KEEP_AFTER", life.keep_after),
         mock.patch.object(pipeline, "MOST_IN_BATCH", 3),
         mock.patch.object(pipeline, "MOST_UNDER_WAY", 6),
     ):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from keypost.client.context import short
 from keypost.client.key_requests import warn_if_weak
-from keypost.client.outgoing import Item, Order, fill
+from keypost.client.outgoing import Drawing, Item, Order, fill, keep_early
 from keypost.client.pipeline import Broken, Outdated, Parcel
 from keypost.client.results import Sent
 from keypost.client.send_refusals import (
@@ -18,12 +19,13 @@ from keypost.client.send_refusals import (
     NO_ROOM,
     SENDER_IS_NOT_CALLER,
     SESSION_STALE,
-    STALE_KEYS,
+    USER_NOT_FOUND,
     is_final,
 )
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
+from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost.transport.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ MOST_TOGETHER = 64
 MOST_BYTES_TOGETHER = 256 * 1024
 """How much is sealed in one transaction."""
 MOST_UNANSWERED = 256
+KEEP_AFTER = 0.5
+"""Seconds that a message waits in memory alone: whatever it waits for, it is then kept unsealed."""
+MOST_BYTES_EARLY = MOST_ENVELOPE_BYTES - 64 * 1024
+"""What is larger may turn out to be too large, and its counter would be missed."""
 EARLY = 0.001
 """Seconds."""
 ROUNDS = 6
@@ -95,6 +101,10 @@ class Lane:
         self._means = means
         self._on_end = on_end
         self._fresh: deque[Item] = deque()
+        self._kept: dict[bytes, Item] = {}
+        """Kept before it could be sealed, and to be read from the outbox again, by id."""
+        self._turn = asyncio.Lock()
+        """Who draws counters, or reads the outbox."""
         self._ready: deque[Item] = deque()
         """Begun, to be handed over (again)."""
         self._handed: deque[Item] = deque()
@@ -115,6 +125,8 @@ class Lane:
         self._drained: list[asyncio.Future[None]] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._keep_timer: asyncio.TimerHandle | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     def put(self, item: Item) -> None:
         """Send something after everything that was put before."""
@@ -122,6 +134,7 @@ class Lane:
         self._fresh.append(item)
         if self._trouble is not None:
             self._set_timer()
+        self._keep_later()
         self.kick()
 
     def read_outbox(self) -> None:
@@ -146,9 +159,12 @@ class Lane:
         """End the lane; what is kept in the outbox goes out another time."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._keep_timer is not None:
+            self._keep_timer.cancel()
+        for task in (self._task, self._keeper):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self._give_up(KeyStoreUnavailableError("this client is closed: open another"))
         self._sealing = None
 
@@ -179,7 +195,7 @@ class Lane:
             await self._answers_are_in()
             self._give_up(KeypostError(f"an unforeseen {type(error).__name__}: please report it"))
             raise
-        if not self._fresh:
+        if not self._fresh and not self._turn.locked():
             self._calm()
             self._tell_drained(None)
             # It has the private key: whoever still holds the lane must not hold that.
@@ -279,23 +295,31 @@ class Lane:
 
     async def _seal(self, again: list[Item]) -> list[Item]:
         """Seal what is begun, or begin and seal what comes next; return what can be handed over."""
-        fresh: list[Item] = []
         try:
             sealing = await self._look_up()
             if sealing is None:
                 return []
-            fresh = [] if again else self._take_fresh()
-            order = Order(
-                sealing=sealing,
-                again=again,
-                after=None if again else self._read_after,
-                fresh=fresh,
-                most=MOST_TOGETHER,
-                copies_to_self=_has_other_devices(sealing),
-            )
-            if self._next_is_new_session and again:
-                again[0].new_session = True
-            self._means.tidying.begin()
+        except BaseException:
+            self._ready.extendleft(reversed(again))
+            raise
+        async with self._turn:
+            return await self._fill(sealing, again)
+
+    async def _fill(self, sealing: Sealing, again: list[Item]) -> list[Item]:
+        fresh = [] if again else self._take_fresh()
+        order = Order(
+            sealing=sealing,
+            again=again,
+            after=None if again else self._read_after,
+            fresh=fresh,
+            most=MOST_TOGETHER,
+            copies_to_self=_has_other_devices(sealing),
+            kept=self._kept,
+        )
+        if self._next_is_new_session and again:
+            again[0].new_session = True
+        self._means.tidying.begin()
+        try:
             filled = await self._means.context.store.begin_together(fill, order)
         except BaseException:
             self._ready.extendleft(reversed(again))
@@ -317,7 +341,11 @@ class Lane:
                 self._sealing = await self._means.sealing(self.recipient)
             except (UnreachableError, RefusedError) as error:
                 if isinstance(error, RefusedError) and not error.retriable:
+                    if error.reason == USER_NOT_FOUND:
+                        self._refuse_kept(error)
                     raise
+                while await self._keep_early(age=0.0):
+                    pass
                 await self._wait(error)
                 if not await self._has_anything():
                     self._read_after = None
@@ -327,6 +355,70 @@ class Lane:
                     # Nobody is there to send to any more: copies for devices that are gone.
                     self._read_after = None
                 return self._sealing
+
+    def _keep_later(self) -> None:
+        if self._keep_timer is None:
+            self._keep_timer = asyncio.get_running_loop().call_later(KEEP_AFTER, self._begin_keeping)
+
+    def _begin_keeping(self) -> None:
+        self._keep_timer = None
+        if self._fresh and (self._keeper is None or self._keeper.done()):
+            self._keeper = asyncio.create_task(self._keep_what_waits())
+
+    async def _keep_what_waits(self) -> None:
+        """Keep what has waited for long: for keys, for answers, or for room."""
+        # What the key store fails at, whoever seals next will be told.
+        with suppress(KeypostError):
+            while await self._keep_early(age=KEEP_AFTER):
+                pass
+            if self._fresh:
+                self._keep_later()
+
+    async def _keep_early(self, *, age: float) -> bool:
+        """Keep what has waited for so many seconds, to be read from the outbox in its turn; return whether any was."""
+        async with self._turn:
+            early = self._take_early(asyncio.get_running_loop().time() - age + EARLY)
+            if not early:
+                return False
+            me, context, sealing = self._means.address().username, self._means.context, self._sealing
+            # Copies for devices that turn out not to be there are dropped when they are to go out.
+            copies = sealing is None or _has_other_devices(sealing)
+            drawing = Drawing(me, self.recipient, context.clock(), context.random, copies)
+            try:
+                filled = await context.store.begin_together(keep_early, drawing, early)
+            except BaseException as error:
+                self._fresh.extendleft(reversed(early))
+                if isinstance(error, Exception):
+                    self.kick()
+                raise
+            # The lane does not end meanwhile, but it may have stopped.
+            self.kick()
+            for item, message in filled.unsealed:
+                item.message, item.content = message, None
+                self._kept[message.message_id] = item
+            self._fresh.extendleft(reversed(early[len(filled.unsealed) :]))
+            if filled.unsealed and self._read_after is None:
+                self._read_after = self._last
+            self._take_over_copies(filled)
+            return bool(filled.unsealed)
+
+    def _take_early(self, latest: float) -> list[Item]:
+        group: list[Item] = []
+        while self._fresh and len(group) < MOST_TOGETHER:
+            item = self._fresh[0]
+            # A part of a file is on the disk already, and is begun again from there.
+            if item.put_time > latest or not item.keep or item.wanted.HasField("file_part"):
+                break
+            if item.size > MOST_BYTES_EARLY:
+                break
+            group.append(self._fresh.popleft())
+        return group
+
+    def _refuse_kept(self, error: KeypostError) -> None:
+        """Give up what was kept for a user who turns out not to exist."""
+        kept, self._kept = self._kept, {}
+        for item in kept.values():
+            self._refuse(item, error)
 
     async def _has_anything(self) -> bool:
         if self._ready or self._fresh or self._handed:
@@ -344,6 +436,7 @@ class Lane:
         for item, message, sealed in filled.sealed:
             item.message = message
             item.content = None
+            self._kept.pop(message.message_id, None)
             self._last = max(self._last, message.counter)
             if isinstance(sealed, KeypostError):
                 self._refuse(item, sealed)
@@ -351,12 +444,15 @@ class Lane:
             item.sealed, item.new_session = sealed, False
             self._show_sealed(sealed, sealing)
             group.append(item)
+        self._take_over_copies(filled)
+        return group
+
+    def _take_over_copies(self, filled: Filled) -> None:
         if filled.copies:
             self._means.keep_copies()
         if filled.copies_refused:
             sentence = "the outbox is full: your other devices get no copy of what was sent"
             self._means.context.tell("warning", KeyStoreFullError.reason, sentence, copies=filled.copies_refused)
-        return group
 
     def _answered(self, item: Item, answer: Answer | Broken | Outdated) -> None:
         self._unanswered -= 1
@@ -447,7 +543,7 @@ class Lane:
         if self._rounds >= ROUNDS:
             self._rounds = 0
             raise RefusedError(
-                STALE_KEYS,
+                "STALE_KEYS",
                 f"the keys of {self.recipient} or of this user change faster than a message can be sealed; it stays in "
                 "the outbox and goes out later",
                 retriable=True,
@@ -486,7 +582,7 @@ class Lane:
         self._tell_drained(error)
         # A timer may be early by as much as the loop's clock is coarse.
         latest = asyncio.get_running_loop().time() - self._means.retries.patience + EARLY
-        begun = [*self._handed, *self._ready]
+        begun = [*self._handed, *self._ready, *self._kept.values()]
         for item in begun:
             if item.put_time <= latest:
                 self._stop_waiting(item, error)
@@ -501,13 +597,14 @@ class Lane:
     def _give_up(self, error: KeypostError) -> None:
         """Stop for now: whoever waits is told, and what is kept in the outbox goes out another time."""
         self._tell_drained(error)
-        for item in (*self._handed, *self._ready):
+        for item in (*self._handed, *self._ready, *self._kept.values()):
             self._stop_waiting(item, error)
         for item in self._fresh:
             self._fail(item, error)
         for items in (self._handed, self._ready, self._fresh):
             items.clear()
         self._answers.clear()
+        self._kept = {}
         self._read_after = 0
         self._resumes = True
         self._next_is_new_session = False

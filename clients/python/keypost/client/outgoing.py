@@ -16,7 +16,7 @@ from keypost.protocol.errors import ProtocolError
 from keypost.protocol.identifiers import conversation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from keypost.client.results import Sent
     from keypost.client.sealing import Sealed, Sealing
@@ -89,6 +89,25 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """What beginning a message takes: its id, its counter, and who gets a copy.
+
+    Attributes:
+        sender: The own user.
+        recipient: The other user.
+        now: Unix milliseconds.
+        random: Returns random bytes.
+        copies_to_self: Keep a copy for the sender's other devices of each that is begun.
+    """
+
+    sender: str
+    recipient: str
+    now: int
+    random: Callable[[int], bytes] = field(repr=False)
+    copies_to_self: bool
+
+
+@dataclass(frozen=True)
 class Order:
     """What one transaction is to do for a conversation.
 
@@ -99,6 +118,7 @@ class Order:
         fresh: What is to be begun.
         most: How many messages of the outbox are taken at most.
         copies_to_self: Keep a copy for the sender's other devices of each that is begun.
+        kept: Who waits for messages that the outbox has, by their ids.
     """
 
     sealing: Sealing
@@ -107,6 +127,14 @@ class Order:
     fresh: Sequence[Item]
     most: int
     copies_to_self: bool
+    kept: Mapping[bytes, Item]
+
+    @property
+    def drawing(self) -> Drawing:
+        """What beginning a message takes."""
+        sealing = self.sealing
+        sender, recipient = sealing.own.address.username, sealing.peer_record.username
+        return Drawing(sender, recipient, sealing.now, sealing.random, self.copies_to_self)
 
 
 @dataclass
@@ -163,19 +191,34 @@ def _keep_unsealed(store: KeyStore, order: Order, filled: Filled, error: Protoco
             continue
         try:
             with store.transaction():
-                message = _draw(store, order.sealing, item.wanted)
+                message = _draw(store, order.drawing, item.wanted)
                 keep(store, message, item.wanted)
         except KeyStoreFullError as full:
             filled.refused.append((item, full))
         else:
             filled.unsealed.append((item, message))
-            _copy(store, order, item, message, filled)
+            _copy(store, order.drawing, item, message, filled)
+
+
+def keep_early(store: KeyStore, drawing: Drawing, fresh: Sequence[Item]) -> Filled:
+    """Keep what cannot be sealed yet, up to the first that has no room; call it within a transaction."""
+    filled = Filled()
+    for item in fresh:
+        try:
+            with store.transaction():
+                message = _draw(store, drawing, item.wanted)
+                keep(store, message, item.wanted)
+        except KeyStoreFullError:
+            break
+        filled.unsealed.append((item, message))
+        _copy(store, drawing, item, message, filled)
+    return filled
 
 
 def _load(store: KeyStore, order: Order, sealer: Sealer, filled: Filled) -> None:
     left = store.outbox.to(order.sealing.peer_record.username, after=order.after or 0, limit=order.most + 1)
     for kept in left[: order.most]:
-        item, message = Item(), complete(store, kept)
+        item, message = order.kept.get(kept.message_id) or Item(), complete(store, kept)
         filled.sealed.append((item, message, _seal(sealer, message, item)))
     if len(left) > order.most:
         filled.loaded_up_to = left[order.most - 1].counter
@@ -195,7 +238,7 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
     content = item.wanted
     try:
         with store.transaction():
-            message = _draw(store, order.sealing, content)
+            message = _draw(store, order.drawing, content)
             sealed = sealer.seal(message, new_session=item.new_session)
             if item.keep:
                 keep(store, message, content)
@@ -205,33 +248,33 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
         filled.refused.append((item, error))
         return
     filled.sealed.append((item, message, sealed))
-    _copy(store, order, item, message, filled)
+    _copy(store, order.drawing, item, message, filled)
 
 
 def _draw(
-    store: KeyStore, sealing: Sealing, content: envelope_pb2.Content, recipient: str | None = None
+    store: KeyStore, drawing: Drawing, content: envelope_pb2.Content, recipient: str | None = None
 ) -> OutgoingMessage:
-    recipient = sealing.peer_record.username if recipient is None else recipient
+    recipient = drawing.recipient if recipient is None else recipient
     return OutgoingMessage(
-        message_id=new_message_id(sealing.now, sealing.random).bytes,
+        message_id=new_message_id(drawing.now, drawing.random).bytes,
         recipient=recipient,
-        counter=store.counters.next_send(conversation_of(sealing.own.address.username, recipient)),
-        create_time=sealing.now,
+        counter=store.counters.next_send(conversation_of(drawing.sender, recipient)),
+        create_time=drawing.now,
         content=content.SerializeToString(),
     )
 
 
-def _copy(store: KeyStore, order: Order, item: Item, message: OutgoingMessage, filled: Filled) -> None:
+def _copy(store: KeyStore, drawing: Drawing, item: Item, message: OutgoingMessage, filled: Filled) -> None:
     """Keep a copy for the sender's other devices, in the transaction that keeps the message."""
-    content, sealing = item.wanted, order.sealing
-    if not order.copies_to_self or not item.keep or not content.HasField("message"):
+    content = item.wanted
+    if not drawing.copies_to_self or not item.keep or not content.HasField("message"):
         return
     copy = envelope_pb2.SentCopy(
         recipient_username=message.recipient, message_id=message.message_id, message=content.message
     )
     try:
         with store.transaction():
-            drawn = _draw(store, sealing, envelope_pb2.Content(sent_copy=copy), sealing.own.address.username)
+            drawn = _draw(store, drawing, envelope_pb2.Content(sent_copy=copy), drawing.sender)
             store.outbox.add(drawn)
     except KeyStoreFullError:
         filled.copies_refused += 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
 
-STALE_KEYS = "STALE_KEYS"
+USER_NOT_FOUND = "USER_NOT_FOUND"
 NO_ROOM = frozenset({"MAILBOX_FULL", "SENDER_SHARE_FULL"})
 REFUSALS = NO_ROOM | {
-    *("INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", "USER_NOT_FOUND")
+    *("INVALID_FIELD", "SENDER_IS_NOT_CALLER", "ENVELOPE_TOO_LARGE", "HEADER_MISMATCH", USER_NOT_FOUND)
 }
 """Refusals of the message itself. Others are of its keys, of the caller, or of what is no Keypost service."""
 ALREADY_STORED = "MESSAGE_ID_USED"

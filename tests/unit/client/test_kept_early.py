@@ -1,0 +1,110 @@
+"""What is handed over to be sent is kept though it cannot be sealed yet, or has no room: a crash does not lose it."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keypost.client import lanes
+from keypost.errors import RefusedError, UnreachableError
+from keypost.protocol.identifiers import conversation_of
+from support.delivery_model import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LONG = 20
+AWAY = repeat(True)  # noqa: FBT003
+
+
+@pytest.fixture
+async def sender() -> AsyncIterator[Sender]:
+    sender = Sender("bob")
+    await sender.start()
+    yield sender
+    await sender.sending.close()
+    await sender.worker.close()
+
+
+def send(sender: Sender, *bodies: str, to: str = "bob") -> list[asyncio.Task[Any]]:
+    return [asyncio.create_task(sender.sending.send(to, sender.text(body))) for body in bodies]
+
+
+async def until_kept(sender: Sender, count: int, to: str = "bob") -> None:
+    async with asyncio.timeout(LONG):
+        while len(await sender.worker.run(lambda store: store.outbox.to(to, limit=count))) < count:
+            pass
+
+
+async def test_what_waits_for_keys_outlives_a_crash(sender: Sender) -> None:
+    sender.away = AWAY
+    await sender.crash()
+    await sender.start()
+    calls = send(sender, "one", "two", "three")
+    await until_kept(sender, 3)
+    await sender.crash()
+    await asyncio.gather(*calls, return_exceptions=True)
+    sender.away = iter(())
+    await sender.start()
+    assert await sender.sending.flush() == ()
+    sender.delivery.check("bob")
+    assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2, 3]
+
+
+async def test_what_waits_for_keys_goes_out_in_order_and_its_sender_is_told(sender: Sender) -> None:
+    sender.away = chain([False] * 2, [True] * 8)
+    await sender.crash()
+    await sender.start()
+    first = await sender.sending.send("bob", sender.text("first"))
+    later = await asyncio.wait_for(asyncio.gather(*send(sender, "second", "third")), LONG)
+    assert [sent.counter for sent in (first, *later)] == [1, 2, 3]
+    sender.delivery.check("bob")
+    assert sender.events == []
+    assert await sender.sending.outbox() == ()
+
+
+async def test_what_waits_for_room_outlives_a_crash(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "MOST_UNANSWERED", 2)
+    monkeypatch.setattr(lanes, "MOST_TOGETHER", 2)
+    monkeypatch.setattr(lanes, "KEEP_AFTER", 0.001)
+    sender.delivery.turns = iter([10**9])
+    calls = send(sender, *(str(number) for number in range(7)))
+    await until_kept(sender, 7)
+    await sender.crash()
+    await asyncio.gather(*calls, return_exceptions=True)
+    sender.delivery.turns = iter(())
+    await sender.start()
+    while await sender.sending.flush():
+        pass
+    sender.delivery.check("bob")
+    assert [header.counter for header in sender.delivery.mailboxes["bob"]] == list(range(1, 8))
+
+
+async def test_a_user_who_does_not_exist_leaves_no_gap_where_it_is_known_at_once(sender: Sender) -> None:
+    with pytest.raises(RefusedError, match="no such user"):
+        await sender.sending.send("nobody", sender.text("?"))
+    assert sender.store.counters.next_send(conversation_of("alice", "nobody")) == 1
+
+
+async def test_what_was_kept_for_a_user_who_turns_out_not_to_exist_is_given_up(sender: Sender) -> None:
+    sender.away = iter([True] * 3)
+    await sender.crash()
+    await sender.start()
+    (call,) = send(sender, "?", to="nobody")
+    with pytest.raises(RefusedError, match="no such user"):
+        await asyncio.wait_for(call, LONG)
+    assert await sender.sending.flush() == ()
+
+
+async def test_who_waited_long_enough_is_told_that_it_is_kept() -> None:
+    impatient = Sender("bob", patience=0.05)
+    impatient.away = AWAY
+    await impatient.start()
+    with pytest.raises(UnreachableError):
+        await impatient.sending.send("bob", impatient.text("one"))
+    assert [event.kind for event in impatient.events] == ["waiting"]
+    await impatient.sending.close()
+    await impatient.worker.close()
