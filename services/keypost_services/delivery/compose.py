@@ -92,7 +92,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         keep_running(stack, runtime, "emptying", emptying.run)
         keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, servers))
         on_unheard = await _open_hook(stack, runtime, mailboxes, metrics)
-        sending = Sending(mailboxes, records, trust, runtime.clock, on_unheard=on_unheard)
+        sending = Sending(mailboxes, records, trust, runtime.clock, on_unheard=on_unheard, on_revoked=emptying.empty)
         yield Parts(
             services=[
                 (

@@ -2,7 +2,8 @@
 
 A key event says whose record has changed, and no more. What is deleted, the verified record alone says: whoever could
 forge an event could not make delivery forget a message. What another replica still accepts by an older record, it
-deletes itself as soon as it sees the newer one.
+deletes itself as soon as it sees the newer one; and whoever stores by one looks afterwards whether it still is the
+newest (``sending``), since the mailbox may have been emptied in between.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from structlog.typing import FilteringBoundLogger
 
@@ -78,7 +79,11 @@ class Emptying:
             record: The newest.
         """
         known = set() if previous is None else revoked_devices(previous)
-        for address in revoked_devices(record) - known:
+        self.empty(revoked_devices(record) - known)
+
+    def empty(self, addresses: Iterable[Address]) -> None:
+        """Take note that something may wait for these devices, which are revoked."""
+        for address in addresses:
             if len(self._addresses) < MOST_PENDING:
                 self._addresses[address] = None
                 self._pending.set()
@@ -118,15 +123,23 @@ class Emptying:
         """Return whether all mailboxes could be emptied."""
         try:
             for address in list(self._addresses):
-                count = await self._mailboxes.empty(address)
-                del self._addresses[address]
-                self._tell(address, count)
+                await self._empty_one(address)
         except MailboxesUnavailableError as error:
             self._log.warning("mailboxes of revoked devices not emptied", why=str(error), pending=len(self._addresses))
             self._on_change("mailboxes of revoked devices are not emptied yet")
             return False
         self._on_change(None)
         return True
+
+    async def _empty_one(self, address: Address) -> None:
+        # Taken out first: what is noted while the mailbox is being emptied is emptied again.
+        del self._addresses[address]
+        try:
+            count = await self._mailboxes.empty(address)
+        except MailboxesUnavailableError:
+            self._addresses[address] = None
+            raise
+        self._tell(address, count)
 
     def _tell(self, address: Address, count: int) -> None:
         self._metrics.deleted(count)

@@ -111,6 +111,11 @@ class Records:
             return record
         return await self._ask_once(username, held, max(revision, held.floor))
 
+    def newest(self, username: str) -> KeyRecord | None:
+        """Return the newest verified record of a user that is held here, fresh or not; nobody is asked."""
+        held = self._find(username)
+        return held.record if held is not None else None
+
     def changed(self, username: str, revision: int) -> None:
         """Take note that a user's record has changed: from now on nothing below ``revision`` counts."""
         if (held := self._find(username)) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from keypost_services.delivery.emptying import revoked_devices
 from keypost_services.delivery.errors import MESSAGE_ID_USED, mailbox_full, message_id_used, sender_share_full
 from keypost_services.delivery.judging import Judging, Stale
 from keypost_services.delivery.mailboxes import (
@@ -81,6 +82,7 @@ class Sending:
         trust: The realm's constants.
         clock: The time; accept_time comes from it.
         on_unheard: Told for which devices something was stored that nobody was woken by: they are not connected.
+        on_revoked: Told into which mailboxes something may have been put whose devices were revoked meanwhile.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class Sending:
         clock: Clock,
         *,
         on_unheard: Callable[[Collection[Address]], None],
+        on_revoked: Callable[[Collection[Address]], None],
     ) -> None:
         self._mailboxes = mailboxes
         self._records = records
         self._trust = trust
         self._clock = clock
         self._on_unheard = on_unheard
+        self._on_revoked = on_revoked
 
     async def send(self, caller: Key, incoming: Incoming) -> Stored | Stale:
         """Store an envelope for every device of its recipient.
@@ -168,12 +172,27 @@ class Sending:
         postings = [_posting(one, now, mailbox_age) for one in admitted]
         answers = _held_after_refusals(admitted, await self._foresee(postings))
         left = [posting for posting, answer in zip(postings, answers, strict=True) if isinstance(answer, Stored)]
-        results = await self._mailboxes.append_all(left) if left else ()
+        try:
+            results = await self._mailboxes.append_all(left) if left else ()
+        finally:  # whatever was answered, or not waited for
+            self._on_revoked(self._revoked_meanwhile(admitted))
         self._on_unheard(unheard(results))
         appended = map(_answer, results)
         return _held_after_refusals(
             admitted, [next(appended) if isinstance(answer, Stored) else answer for answer in answers]
         )
+
+    def _revoked_meanwhile(self, admitted: Iterable[Admitted]) -> Collection[Address]:
+        """Return the devices that envelopes are sealed to by a record that is no longer the newest, and are revoked."""
+        revoked: set[Address] = set()
+        for known in {one.incoming.known for one in admitted}:
+            extension = known.extension
+            record = self._records.newest(extension.recipient_username)
+            if record is not None and record.revision > extension.recipient_revision:
+                revoked |= revoked_devices(record).intersection(
+                    device.address for device in extension.recipient_devices
+                )
+        return revoked
 
     async def _foresee(self, postings: Sequence[Posting]) -> Sequence[Answer]:
         """Return what will become of envelopes as far as is known: each of several mailboxes decides for itself."""

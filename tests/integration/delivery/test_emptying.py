@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,6 +16,7 @@ from keypost_services.delivery.compose import compose
 from keypost_services.delivery.emptying import Emptying, revoked_devices
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.metrics import Metrics
+from keypost_services.delivery.store_valkey import ValkeyMailboxes
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.serving import running
 from support.delivery import Stack, until
@@ -23,10 +24,12 @@ from support.delivery_world import World
 from support.mailboxes import open_mailboxes, posting
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
     from keypost.protocol.key_requests import DeviceKeyPair
-    from keypost_services.delivery.mailboxes import Mailboxes
+    from keypost_services.delivery.mailboxes import Mailboxes, Posting
 
 DELETED = "keypost_delivery_deleted_total"
 REVOKED = key_info_pb2.KEY_EVENT_KIND_REVOKED
@@ -58,6 +61,24 @@ async def test_at_its_event_what_waits_for_a_revoked_device_is_deleted_and_count
     await until(lambda: world.counted(DELETED) == 2)
     assert await waiting(world, tablet) == 0
     assert len(await world.mailbox(world.bob_pair)) == 2, "the other device has its own"
+
+
+async def test_what_was_judged_before_the_revocation_and_stored_after_it_is_deleted_too(
+    world: World, tablet: DeviceKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_all = ValkeyMailboxes.append_all
+
+    async def late(mailboxes: ValkeyMailboxes, postings: Sequence[Posting]) -> Any:
+        revoke(world, tablet)
+        await until(lambda: world.counted(DELETED) == 2)
+        return await append_all(mailboxes, postings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ValkeyMailboxes, "append_all", late)
+        await world.send("three")
+    await until(lambda: world.counted(DELETED) == 3)
+    assert await waiting(world, tablet) == 0
+    assert len(await world.mailbox(world.bob_pair)) == 3
 
 
 async def test_an_event_alone_deletes_nothing(world: World, tablet: DeviceKeyPair) -> None:
@@ -205,3 +226,34 @@ async def test_while_the_mailboxes_are_away_it_is_tried_again(stack: Stack) -> N
         task.cancel()
     assert changes == ["mailboxes of revoked devices are not emptied yet", None]
     assert registry.get_sample_value(DELETED) == 1
+
+
+class Slow:
+    """Mailboxes that are emptied once the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go_on = asyncio.Event()
+
+    async def empty(self, _address: Address) -> int:
+        self.asked += 1
+        await self.go_on.wait()
+        return 1
+
+
+async def test_what_is_noted_while_a_mailbox_is_emptied_empties_it_again(stack: Stack) -> None:
+    bob, mailboxes, registry = stack.realm.enroll("bob"), Slow(), CollectorRegistry()
+    emptying = Emptying(
+        mailboxes,  # type: ignore[arg-type]  # all that is called
+        None,  # type: ignore[arg-type]  # never asked
+        Metrics(registry),
+        make_logger("delivery", "error", "json", io.StringIO()),
+        on_change=lambda _why: None,
+    )
+    task = asyncio.create_task(emptying.run())
+    emptying.empty([bob.address])
+    await until(lambda: mailboxes.asked == 1)
+    emptying.empty([bob.address])
+    mailboxes.go_on.set()
+    await until(lambda: registry.get_sample_value(DELETED) == 2)
+    task.cancel()
