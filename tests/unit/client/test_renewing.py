@@ -278,6 +278,31 @@ async def test_two_who_find_out_at_once_that_a_renewal_is_done_both_go_on(alice:
     assert identity.current.fingerprint == pending
 
 
+async def test_an_answer_that_was_overtaken_by_the_renewal_of_another_device_is_no_step_back(
+    alice: Any, open_client: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await open_client("alice2")
+    request = await other.client.join((await alice.client.invite()).text)
+    await alice.client.approve(request.text)
+    await other.client.joined()
+    overtaken: list[int] = []
+
+    async def late(method: str, _context: Any) -> None:
+        if method == "Renew" and not overtaken:
+            overtaken.append(1)
+            await other.client.renew()
+            # So alice knows of both renewals before she has the answer to her own.
+            overtaken.append((await alice.client._parts.records.get("alice", refresh=True)).revision)
+
+    monkeypatch.setattr(services, "answer", late)
+    key = await alice.client.renew()
+    assert overtaken == [1, services.realm.users["alice"].revision]
+    assert (await alice.client.devices()).find(key.fingerprint) is not None
+    assert alice.client._parts.identity.current.fingerprint == key.fingerprint
+    assert alice.reasons("error") == []
+    assert await alice.client.evidence("alice") == ()
+
+
 async def test_an_approval_by_the_own_key_is_no_theft(alice: Any, services: Services) -> None:
     services.realm.approve(alice.client._parts.identity.current)
     await alice.client._parts.records.learn("alice", services.realm.key_info("alice"))

@@ -205,9 +205,16 @@ class Records:
         return held if held is not None and self._is_fresh(held) else None
 
     async def learn(self, username: str, key_info: pb.KeyInfo) -> KeyRecord:
-        """Verify key info that came with another answer, and return the record to rely upon."""
+        """Verify key info that came with another answer, and return the record to rely upon.
+
+        One that is older than what is held was overtaken on its way by a later one: nobody was asked for the newest, so
+        it is no step back, and of no use.
+        """
         async with self._locks.of(username):
-            return await self._learn(username, key_info, await self._held(username))
+            held = await self._held(username)
+            if held is not None and _claims_less(key_info, held):
+                return held
+            return await self._learn(username, key_info, held)
 
     async def shown(self, username: str) -> Shown:
         """Return what the directory shows of a user now; another identity than the accepted one is not kept."""
