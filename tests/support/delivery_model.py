@@ -72,6 +72,7 @@ class ModelDelivery:
         refused: The ids of what was refused for good.
         turns: For each batch, how many turns of the loop its answer takes.
         knows_streams: Whether it has SendStream.
+        holds_after_known: Whether it holds what follows a message that it has, as earlier versions did.
     """
 
     realm: SimulatedRealm
@@ -80,6 +81,7 @@ class ModelDelivery:
     refused: set[bytes] = field(default_factory=set)
     turns: Iterator[int] = field(default_factory=lambda: iter(()))
     knows_streams: bool = True
+    holds_after_known: bool = False
     opened: int = 0
     batches: list[int] = field(default_factory=list)
     _stored: dict[bytes, bytes] = field(default_factory=dict)
@@ -175,7 +177,8 @@ class ModelStream:
         if place in self._held:
             return pb.Held()
         answer = self._delivery.look_at(envelope)
-        if not isinstance(answer, pb.Stored):
+        known = isinstance(answer, Refusal) and answer.error.reason == "MESSAGE_ID_USED"
+        if not isinstance(answer, pb.Stored) and (self._delivery.holds_after_known or not known):
             self._held.add(place)
         return answer
 

@@ -36,6 +36,7 @@ class Life:
         waves: To whom is sent at once, one wave after the other.
         crashes: In which waves the client crashes.
         knows_streams: Whether delivery has SendStream.
+        holds_after_known: Whether it holds what follows a message that it has.
         away: In which look-ups the directory is away.
         keep_after: After how many seconds a message that waits is kept unsealed.
     """
@@ -45,6 +46,7 @@ class Life:
     waves: list[tuple[str, ...]]
     crashes: set[int]
     knows_streams: bool
+    holds_after_known: bool
     away: list[bool]
     keep_after: float
 
@@ -55,6 +57,7 @@ async def live(life: Life) -> None:
     sender.delivery.fates = iter(life.fates)
     sender.delivery.turns = iter(life.turns)
     sender.delivery.knows_streams = life.knows_streams
+    sender.delivery.holds_after_known = life.holds_after_known
     sender.away = iter(life.away)
     await sender.start()
     stored: list[tuple[str, bytes]] = []
@@ -97,6 +100,7 @@ LIVES = st.builds(
     waves=st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=14).map(tuple), min_size=1, max_size=4),
     crashes=st.sets(st.integers(0, 3), max_size=2),
     knows_streams=st.booleans(),
+    holds_after_known=st.booleans(),
     away=st.lists(st.booleans(), max_size=30),
     keep_after=st.sampled_from([0.0, 0.001, 1.0]),
 )

@@ -15,12 +15,12 @@ from keypost.client.outgoing import Drawing, Item, Order, fill, keep_early
 from keypost.client.pipeline import Broken, Outdated, Parcel
 from keypost.client.results import Sent
 from keypost.client.send_refusals import (
-    ALREADY_STORED,
     NO_ROOM,
     SENDER_IS_NOT_CALLER,
     SESSION_STALE,
     USER_NOT_FOUND,
     is_final,
+    is_stored_already,
 )
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import KeypostError, RefusedError, UnreachableError
@@ -483,10 +483,13 @@ class Lane:
 
     async def _repair(self) -> None:
         """Every answer is in: deal with the first that is not of being stored, and hand over again what is left."""
+        already = self._store_what_is_there()
+        self._resumes = True
+        if not self._answers:
+            return
         first = next((item for item in self._handed if not isinstance(self._answers[item], pb.Held)), self._handed[0])
         answer = self._answers[first]
         self._answers.clear()
-        self._resumes = True
         seal_again = False
         match answer:
             case pb.StaleKeys():
@@ -501,6 +504,9 @@ class Lane:
                 self._note(answer.error)
             case Refusal():
                 seal_again = await self._judge(first, answer)
+            case _ if already:
+                # A service of an earlier version holds what follows one that it has.
+                pass
             case _:
                 await self._wait(UnreachableError("delivery holds back what follows nothing", service="delivery"))
         again, self._handed = self._handed, deque()
@@ -509,13 +515,17 @@ class Lane:
             for item in self._ready:
                 item.sealed = None
 
+    def _store_what_is_there(self) -> bool:
+        """Settle what delivery has under an earlier seal; return whether there was any."""
+        there = [item for item in self._handed if is_stored_already(self._answers[item])]
+        for item in there:
+            self._store(item, self._means.context.clock())
+            del self._answers[item]
+        return bool(there)
+
     async def _judge(self, item: Item, refusal: Refusal) -> bool:
         """Deal with a refusal; return whether what is left has to be sealed again."""
         error = refusal.error
-        if error.reason == ALREADY_STORED:
-            # Under an earlier seal.
-            self._store(item, self._means.context.clock())
-            return False
         if error.reason == SESSION_STALE and not item.sealed_now.new_session:
             # By delivery's clock the session is over, or by the constants that it knows: another one serves.
             self._next_is_new_session = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
+from keypost.transport.refusals import Refusal
 
 USER_NOT_FOUND = "USER_NOT_FOUND"
 NO_ROOM = frozenset({"MAILBOX_FULL", "SENDER_SHARE_FULL"})
@@ -13,6 +14,11 @@ REFUSALS = NO_ROOM | {
 ALREADY_STORED = "MESSAGE_ID_USED"
 SESSION_STALE = "SESSION_STALE"
 SENDER_IS_NOT_CALLER = "SENDER_IS_NOT_CALLER"
+
+
+def is_stored_already(answer: object) -> bool:
+    """Return whether delivery has this message, as it was sealed before."""
+    return isinstance(answer, Refusal) and answer.error.reason == ALREADY_STORED
 
 
 def is_final(error: KeypostError) -> bool:

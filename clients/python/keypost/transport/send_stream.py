@@ -151,7 +151,8 @@ class SendOneByOne:
             for number, (envelope, place) in enumerate(zip(envelopes, places, strict=True)):
                 if place[0] == username and place not in self._held:
                     answers[number] = answer = await self._one(envelope)
-                    if not isinstance(answer, pb.Stored):
+                    is_there = isinstance(answer, pb.Stored) or _is_stored_already(answer)
+                    if not is_there:
                         self._held.add(place)
 
         try:
@@ -192,6 +193,10 @@ def read_answer(result: pb.SendResult) -> Answer:
             wait = max(0, said.retry_after) or None
             return explained(SERVICE, said.code, said.reason, said.message, dict(said.metadata), retry_after_ms=wait)
     return explained(SERVICE, 0, "", "it says nothing", {}, retry_after_ms=None)
+
+
+def _is_stored_already(answer: Answer) -> bool:
+    return isinstance(answer, Refusal) and answer.error.reason == "MESSAGE_ID_USED"
 
 
 def _place(envelope: envelope_pb2.Envelope) -> tuple[str, int, int]:
