@@ -442,6 +442,9 @@ class Lane:
                 self._refuse(item, sealed)
                 continue
             item.sealed, item.new_session = sealed, False
+            if not group:
+                # Not when it was looked up: that is done ahead too, and may lead to nothing.
+                self._show_look_up(sealing.peer_record)
             self._show_sealed(sealed, sealing)
             group.append(item)
         self._take_over_copies(filled)
@@ -650,6 +653,10 @@ class Lane:
         self._means.context.tell(
             "waiting", error.reason, sentence, recipient=message.recipient, message_id=_name(message)
         )
+
+    def _show_look_up(self, record: KeyRecord) -> None:
+        me, context = self._means.address(), self._means.context
+        context.negotiation(2, me, username=record.username, revision=record.revision, keys=len(record.keys))
 
     def _show_sealed(self, sealed: Sealed, sealing: Sealing) -> None:
         for step in sealed.steps:

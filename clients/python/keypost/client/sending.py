@@ -221,7 +221,6 @@ class Sending:
         own_record, peer_record = await self._look_up(recipient)
         if recipient == self._identity.address.username and not await self._has_other_devices(own_record):
             return None
-        self._show_look_up(peer_record)
         return Sealing(
             own=self._identity.current,
             own_record=own_record,
@@ -265,10 +264,6 @@ class Sending:
         if stale.HasField("recipient"):
             learned.append((await self._records.learn(peer.username, stale.recipient)).revision > peer.revision)
         return any(learned)
-
-    def _show_look_up(self, record: KeyRecord) -> None:
-        actor = self._identity.address
-        self._context.negotiation(2, actor, username=record.username, revision=record.revision, keys=len(record.keys))
 
 
 def _drop_copies(store: KeyStore, username: str) -> None:
