@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keypost.client import lanes
-from keypost.errors import RefusedError, UnreachableError
+from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.identifiers import conversation_of
-from support.delivery_model import Sender
+from support.delivery_model import Fate, Sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 LONG = 20
 AWAY = repeat(True)  # noqa: FBT003
@@ -108,3 +108,25 @@ async def test_who_waited_long_enough_is_told_that_it_is_kept() -> None:
     assert [event.kind for event in impatient.events] == ["waiting"]
     await impatient.sending.close()
     await impatient.worker.close()
+
+
+async def test_whoever_waits_is_told_when_the_client_is_closed_while_its_message_waits_for_its_turn(
+    sender: Sender,
+) -> None:
+    sender.delivery.fates = iter([Fate.STALE])
+    (call,) = send(sender, "sealed, and to be sealed again")
+    lanes_of = sender.sending._lanes
+    async with asyncio.timeout(LONG):
+        await until(lambda: "bob" in lanes_of and bool(lanes_of["bob"]._handed))
+        lane = lanes_of["bob"]
+        async with lane._turn:
+            await until(lambda: bool(lane._turn._waiters))
+            await lane.close()
+        with pytest.raises(KeypostError, match="closed"):
+            await call
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others go on until something holds."""
+    while not condition():  # noqa: ASYNC110  # nobody tells of what is looked at
+        await asyncio.sleep(0)

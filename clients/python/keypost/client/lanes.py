@@ -161,7 +161,8 @@ class Lane:
             self._timer.cancel()
         if self._keep_timer is not None:
             self._keep_timer.cancel()
-        for task in (self._task, self._keeper):
+        # The keeper first: it takes the lane up again when it has kept something.
+        for task in (self._keeper, self._task):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -238,13 +239,13 @@ class Lane:
             group = await self._seal(group)
         if not group:
             return
-        revisions = {item.revisions for item in self._handed} - {group[0].revisions}
-        # Delivery holds what follows a refusal at the same revisions: those of others would overtake.
-        while revisions and self._unanswered and not self._answers:
-            self._changed.clear()
-            await self._changed.wait()
         sizes = [item.sealed_now.size for item in group]
-        await self._means.pipeline.room.take(len(group), sum(sizes))
+        try:
+            await self._until_they_may_go(group, sum(sizes))
+        except BaseException:
+            # Who waits for them is told by whoever ends the lane.
+            self._ready.extendleft(reversed(group))
+            raise
         if self._answers:
             self._means.pipeline.room.give(len(group), sum(sizes))
             self._ready.extendleft(reversed(group))
@@ -253,6 +254,14 @@ class Lane:
         self._unanswered += len(group)
         self._means.pipeline.submit([self._parcel(item, number) for number, item in enumerate(group)])
         self._resumes = False
+
+    async def _until_they_may_go(self, group: list[Item], size: int) -> None:
+        revisions = {item.revisions for item in self._handed} - {group[0].revisions}
+        # Delivery holds what follows a refusal at the same revisions: those of others would overtake.
+        while revisions and self._unanswered and not self._answers:
+            self._changed.clear()
+            await self._changed.wait()
+        await self._means.pipeline.room.take(len(group), size)
 
     def _parcel(self, item: Item, number: int) -> Parcel:
         sealed = item.sealed_now
@@ -299,11 +308,14 @@ class Lane:
             sealing = await self._look_up()
             if sealing is None:
                 return []
+            await self._turn.acquire()
         except BaseException:
             self._ready.extendleft(reversed(again))
             raise
-        async with self._turn:
+        try:
             return await self._fill(sealing, again)
+        finally:
+            self._turn.release()
 
     async def _fill(self, sealing: Sealing, again: list[Item]) -> list[Item]:
         fresh = [] if again else self._take_fresh()
