@@ -237,7 +237,7 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
     """Draw id and counter of a message, seal and keep it; one that fails leaves no gap."""
     content = item.wanted
     try:
-        with store.transaction():
+        with sealer.undone_on_failure(), store.transaction():
             message = _draw(store, order.drawing, content)
             sealed = sealer.seal(message, new_session=item.new_session)
             if item.keep:

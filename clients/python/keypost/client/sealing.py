@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -28,7 +29,7 @@ from keypost.protocol.suites import NONCE_BYTES
 from keypost.protocol.validity import Policy, check_can_act, check_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from keypost.clock import Clock
     from keypost.keystore.port import KeyStore
@@ -156,6 +157,16 @@ class Sealer:
             rsa_operations=dict(operations.by_kind),
             steps=shown,
         )
+
+    @contextmanager
+    def undone_on_failure(self) -> Iterator[None]:
+        """Forget what was sealed within, and the session negotiated for it, when the savepoint is undone."""
+        before = self._offer, self._room, self._sealed, list(self._log.steps)
+        try:
+            yield
+        except BaseException:
+            self._offer, self._room, self._sealed, self._log.steps = before
+            raise
 
     def finish(self) -> None:
         """Count what was sealed; call it before the transaction ends."""
