@@ -12,11 +12,13 @@ from uuid import UUID
 import pytest
 
 from keypost.client import handing_out, suspects
+from keypost.client.look_ups import LookUps
 from keypost.clock import MINUTE
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.keystore.errors import KeyStoreUnavailableError
 from keypost.protocol.encoding import sha256
 from support.clock import START
+from support.surfaces import asyncio_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,3 +186,27 @@ async def test_the_list_of_what_was_set_aside_is_bounded(alice: Any, bob: Any, s
     assert [kept.reason for kept in both] == ["MALFORMED_STATEMENT", "HANDLED_TOO_OFTEN"]
     assert await bob.client.list_set_aside(limit=1) == both[:1]
     assert isinstance(both[1].message_id, UUID)
+
+
+@asyncio_only  # it looks into the client from within
+async def test_who_is_ended_while_a_service_takes_its_time_has_not_failed_at_an_envelope(
+    alice: Any, bob: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await alice.client.send("bob", "one")
+    raw = services.mailboxes[bob.client.address][0].envelope
+    services.deliver = attempted(suspects.TOGETHER + 1)
+    real, counted = LookUps.all, []
+
+    def count(store: Any) -> int:
+        begun: int = store.attempts.begin(sha256(raw), START)
+        store.attempts.take_back(sha256(raw))
+        return begun - 1
+
+    async def slow(*args: Any) -> Any:
+        # What a client would find that is opened after this one was killed here.
+        counted.append(await bob.client._parts.context.store.run(count))
+        return await real(*args)
+
+    monkeypatch.setattr(LookUps, "all", slow)
+    assert [message.text for message in await bob.inbox()] == ["one"]
+    assert set(counted) == {0}

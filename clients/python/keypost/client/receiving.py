@@ -11,7 +11,7 @@ from keypost.client.context import as_keypost_error
 from keypost.client.look_ups import LookUps
 from keypost.client.opening import Fate, Opening, Outcome, settle
 from keypost.client.records import RecordUnusableError
-from keypost.client.suspects import ATTEMPTS, TOGETHER, counted, end_count, give_up, is_suspect
+from keypost.client.suspects import ATTEMPTS, TOGETHER, counted, end_count, give_up, is_suspect, take_back
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.encoding import parse
@@ -110,14 +110,19 @@ class Receiving:
         return outcomes
 
     async def _take_suspect(self, arrival: Arrival, earlier: Earlier) -> Outcome:
+        trust = await self._trust.current()
         async with counted(self._context, arrival.raw) as begun:
             if begun > ATTEMPTS - TOGETHER:
-                opening = self._unread(arrival, await self._trust.current())
-                outcome = await self._context.store.transact(give_up, opening)
-            else:
-                openings = await self.prepare([arrival])
-                waiting = await earlier(_openable(openings))
-                (outcome,) = await self._context.store.transact(_settle_suspect, openings, waiting)
+                outcome = await self._context.store.transact(give_up, self._unread(arrival, trust))
+                self.tell(outcome)
+                return outcome
+            opening = self._opening(arrival, trust)
+            await self._context.store.run(take_back, arrival.raw)
+        # Whoever is ended while a service takes its time did not fail at the envelope.
+        openings = await self._look_up([opening])
+        waiting = await earlier(_openable(openings))
+        async with counted(self._context, arrival.raw):
+            (outcome,) = await self._context.store.transact(_settle_suspect, openings, waiting)
         self.tell(outcome)
         return outcome
 
@@ -129,7 +134,9 @@ class Receiving:
             refresh: Users whose records are asked for whatever is held.
         """
         trust = await self._trust.current()
-        openings = [self._opening(arrival, trust) for arrival in arrivals]
+        return await self._look_up([self._opening(arrival, trust) for arrival in arrivals], refresh)
+
+    async def _look_up(self, openings: Sequence[Opening], refresh: Collection[str] = ()) -> list[Opening]:
         readable = [opening.sealed for opening in openings if opening.sealed is not None]
         me = self._identity.address.username
         answers = await self._look_ups.all(_wanted(readable), me, refresh)

@@ -50,7 +50,7 @@ async def counted(context: Context, raw: bytes) -> AsyncIterator[int]:
         yield begun
     except BaseException:
         with suppress(KeypostError):
-            await context.store.run(_take_back, digest)
+            await context.store.run(take_back, raw)
         raise
 
 
@@ -72,5 +72,6 @@ def _begin(store: KeyStore, digest: bytes, now: int) -> int:
     return store.attempts.begin(digest, now)
 
 
-def _take_back(store: KeyStore, digest: bytes) -> None:
-    store.attempts.take_back(digest)
+def take_back(store: KeyStore, raw: bytes) -> None:
+    """Count an attempt at an envelope less: it came to its end, or was none of the envelope's."""
+    store.attempts.take_back(sha256(raw))
