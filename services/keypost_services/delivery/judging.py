@@ -92,10 +92,12 @@ class Judging:
     async def prepare(self, envelopes: Iterable[Incoming], seconds: float) -> None:
         """Judge what the envelopes of the caller are sent by, many at once: records that are not had hold up no others.
 
-        What is not judged after so many seconds is refused with DIRECTORY_UNAVAILABLE.
+        What is not judged after so many seconds is refused with DIRECTORY_UNAVAILABLE. Recipients who were never seen
+        here are left to ``judge``, one after the other: they may not exist, and who tries names out is to be noticed
+        before the next one.
         """
         own = (one.known for one in envelopes if one.known.extension.signer.address == self._caller.address)
-        unknown = [known for known in dict.fromkeys(own) if known not in self._verdicts]
+        unknown = [known for known in dict.fromkeys(own) if known not in self._verdicts and self._has_seen(known)]
         turns = asyncio.Semaphore(MOST_AT_ONCE)
 
         async def judge(known: KnownExtension) -> None:
@@ -108,6 +110,9 @@ class Judging:
                     group.create_task(judge(known))
         for known in unknown:
             self._verdicts.setdefault(known, directory_unavailable())
+
+    def _has_seen(self, known: KnownExtension) -> bool:
+        return self._records.newest(known.extension.recipient_username) is not None
 
     async def judge(self, incoming: Incoming) -> Verdict:
         """Return why an envelope of the caller may not wait, or None."""

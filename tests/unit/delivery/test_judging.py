@@ -36,6 +36,9 @@ class Records:
         self.gate = asyncio.Event()
         self._silent = silent
 
+    def newest(self, username: str) -> Any:
+        return None if username.startswith("new") else SimpleNamespace(revision=1)
+
     async def at_least(self, username: str, _revision: int) -> Any:
         if username.startswith("silent"):
             self.asked.append(username)
@@ -73,6 +76,15 @@ async def test_what_is_not_looked_up_in_time_is_refused_and_the_rest_is_judged()
         *refused, bobs = [await judging.judge(one) for one in envelopes]
     assert [one.reason for one in refused if isinstance(one, ServiceError)] == ["DIRECTORY_UNAVAILABLE"] * 2
     assert isinstance(bobs, Stale)
+
+
+async def test_who_was_never_seen_is_looked_up_in_turn_alone() -> None:
+    records = Records(silent=1)
+    judging, envelopes = judging_by(records), to("new1", "silent1")
+    records.gate.set()
+    await judging.prepare(envelopes, 60)
+    assert records.asked == ["silent1"]
+    assert isinstance(await judging.judge(envelopes[0]), Stale)
 
 
 async def test_nobody_is_looked_up_for_what_the_caller_does_not_send() -> None:

@@ -26,6 +26,7 @@ from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
+from keypost.protocol.errors import ProtocolError
 from keypost.transport.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -351,6 +352,10 @@ class Lane:
         while True:
             try:
                 self._sealing = await self._means.sealing(self.recipient)
+            except ProtocolError as error:
+                # Nobody knows whom it would go to: who sends it is told, and it does not go out behind his back later.
+                self._refuse_kept(error)
+                raise
             except (UnreachableError, RefusedError) as error:
                 if isinstance(error, RefusedError) and not error.retriable:
                     if error.reason == USER_NOT_FOUND:
