@@ -82,8 +82,8 @@ def test_a_profile_that_is_not_there_is_not_made_by_the_way(stack: Stack, tmp_pa
 def strict_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose CA enrols by one-time codes, as it does unless it is told otherwise."""
 
-    def strict(*arguments: Any) -> dict[str, str]:
-        return {name: value for name, value in settings_of(*arguments).items() if name != "KEYPOST_CA_SIGN_IN"}
+    def strict(*arguments: Any, **where: Any) -> dict[str, str]:
+        return {name: value for name, value in settings_of(*arguments, **where).items() if name != "KEYPOST_CA_SIGN_IN"}
 
     with ExitStack() as opened:
         with pytest.MonkeyPatch.context() as patch:

@@ -50,8 +50,8 @@ def oidc_stack(issuer: OidcIssuer, tmp_path_factory: pytest.TempPathFactory) -> 
     """A stack whose CA takes ID tokens of the issuer, with a bundle that names it."""
     own = {f"KEYPOST_CA_{name}".upper(): str(value) for name, value in issuer.settings().items()}
 
-    def with_issuer(*arguments: Any) -> dict[str, str]:
-        settings = settings_of(*arguments)
+    def with_issuer(*arguments: Any, **where: Any) -> dict[str, str]:
+        settings = settings_of(*arguments, **where)
         return settings | own if "KEYPOST_CA_SIGN_IN" in settings else settings
 
     with ExitStack() as opened:
