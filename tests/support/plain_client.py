@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Sign = Callable[[bytes], bytes]
 Metadata = tuple[tuple[str, str], ...]
 TOKEN_LIFETIME = 10 * MINUTE
+HIDDEN = "Internal error from Core"
+"""What gRPC says where a write met the end of its call, in place of how that ended."""
 
 
 @dataclass
@@ -133,6 +135,14 @@ class PlainDevice:
 
     async def waiting(self, token: str | None = None, *acknowledged: str) -> list[pb.Delivery]:
         """Return what waits in the mailbox that a token opens, up to ``queue_empty``; then acknowledge some."""
+        while True:
+            try:
+                return await self._waiting(token, *acknowledged)
+            except grpc.aio.AioRpcError as error:
+                if error.details() != HIDDEN:
+                    raise
+
+    async def _waiting(self, token: str | None, *acknowledged: str) -> list[pb.Delivery]:
         call: Any = self.delivery.Receive(metadata=self.metadata(token), timeout=20)
         # A write that crosses a refusal would hide it behind INTERNAL; the service sends its headers first.
         await call.wait_for_connection()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +14,10 @@ from keypost.client import lanes, pipeline
 from keypost.errors import KeypostError, RefusedError
 from keypost.protocol.identifiers import conversation_of
 from support.delivery_model import Fate, Sender
+
+if TYPE_CHECKING:
+    from keypost.keystore.port import KeyStore
+    from keypost.keystore.values import Conversation
 
 LONG = 60
 NAMES = ("bob", "carol")
@@ -86,11 +90,16 @@ async def live(life: Life) -> None:
         there = {header.message_id for header in sender.delivery.mailboxes.get(name, [])}
         assert {message_id for to, message_id in stored if to == name} <= there
         counters = [header.counter for header in sender.delivery.mailboxes.get(name, [])]
-        drawn = sender.store.counters.next_send(conversation_of("alice", name)) - 1
+        # By the worker: it may still be taking out of the outbox what is stored.
+        drawn = await sender.worker.run(_next_send, conversation_of("alice", name)) - 1
         # What has a counter is stored, but for what was refused for good.
         assert drawn - len(counters) <= len(sender.delivery.refused)
     await sender.sending.close()
     await sender.worker.close()
+
+
+def _next_send(store: KeyStore, conversation: Conversation) -> int:
+    return store.counters.next_send(conversation)
 
 
 LIVES = st.builds(
