@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeGuard
 from keypost_services.delivery.errors import directory_unavailable, mailboxes_unavailable
 from keypost_services.delivery.judging import Stale
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
-from keypost_services.delivery.sending import Admitted, Held, Stored, is_there
+from keypost_services.delivery.sending import Admitted, Held, Stored, hold_back
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.requests import USER_NOT_FOUND
 
@@ -163,19 +163,8 @@ class SendStream:
 
     def _hold(self, envelopes: Sequence[Incoming | ServiceError], results: Sequence[Result]) -> Sequence[Result]:
         """Return the results, of each conversation nothing but ``Held`` after the first that is not there."""
-        if all(isinstance(result, Stored) for result in results):
-            return results
-        refused: set[Conversation] = set()
-        held: list[Result] = []
-        for one, result in zip(envelopes, results, strict=True):
-            if isinstance(one, ServiceError):
-                held.append(result)
-            elif one.known.conversation in refused:
-                held.append(Held())
-            else:
-                held.append(result)
-                if not is_there(result):
-                    refused.add(one.known.conversation)
+        conversations = (None if isinstance(one, ServiceError) else one.known.conversation for one in envelopes)
+        held, refused = hold_back(conversations, results)
         self._held |= refused
         return held
 

@@ -7,7 +7,7 @@ changed since.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from keypost_services.delivery.emptying import revoked_devices
 from keypost_services.delivery.errors import MESSAGE_ID_USED, mailbox_full, message_id_used, sender_share_full
@@ -57,6 +57,7 @@ class Held:
 
 Answer = Stored | ServiceError | MailboxesUnavailableError | Held
 """What became of an envelope that may wait."""
+R = TypeVar("R")
 _UNREFUSED = Stored(0, duplicate=False, appends=0)
 
 
@@ -170,7 +171,8 @@ class Sending:
         """
         mailbox_age, now = (await realm_constants(self._trust)).mailbox_age, self._clock()
         postings = [_posting(one, now, mailbox_age) for one in admitted]
-        answers = _held_after_refusals(admitted, await self._foresee(postings))
+        conversations = [one.incoming.known.conversation for one in admitted]
+        answers, _ = hold_back(conversations, await self._foresee(postings))
         left = [posting for posting, answer in zip(postings, answers, strict=True) if isinstance(answer, Stored)]
         try:
             results = await self._mailboxes.append_all(left) if left else ()
@@ -178,9 +180,10 @@ class Sending:
             self._on_revoked(self._revoked_meanwhile(admitted))
         self._on_unheard(unheard(results))
         appended = map(_answer, results)
-        return _held_after_refusals(
-            admitted, [next(appended) if isinstance(answer, Stored) else answer for answer in answers]
+        answers, _ = hold_back(
+            conversations, [next(appended) if isinstance(answer, Stored) else answer for answer in answers]
         )
+        return answers
 
     def _revoked_meanwhile(self, admitted: Iterable[Admitted]) -> Collection[Address]:
         """Return the devices that envelopes are sealed to by a record that is no longer the newest, and are revoked."""
@@ -201,19 +204,28 @@ class Sending:
         return [_foreseen(next(foreseen)) if len(posting.envelopes) > 1 else _UNREFUSED for posting in postings]
 
 
-def _held_after_refusals(admitted: Sequence[Admitted], answers: Iterable[Answer]) -> Sequence[Answer]:
-    """Return the answers, of each conversation nothing but ``Held`` after the first one that was not stored."""
+def hold_back(
+    conversations: Iterable[Conversation | None], results: Sequence[R]
+) -> tuple[Sequence[R | Held], set[Conversation]]:
+    """Hold back what would overtake: of each conversation nothing but ``Held`` after the first that is not there.
+
+    Args:
+        conversations: Of what each result is; None if that could not be told, and then it holds nothing back.
+        results: What became of envelopes, in their order.
+
+    Returns:
+        The results, and the conversations that are held from now on.
+    """
     refused: set[Conversation] = set()
-    held: list[Answer] = []
-    for one, answer in zip(admitted, answers, strict=True):
-        conversation = one.incoming.known.conversation
+    held: list[R | Held] = []
+    for conversation, result in zip(conversations, results, strict=True):
         if conversation in refused:
             held.append(Held())
             continue
-        if not is_there(answer):
+        if conversation is not None and not is_there(result):
             refused.add(conversation)
-        held.append(answer)
-    return held
+        held.append(result)
+    return held, refused
 
 
 def is_there(result: object) -> bool:
