@@ -258,6 +258,21 @@ async def test_a_renewal_that_is_found_to_be_done_while_it_is_asked_for_again_is
     assert alice.client._parts.identity.ring.pending is None
 
 
+async def test_the_steps_stay_in_order_where_a_look_up_shows_the_new_key_before_the_answer_is_there(
+    alice: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = services.answer
+
+    async def late(method: str, context: Any) -> None:
+        if method == "Renew":
+            await alice.client._parts.renewing.settle()
+        await answer(method, context)
+
+    monkeypatch.setattr(services, "answer", late)
+    await alice.client.renew()
+    assert alice.numbers("renewal") == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 async def test_two_who_find_out_at_once_that_a_renewal_is_done_both_go_on(alice: Any, services: Services) -> None:
     services.lost_answers["Renew"] = 5
     with pytest.raises(UnreachableError):

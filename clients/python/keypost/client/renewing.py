@@ -82,6 +82,8 @@ class Renewing:
         self._backing_up = backing_up
         self._lock = asyncio.Lock()
         self._finishing = asyncio.Lock()
+        self._asked: bytes | None = None
+        """The key that the CA was asked for, while its answer is awaited."""
         self._tried_time: int | None = None
 
     async def renew(self, *, backup_may_fail: bool = False) -> Key:
@@ -209,6 +211,7 @@ class Renewing:
                 # Now, with both pairs in it: whatever becomes of this request, the backup can go on from it.
                 await self._back_up(may_fail=backup_may_fail)
                 backed_up = new.fingerprint
+            self._asked = new.fingerprint
             return await self._ca.renew(signed)
 
         me = old.address
@@ -221,9 +224,12 @@ class Renewing:
             if refused.reason == KEY_REVOKED:
                 raise revoked_error(me) from refused
             raise
-        if new is None:
-            raise AssertionError
-        return await self._confirmed(new, old, await self._records.learn(me.username, key_info))
+        else:
+            if new is None:
+                raise AssertionError
+            return await self._confirmed(new, old, await self._records.learn(me.username, key_info))
+        finally:
+            self._asked = None
 
     async def _back_up(self, *, may_fail: bool) -> None:
         try:
@@ -250,18 +256,19 @@ class Renewing:
         key = record.get(new.fingerprint)
         if not key.is_good:
             raise KeyUnknownError("the CA's record does not show the new key as good", username=record.username)
-        facts: dict[str, str | int] = {"fingerprint": short(new.fingerprint), "revision": record.revision}
-        for step in (5, 6, 7):
-            self._context.renewal(step, "ca", **facts)
         return await self._finish(new, old, key)
 
     async def _finish(self, new: DeviceKeyPair, old: DeviceKeyPair, key: Key) -> Key:
         async with self._finishing:
             if self._identity.current.fingerprint != new.fingerprint:
-                await self._promote(new, old, key.state_time)
+                await self._promote(new, old, key)
         return key
 
-    async def _promote(self, new: DeviceKeyPair, old: DeviceKeyPair, replaced_time: int) -> None:
+    async def _promote(self, new: DeviceKeyPair, old: DeviceKeyPair, key: Key) -> None:
+        # Where the answer is still awaited, a look-up may have shown sooner what the CA did: its steps come before 8.
+        for step in (5, 6, 7) if self._asked == new.fingerprint else ():
+            self._context.renewal(step, "ca", fingerprint=short(new.fingerprint), revision=key.request.revision)
+        replaced_time = key.state_time
 
         def promote(store: KeyStore) -> None:
             store.key_pairs.promote(new.fingerprint, replaced_time)
