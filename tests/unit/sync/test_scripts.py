@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parents[2]
 BEGIN = """
-import os, signal, sys
-# Who runs the tests in the background of a shell has it ignored, and so has whatever they start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import os, sys
 from pathlib import Path
 from keypost import InvalidArgumentError
 from keypost.keys.v1.realm_trust_pb2 import Bundle
