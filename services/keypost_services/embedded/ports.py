@@ -44,20 +44,20 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, Ports] | None:
 def _all_free(ports: Mapping[str, Ports]) -> bool:
     wanted = [port for own in ports.values() for port in own.values()]
     try:
-        with _bound(wanted):
+        with bound(wanted):
             return True
     except (OSError, OverflowError):
         return False
 
 
 def _new_ports(names: Sequence[str]) -> dict[str, Ports]:
-    with _bound([0] * (len(names) * len(KINDS))) as found:
+    with bound([0] * (len(names) * len(KINDS))) as found:
         numbers = iter(found)
         return {name: {kind: next(numbers) for kind in KINDS} for name in names}
 
 
 @contextlib.contextmanager
-def _bound(ports: list[int]) -> Iterator[list[int]]:
+def bound(ports: list[int]) -> Iterator[list[int]]:
     """Hold all ``ports`` at once (0: any) and yield their numbers."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in ports]

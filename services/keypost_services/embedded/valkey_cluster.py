@@ -6,10 +6,8 @@ a password is all that guards them. So it is for tests and trials on one machine
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
-import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from keypost_services.embedded.layout import LOOPBACK
+from keypost_services.embedded.ports import bound
 from keypost_services.embedded.processes import POLL_SECONDS, Process, StackFailedError
 from keypost_services.embedded.valkey import find_server
 
@@ -263,9 +262,5 @@ def _knows(node: ClusterNode, node_id: str) -> bool:
 
 def _free_ports(count: int) -> list[tuple[int, int]]:
     """Return pairs of ports that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2 * count)]
-        for held in sockets:
-            held.bind((LOOPBACK, 0))
-        ports = [int(held.getsockname()[1]) for held in sockets]
-    return list(zip(ports[:count], ports[count:], strict=True))
+    with bound([0] * (2 * count)) as ports:
+        return list(zip(ports[:count], ports[count:], strict=True))
