@@ -11,6 +11,7 @@ import secrets
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import redis
@@ -113,11 +114,24 @@ class Valkey:
         self._process.wait_until(self._answers, seconds)
 
     def _answers(self) -> bool:
-        never = Retry(ConstantBackoff(0), 0)
-        client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=never)
-        try:
-            return bool(client.ping())
-        except redis.RedisError:  # not listening yet, or still loading its file
-            return False
-        finally:
-            client.close()
+        return answers(self.url, seconds=1)
+
+
+def ask(url: str, *command: str | int, seconds: float) -> Any:
+    """Return a server's answer to a command; nothing is tried twice. Raises what redis-py raises."""
+    never = Retry(ConstantBackoff(0), 0)
+    client = redis.Redis.from_url(
+        url, socket_timeout=seconds, socket_connect_timeout=1, retry=never, decode_responses=True
+    )
+    try:
+        return client.execute_command(*command)  # type: ignore[no-untyped-call]
+    finally:
+        client.close()
+
+
+def answers(url: str, seconds: float) -> bool:
+    """Return whether a server takes commands."""
+    try:
+        return bool(ask(url, "PING", seconds=seconds))
+    except redis.RedisError:  # not listening yet, or still loading its file
+        return False

@@ -13,13 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
 from keypost_services.embedded.layout import LOOPBACK
 from keypost_services.embedded.ports import bound
 from keypost_services.embedded.processes import POLL_SECONDS, Process, StackFailedError
-from keypost_services.embedded.valkey import find_server
+from keypost_services.embedded.valkey import answers, ask, find_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +27,7 @@ SLOTS = 16_384
 NODE_TIMEOUT_MS = 2_000
 """After so long without a word a node counts as failed, and its replica takes over."""
 FORM_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
 _SETTINGS = {
     "bind": LOOPBACK,
     "daemonize": "no",
@@ -112,21 +111,11 @@ class ClusterNode:
 
     def ask(self, *command: str | int) -> Any:
         """Return the answer to a command; nothing is tried twice. Raises what redis-py raises."""
-        never = Retry(ConstantBackoff(0), 0)
-        client = redis.Redis.from_url(
-            self.url, socket_timeout=5, socket_connect_timeout=1, retry=never, decode_responses=True
-        )
-        try:
-            return client.execute_command(*command)  # type: ignore[no-untyped-call]
-        finally:
-            client.close()
+        return ask(self.url, *command, seconds=ANSWER_SECONDS)
 
     def answers(self) -> bool:
         """Return whether the server takes commands."""
-        try:
-            return bool(self.ask("PING"))
-        except redis.RedisError:  # not listening yet, or still loading its file
-            return False
+        return answers(self.url, seconds=ANSWER_SECONDS)
 
 
 class ValkeyCluster:
