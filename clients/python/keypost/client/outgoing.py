@@ -190,14 +190,9 @@ def _keep_unsealed(store: KeyStore, order: Order, filled: Filled, error: Protoco
             filled.refused.append((item, error))
             continue
         try:
-            with store.transaction():
-                message = _draw(store, order.drawing, item.wanted)
-                keep(store, message, item.wanted)
+            _begin_unsealed(store, order.drawing, item, filled)
         except KeyStoreFullError as full:
             filled.refused.append((item, full))
-        else:
-            filled.unsealed.append((item, message))
-            _copy(store, order.drawing, item, message, filled)
 
 
 def keep_early(store: KeyStore, drawing: Drawing, fresh: Sequence[Item]) -> Filled:
@@ -205,14 +200,19 @@ def keep_early(store: KeyStore, drawing: Drawing, fresh: Sequence[Item]) -> Fill
     filled = Filled()
     for item in fresh:
         try:
-            with store.transaction():
-                message = _draw(store, drawing, item.wanted)
-                keep(store, message, item.wanted)
+            _begin_unsealed(store, drawing, item, filled)
         except KeyStoreFullError:
             break
-        filled.unsealed.append((item, message))
-        _copy(store, drawing, item, message, filled)
     return filled
+
+
+def _begin_unsealed(store: KeyStore, drawing: Drawing, item: Item, filled: Filled) -> None:
+    """Draw id and counter of a message and keep it; raises KeyStoreFullError, and then it leaves no gap."""
+    with store.transaction():
+        message = _draw(store, drawing, item.wanted)
+        keep(store, message, item.wanted)
+    filled.unsealed.append((item, message))
+    _copy(store, drawing, item, message, filled)
 
 
 def _load(store: KeyStore, order: Order, sealer: Sealer, filled: Filled) -> None:
