@@ -106,7 +106,12 @@ def as_keypost_error(error: Exception) -> KeypostError:
     """Return the error itself, or for one that nobody foresaw an error that shows nothing of the message."""
     if isinstance(error, KeypostError):
         return error
-    return KeypostError(f"an unforeseen {type(error).__name__}: please report it; the message is kept as it came")
+    return unforeseen(error, "; the message is kept as it came")
+
+
+def unforeseen(error: Exception, more: str = "") -> KeypostError:
+    """Return what stands for an error that nobody foresaw: its kind alone."""
+    return KeypostError(f"an unforeseen {type(error).__name__}: please report it{more}")
 
 
 def short(fingerprint: bytes) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from keypost.client.context import short
+from keypost.client.context import short, unforeseen
 from keypost.client.key_requests import warn_if_weak
 from keypost.client.outgoing import Drawing, Item, Order, fill, keep_early
 from keypost.client.pipeline import Broken, Outdated, Parcel
@@ -195,7 +195,7 @@ class Lane:
             self._give_up(error)
         except Exception as error:
             await self._answers_are_in()
-            self._give_up(KeypostError(f"an unforeseen {type(error).__name__}: please report it"))
+            self._give_up(unforeseen(error))
             raise
         if not self._fresh and not self._turn.locked():
             self._calm()

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from keypost.client.context import log
+from keypost.client.context import log, unforeseen
 from keypost.client.own_watch import REVOKED_CAUSES
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.transport.refusals import UNEXPECTED_ANSWER, Refusal
@@ -177,7 +177,7 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001  # whoever waits must be told, whatever it is
                 # Nothing that is under way may outlive its stream: answers of the next would be taken for its own.
                 log.error("the sending stream failed: %s", type(error).__name__)
-                await self._break(Refusal(_unforeseen(error), retriable=False, retry_after_ms=None))
+                await self._break(Refusal(unforeseen(error), retriable=False, retry_after_ms=None))
 
     async def _one_stream(self) -> None:
         """Serve one stream until it is idle, or of another key than what is to go out; or until it breaks."""
@@ -289,7 +289,7 @@ class Pipeline:
             broken = await self._judge(refusal)
         except Exception as error:  # noqa: BLE001  # as above
             log.error("the token could not be refreshed: %s", type(error).__name__)
-            broken = Broken(_unforeseen(error), final=True)
+            broken = Broken(unforeseen(error), final=True)
         left = [*(parcel for batch in self._flying for parcel in batch), *self._queue]
         self._flying.clear()
         self._queue.clear()
@@ -326,10 +326,6 @@ def _is_unknown_method(error: RefusedError) -> bool:
 
 def _no_answer(sentence: str) -> Refusal:
     return Refusal(UnreachableError(sentence, service="delivery"), retriable=True, retry_after_ms=None)
-
-
-def _unforeseen(error: Exception) -> KeypostError:
-    return KeypostError(f"an unforeseen {type(error).__name__}: please report it")
 
 
 def _unexpected() -> Refusal:
