@@ -530,6 +530,7 @@ def _read_key(server: redis.Redis, key: bytes) -> Any:
         b"set": server.smembers,
         b"zset": lambda name: server.zrange(name, 0, -1, withscores=True),
         b"list": lambda name: server.lrange(name, 0, -1),
+        b"none": lambda _name: None,  # it expired since the keys were listed
     }
     return readers[server.type(key)](key)  # type: ignore[index]
 
