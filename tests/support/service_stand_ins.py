@@ -17,6 +17,7 @@ from keypost_services.runtime.identity import _uris, service_uri
 from keypost_services.runtime.requests import user_not_found
 
 if TYPE_CHECKING:
+    import grpc
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from keypost.protocol.identifiers import Address
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.records import _Held
     from keypost_services.delivery.sending import Sending
     from keypost_services.runtime.authenticator import Peer
+    from keypost_services.runtime.tls import FollowedFiles
 
 
 def claims_without_verifying(token: str, _key: Key) -> dict[str, Any]:
@@ -134,3 +136,7 @@ async def step_from_whatever_revision(connection: AsyncConnection, change: Chang
 
 def held_however_old(_self: object, held: _Held) -> KeyRecord | None:
     return held.record
+
+
+def content_at_every_connection(self: FollowedFiles) -> grpc.ServerCertificateConfiguration:
+    return self.content

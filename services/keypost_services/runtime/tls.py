@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,13 @@ from keypost_services.runtime.errors import ServiceError, StartError
 from keypost_services.runtime.identity import service_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
+
+BEGIN_SECONDS = 0.5
+"""How long a handshake has to begin once it was told that nothing has changed: it takes microseconds."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,49 @@ class TlsFiles:
         return grpc.ssl_server_certificate_configuration([(private_key, certificate)], root)
 
 
+class FollowedFiles:
+    """What a server shows: read from its files, and again when they change.
+
+    gRPC asks at every connection, before the handshake. What it then gets replaces what it holds, which it frees while
+    the handshake of another connection may be just about to begin with it (github.com/grpc/grpc/issues/36693). With
+    something at every connection, whoever connects often enough ends the process, and needs no certificate for it. So
+    gRPC gets something only when the files have changed, and not before those who asked until then have begun: gRPC
+    lets nobody else ask meanwhile.
+
+    Args:
+        files: The files.
+        log: Told when a renewed file is no good; the old content then stays in use.
+        wait: Lets seconds pass.
+
+    Attributes:
+        content: What is in use.
+
+    Raises:
+        OSError, ValueError: a file is no good to begin with.
+    """
+
+    def __init__(self, files: TlsFiles, log: FilteringBoundLogger, wait: Callable[[float], None] = time.sleep) -> None:
+        self._files = files
+        self._log = log
+        self._wait = wait
+        self._stamp, self.content = files.stamp(), files.load()
+
+    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what the files hold if they have changed since it was last returned, or None; never raises."""
+        try:
+            if (seen := self._files.stamp()) == self._stamp:
+                return None
+            self.content, self._stamp = self._files.load(), seen
+        except (OSError, ValueError) as error:
+            self._log.warning("certificate not renewed", file=str(self._files.certificate), why=str(error))
+            return None
+        self._wait(BEGIN_SECONDS)
+        self._log.info("certificate renewed", file=str(self._files.certificate))
+        return self.content
+
+
 def server_credentials(files: TlsFiles, log: FilteringBoundLogger) -> grpc.ServerCredentials:
-    """Return credentials that follow their files.
+    """Return credentials of one port that follow their files.
 
     Args:
         files: The files.
@@ -57,21 +103,14 @@ def server_credentials(files: TlsFiles, log: FilteringBoundLogger) -> grpc.Serve
         StartError: a file is no good to begin with.
     """
     try:
-        stamp, current = files.stamp(), files.load()
+        followed = FollowedFiles(files, log)
     except (OSError, ValueError) as error:
         raise StartError(f"{files.certificate} with {files.private_key}: {error}") from error
-
-    def newest() -> grpc.ServerCertificateConfiguration:
-        nonlocal stamp, current
-        try:
-            if (seen := files.stamp()) != stamp:
-                current, stamp = files.load(), seen
-                log.info("certificate renewed", file=str(files.certificate))
-        except (OSError, ValueError) as error:
-            log.warning("certificate not renewed", file=str(files.certificate), why=str(error))
-        return current
-
-    return grpc.dynamic_ssl_server_credentials(current, newest, require_client_authentication=files.root is not None)
+    return grpc.dynamic_ssl_server_credentials(
+        followed.content,
+        followed.renewed,  # type: ignore[arg-type]  # it may return None, as gRPC's own page says
+        require_client_authentication=files.root is not None,
+    )
 
 
 def check_own_certificate(certificate: Path, realm: str, service: str) -> None:

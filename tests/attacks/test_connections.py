@@ -1,0 +1,87 @@
+"""Who has neither certificate nor token connects, again and again: the service must go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from support.tls import issue_tls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+    from support.attacks import Without
+
+TESTS = Path(__file__).parents[1]
+AT_ONCE, TOGETHER = 4, 20
+CONNECTIONS = 20_000
+"""Without the defence the process has ended after some hundred to ten thousand."""
+PATIENCE = 60.0
+
+
+@contextlib.contextmanager
+def server(folder: Path, out: Without | None) -> Iterator[subprocess.Popen[str]]:
+    """Run a server in a process of its own: what is wrong ends it."""
+    issued = issue_tls()
+    certificate, private_key = folder / "public.pem", folder / "public.key"
+    certificate.write_bytes(issued.certificate_pem)
+    private_key.write_bytes(issued.private_key_pem)
+    defences = [f"{one.function}={one.instead}" for one in out.out] if out else []
+    path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "support.crowded_server", str(certificate), str(private_key), *defences],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Crowd:
+    """Connects from several threads at once, and says nothing."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self._process = process
+        self._port = port
+        self._until = time.monotonic() + PATIENCE
+        self.connected = 0
+        self._lock = threading.Lock()
+
+    def _come(self) -> None:
+        while self.connected < CONNECTIONS and self._process.poll() is None and time.monotonic() < self._until:
+            with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+                for _ in range(TOGETHER):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", self._port), timeout=5))
+                    with self._lock:
+                        self.connected += 1
+
+    def come(self) -> None:
+        """Connect until it is enough, or the process has ended."""
+        threads = [threading.Thread(target=self._come) for _ in range(AT_ONCE)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def test_connections_without_end(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The certificate is looked at for each connection; that must not be what ends the process."""
+    with server(tmp_path, request.node.callspec.params["without"]) as process:
+        assert process.stdout is not None
+        crowd = Crowd(process, int(process.stdout.readline()))
+        crowd.come()
+        assert process.poll() is None, f"ended by signal {-process.returncode} after {crowd.connected} connections"
+    assert crowd.connected >= CONNECTIONS
