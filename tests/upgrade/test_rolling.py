@@ -6,9 +6,13 @@ version: so both versions of clients meet both versions of services, and each ot
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
+import signal
 import subprocess
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +26,10 @@ from support.faults.running import Outcome, Run
 from support.faults.stack import running_stack
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
     from support.faults.journal import Line
+    from support.faults.parts import Server
     from support.faults.stack import Stack
 
 ORDER = ("ca", "directory", "directory-2", "delivery", "delivery-2")
@@ -56,12 +63,14 @@ async def test_one_process_after_the_other(tmp_path: Path, code: Path) -> None:
         tmp_path / "run", processes=ORDER, code_of=lambda name: code if name in {*ORDER, *OLDER} else None
     ) as stack:
         run = Run(stack, random.Random(0), outcome, lambda _line: None, copies=False)
-        await run.begin()
-        for name in ORDER:
-            await replace_service(stack, run, name)
-        for name in OLDER:
-            await replace_device(stack, run, name)
-        await run.finish()
+        async with kept_running([stack.servers[name] for name in ORDER]):
+            await run.begin()
+            os.kill(stack.servers["directory"].pid, signal.SIGSEGV)
+            for name in ORDER:
+                await replace_service(stack, run, name)
+            for name in OLDER:
+                await replace_device(stack, run, name)
+            await run.finish()
         everything = {name: device.journal for name, device in stack.devices.items()}
     for older, newer in (("alice-1", "alice-2"), ("bob-1", "bob-2")):
         copies = sorted(line["n"] for line in everything[older].inbox if is_copy(everything[older], line))
@@ -101,10 +110,28 @@ def is_of_previous(journal: DeviceJournal, line: Line) -> bool:
     return journal.name in OLDER and (line["line"], line.get("reason")) in known
 
 
+@asynccontextmanager
+async def kept_running(servers: Sequence[Server]) -> AsyncIterator[None]:
+    """Start processes of the previous version anew that end by themselves, as whoever runs services does.
+
+    They may, when several callers connect at once: that version has gRPC exchange its certificate at each connection,
+    which tests/attacks/test_connections.py shows. The test has one end so.
+    """
+    for server in servers:
+        server.kept = True
+    keeping = [asyncio.create_task(server.keep_running()) for server in servers]
+    try:
+        yield
+    finally:
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+
+
 async def replace_service(stack: Stack, run: Run, name: str) -> None:
     """Have a process end in good order, then one of this version serve in its place, and keys change."""
     part = stack.servers[name]
-    part.code = None
+    part.code, part.kept = None, False
     assert await part.stop(), f"{name} did not drain"
     began = time.monotonic()
     await part.start()

@@ -103,12 +103,15 @@ class Server:
 
     Attributes:
         code: Where the code of another version lies that the next process runs; None: this one.
+        kept: Whether ``keep_running`` stands in for whoever runs services: it is no fault then that a process ends.
     """
 
     def __init__(self, name: str, launch: Launch, ready: Callable[[], bool], log: Path, guard: Guard) -> None:
         self.name = name
         self.log = log
         self.code: Path | None = None
+        self.kept = False
+        self._changing = asyncio.Lock()
         self._launch = launch
         self._ready = ready
         self._guard = guard
@@ -121,12 +124,24 @@ class Server:
 
     @property
     def died(self) -> bool:
-        """Whether its process ended without having been told to."""
+        """Whether its process ended without having been told to, and nobody starts another."""
+        return not self.kept and self._has_ended
+
+    @property
+    def _has_ended(self) -> bool:
         return self._process is not None and not self._process.is_running()
 
     def obituary(self) -> str:
         """Return how it ended."""
         return self._process.obituary() if self._process else f"{self.name} does not run"
+
+    async def keep_running(self) -> None:
+        """Start another process whenever one ends by itself, as whoever runs services does, while it is ``kept``."""
+        while self.kept:
+            await _end_of(self.pid)
+            async with self._changing:
+                if self.kept and self._has_ended:
+                    await self._start()
 
     async def start(self) -> None:
         """Start it, again and again where it ends by itself; return when it serves.
@@ -134,6 +149,10 @@ class Server:
         Raises:
             StackFailedError: it does not serve in time.
         """
+        async with self._changing:
+            await self._start()
+
+    async def _start(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while True:
             process = self._process = await asyncio.to_thread(self._launch, self.code)
@@ -157,11 +176,24 @@ class Server:
 
     async def stop(self) -> bool:
         """End it in good order; return whether it did, and in time."""
-        process, self._process = self._process, None
+        async with self._changing:
+            process, self._process = self._process, None
         if process is None:
             return True
         process.ask_to_stop()
         return await asyncio.to_thread(process.wait_stopped, STOP_SECONDS)
+
+
+async def _end_of(pid: int) -> None:
+    """Return when a process of this one's has ended."""
+    descriptor = os.pidfd_open(pid)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def service_part(name: str, log: Path, environment: Mapping[str, str], guard: Guard) -> Server:
