@@ -181,10 +181,10 @@ class Stack:
         async with running("delivery", self.settings(**changes), compose, clock=self.clock) as service:
             yield service
 
-    async def device(self, pair: DeviceKeyPair, port: int) -> SimulatedDevice:
-        """Return a device that calls a replica at its public port."""
+    async def device(self, pair: DeviceKeyPair, port: int, *settings: tuple[str, int]) -> SimulatedDevice:
+        """Return a device that calls a replica at its public port, by a channel with these settings."""
         credentials = grpc.ssl_channel_credentials((self.folder / "tls" / "public-root.pem").read_bytes())
-        options = (("grpc.use_local_subchannel_pool", 1), ("keypost.number", next(_numbers)))
+        options = (("grpc.use_local_subchannel_pool", 1), ("keypost.number", next(_numbers)), *settings)
         channel = grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options)
         await self.exits.enter_async_context(channel)
         return SimulatedDevice(self, pair, DeliveryServiceStub(channel))
