@@ -117,6 +117,34 @@ def test_an_interrupted_call_is_cancelled_and_the_client_goes_on(
     assert alice.keys("bob").username == "bob"
 
 
+@pytest.mark.usefixtures("bob")
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_call_that_is_interrupted_as_it_begins_is_cancelled_too(
+    alice: Client, services: Services, monkeypatch: pytest.MonkeyPatch, *, begun: bool
+) -> None:
+    """A signal may come while the loop has the call already, and the caller does not know it yet."""
+    loop, under_way = alice._thread._loop, threading.Event()
+    hand_over = loop.call_soon_threadsafe
+
+    async def fault(_context: Any) -> None:
+        under_way.set()
+        await asyncio.get_running_loop().create_future()
+
+    def hand_over_and_be_interrupted(*callback: Any) -> None:
+        monkeypatch.setattr(loop, "call_soon_threadsafe", hand_over)
+        if begun:
+            hand_over(*callback)
+            assert under_way.wait(10)
+        raise Interrupted
+
+    services.faults["GetKeyInfo"] = [fault] if begun else []
+    monkeypatch.setattr(loop, "call_soon_threadsafe", hand_over_and_be_interrupted)
+    with pytest.raises(Interrupted):
+        alice.keys("bob")
+    assert alice._client._under_way == 0
+    assert alice.keys("bob").username == "bob"
+
+
 def test_an_interrupted_iteration_has_ended_and_another_may_begin(
     alice: Client, bob: Client, services: Services, interruption: Any
 ) -> None:

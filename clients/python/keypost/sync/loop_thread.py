@@ -61,14 +61,15 @@ class LoopThread:
         """Run a coroutine in the thread, with the context variables of the caller, and return what it returns.
 
         If the caller is interrupted meanwhile (Ctrl-C, a signal handler that raises), the coroutine is cancelled, and
-        has ended when the interruption goes on its way.
+        has ended when the interruption goes on its way; also where that is as the coroutine begins.
 
         Raises:
             InvalidArgumentError: the thread is ended, or of another process, or it is the caller.
         """
         self._check_caller()
-        call = self._begin(lambda: function(*args, **kwargs))
+        call = _Call(lambda: function(*args, **kwargs))
         try:
+            self._begin(call)
             return call.answer.result()
         except BaseException:
             if not call.answer.done():
@@ -91,13 +92,11 @@ class LoopThread:
             with suppress(InvalidArgumentError):
                 self._let_close(items)
 
-    def _begin(self, function: Callable[[], Awaitable[T]]) -> _Call[T]:
-        call = _Call(function)
+    def _begin(self, call: _Call[Any]) -> None:
         with self._entrance:
             if not self._open:
                 raise InvalidArgumentError("this client is closed: open another", field="client")
             self._loop.call_soon_threadsafe(call.begin)
-        return call
 
     def _let_close(self, items: AsyncGenerator[Any]) -> None:
         """Have an async generator closed, and wait for it, but not for ever.
@@ -105,7 +104,8 @@ class LoopThread:
         Whoever drops an iterator may not know that he does, nor that he holds a lock which a callback wants.
         """
         self._check_caller()
-        closing = self._begin(items.aclose)
+        closing = _Call(items.aclose)
+        self._begin(closing)
         try:
             closing.answer.result(PATIENCE_WITH_ITERATORS)
         except TimeoutError:
@@ -166,6 +166,8 @@ class LoopThread:
             )
 
     def _cancel(self, call: _Call[Any]) -> None:
+        if call.answer.cancel():  # it has not begun, and will not
+            return
         with suppress(RuntimeError):  # the loop has ended meanwhile, and all calls with it
             self._loop.call_soon_threadsafe(call.cancel)
         wait([call.answer])
@@ -182,6 +184,8 @@ class _Call(Generic[T]):
         self._function = function
 
     def begin(self) -> None:
+        if not self.answer.set_running_or_notify_cancel():
+            return
         self._task = asyncio.create_task(self._await())
         self._task.add_done_callback(self._settle)
 
