@@ -65,7 +65,7 @@ async def test_one_process_after_the_other(tmp_path: Path, code: Path) -> None:
         run = Run(stack, random.Random(0), outcome, lambda _line: None, copies=False)
         async with kept_running([stack.servers[name] for name in ORDER]):
             await run.begin()
-            os.kill(stack.servers["directory"].pid, signal.SIGSEGV)
+            os.kill(stack.servers["directory"].pid, signal.SIGKILL)
             for name in ORDER:
                 await replace_service(stack, run, name)
             for name in OLDER:
