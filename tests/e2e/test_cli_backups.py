@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from support.command_line import User
 
@@ -86,3 +90,25 @@ def test_what_is_wrong_is_told_and_leaves_nothing(people: tuple[User, User], tmp
     assert "KEY_STORE_EXISTS" in bob.fail("restore", str(file), variables=SECRET).sentence
     assert "needs a FILE" in bob.fail("backup", variables=SECRET).sentence
     assert not new.profile.exists()
+
+
+@pytest.mark.parametrize("spoilt", ["root key", "realm", "no JSON"])
+def test_a_wrong_bundle_leaves_nothing_and_the_backup_is_as_good_as_before(
+    people: tuple[User, User], tmp_path: Path, spoilt: str
+) -> None:
+    _, bob = people
+    file, new = tmp_path / "a.backup", replace(bob, profile=tmp_path / "new")
+    bob.run("backup", str(file), variables=SECRET)
+    bundle = json.loads(bob.stack.layout.bundle.read_text())
+    if spoilt == "root key":
+        stranger = Ed25519PrivateKey.generate().public_key()
+        der = stranger.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        bundle["rootKeys"][0]["publicKeyDer"] = base64.b64encode(der).decode()
+    if spoilt == "realm":
+        bundle["realm"] = "elsewhere.example"
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("{" if spoilt == "no JSON" else json.dumps(bundle))
+    failure = new.fail("restore", str(file), variables=SECRET, options=("--bundle", str(wrong)))
+    assert "bundle" in failure.sentence
+    assert not new.profile.exists()
+    assert "You are" in new.run("restore", str(file), variables=SECRET)

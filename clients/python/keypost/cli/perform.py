@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,9 @@ from keypost.cli.output import HumanOutput, JsonOutput, Output
 from keypost.cli.passphrases import PROFILE, passphrase_for
 from keypost.cli.profiles import is_profile, no_profile, profile_path
 from keypost.client import Client
-from keypost.errors import KeypostError
+from keypost.errors import InvalidArgumentError, KeypostError
 from keypost.keystore import KeyFile, KeyStoreExistsError, SystemKeyRing, Unlock
+from keypost.keystore.backups import undo_restore
 from keypost.protocol.suites import suite_named
 
 if TYPE_CHECKING:
@@ -95,14 +97,35 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
     else:
         _check_new(options, profile)
     unlock = unlock_for(options, new=not is_profile(profile))
-    if prepare is not None:
-        prepare(profile, unlock, output)
+    with _prepared(prepare, profile, unlock, output):
+        client = await _open(options, profile, unlock, output)
+    async with client:
+        await action(client, output)
 
+
+@contextlib.contextmanager
+def _prepared(prepare: Prepare | None, profile: Path, unlock: Unlock, output: Output) -> Iterator[None]:
+    """Make the profile, and remove it again if it cannot be opened by the bundle that was given for it."""
+    if prepare is None:
+        yield
+        return
+    is_new = not profile.exists()
+    prepare(profile, unlock, output)
+    try:
+        yield
+    except InvalidArgumentError as error:
+        if error.metadata.get("field") == "bundle":
+            # Found before the key is renewed: the device that the backup is of has noticed nothing.
+            undo_restore(profile, with_folder=is_new)
+        raise
+
+
+async def _open(options: Options, profile: Path, unlock: Unlock, output: Output) -> Client:
     def observer(step: Step) -> None:
         if options.steps:
             output.step(step)
 
-    client = await Client.open(
+    return await Client.open(
         profile,
         unlock=unlock,
         bundle=options.bundle,
@@ -111,8 +134,6 @@ async def _perform(options: Options, output: Output, action: Action, *, creates:
         minimum_suite=suite_named(options.minimum_suite),
         on_identity_change=options.on_identity_change,
     )
-    async with client:
-        await action(client, output)
 
 
 def _check(options: Options, profile: Path, *, creates: bool) -> None:

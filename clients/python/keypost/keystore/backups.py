@@ -178,6 +178,16 @@ def restore_backup(
     _clear(half_made, None)
 
 
+def undo_restore(folder: Path, *, with_folder: bool) -> None:
+    """Remove a profile that was just made from a backup, and has done nothing yet. Blocks.
+
+    Args:
+        folder: The folder of the profile; nothing has it open.
+        with_folder: Remove the folder too, if nothing else is in it.
+    """
+    _clear(folder / FILE_NAME, folder if with_folder else None)
+
+
 def _check_no_profile(folder: Path) -> None:
     path = folder / FILE_NAME
     try:
