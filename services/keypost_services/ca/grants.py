@@ -21,6 +21,11 @@ GRANTS = {
     "users": "SELECT, INSERT, UPDATE",
 }
 """By table."""
+NOT_OWNED = (
+    "SELECT tableowner FROM pg_tables WHERE schemaname = current_schema() "
+    f"AND tablename IN {tuple(GRANTS)} AND NOT pg_has_role(tableowner, 'USAGE')"  # noqa: S608  # names of this module's own
+)
+"""Selects the owners of tables that are not the role's own that asks."""
 
 
 def grants_to(role: str, dialect: Dialect) -> Iterator[str]:

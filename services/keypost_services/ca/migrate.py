@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from keypost_services.ca.engine import WRITES
 from keypost_services.ca.engine_postgres import lock_migrations
-from keypost_services.ca.grants import grants_to
+from keypost_services.ca.grants import NOT_OWNED, grants_to
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -52,7 +52,8 @@ async def migrate(engine: AsyncEngine, *, grant_to: str | None = None) -> str:
         The name of the last step.
 
     Raises:
-        SchemaDiffersError: A newer version has taken steps already, or the role that connects may not take them.
+        SchemaDiffersError: A newer version has taken steps already, or the role that connects may not take them, or
+            may not grant.
     """
     found = await _found(engine)
     _refuse_newer(found)
@@ -91,7 +92,18 @@ async def _migrate(connection: AsyncConnection, grant_to: str | None) -> None:
         # Another process may have taken them, and more, while this one waited.
         _refuse_newer(await connection.run_sync(_current_revision))
     await connection.run_sync(_upgrade)
-    for statement in grants_to(grant_to, connection.dialect) if grant_to is not None else ():
+    if grant_to is not None:
+        await _grant(connection, grant_to)
+
+
+async def _grant(connection: AsyncConnection, role: str) -> None:
+    # PostgreSQL only warns whoever grants what is not his to grant.
+    owners = await connection.exec_driver_sql(NOT_OWNED)
+    if owner := owners.scalars().first():
+        raise SchemaDiffersError(
+            f"the tables belong to {owner}, and this role may not grant: run `keypost-ca migrate --grant` as that role"
+        )
+    for statement in grants_to(role, connection.dialect):
         await connection.exec_driver_sql(statement)
 
 

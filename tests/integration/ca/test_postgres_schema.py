@@ -147,6 +147,16 @@ async def test_who_may_only_serve_is_told_who_takes_the_steps(empty: str) -> Non
         await store.apply(change(key(1)))
 
 
+def test_who_owns_nothing_is_told_so_when_it_grants(name: str) -> None:
+    server = shared_postgres()
+    result = run("migrate", "--database", server.serving_url(name), "--grant", SERVING)
+    assert result.exit_code == 2
+    assert "may not grant: run `keypost-ca migrate --grant` as that role" in result.stderr
+    # Nothing was taken from whom it names either.
+    assert rows(server.serving_url(name), "SELECT count(*) FROM users") == [(0,)]
+    assert run("migrate", "--database", server.administrators_url(name), "--grant", SERVING).exit_code == 0
+
+
 def test_every_table_has_its_grants(name: str) -> None:
     assert GRANTS.keys() == metadata.tables.keys() | {"alembic_version"}
     query = (
