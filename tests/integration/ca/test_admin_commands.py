@@ -7,20 +7,27 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from keypost.ca.v1 import administration_service_pb2 as administration_pb
 from keypost.ca.v1 import ca_service_pb2 as ca_pb
+from keypost.ca.v1.administration_service_pb2_grpc import AdministrationServiceStub
 from keypost.clock import DAY
+from keypost_services.ca.administration import client as administration_client
+from keypost_services.ca.administration.command_line import admin
 from keypost_services.ca.command_line import app
 from keypost_services.embedded.certificates import TlsRoot, service_names, write
 from support.ca_service import REALM, CaUnderTest, open_ca
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import grpc
     from typer.testing import Result
 
 
@@ -144,6 +151,54 @@ async def test_what_the_ca_refuses_is_said_in_one_line_with_its_reason(ca: CaUnd
         assert "USER_NOT_FOUND" in line
     result = await run(ca, "show", "No Name")
     assert (result.exit_code, "INVALID_FIELD" in result.stderr) == (4, True)
+
+
+def leaves(group: Any, *above: str) -> set[str]:
+    """Return the commands of a group and of those within, as they are typed."""
+    found = set()
+    for name, command in group.commands.items():
+        is_group = isinstance(command, TyperGroup)
+        found |= leaves(command, *above, name) if is_group else {" ".join((*above, name))}
+    return found
+
+
+async def test_every_call_of_an_administrator_has_a_command_and_every_command_has_json(
+    ca: CaUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    class Recorded(AdministrationServiceStub):
+        def __init__(self, channel: grpc.aio.Channel) -> None:
+            super().__init__(channel)  # type: ignore[call-arg]  # the stub of the types has no constructor
+            for method in methods:
+                setattr(self, method, self._noting(method, getattr(self, method)))
+
+        @staticmethod
+        def _noting(method: str, call: Callable[..., Any]) -> Callable[..., Any]:
+            def make(*arguments: Any, **named: Any) -> Any:
+                called.append(method)
+                return call(*arguments, **named)
+
+            return make
+
+    methods = [method.name for method in administration_pb.DESCRIPTOR.services_by_name["AdministrationService"].methods]
+    monkeypatch.setattr(administration_client, "AdministrationServiceStub", Recorded)
+    device = (await ca.enroll("alice")).address
+    typed: dict[str, list[str]] = {
+        "invite": ["bob"],
+        "users": [],
+        "show": ["alice"],
+        "allow-reset": ["alice", "--yes"],
+        "cancel-reset": ["alice"],
+        "revoke": ["alice", device.device_id, "--reason", "lost", "--yes"],
+        "audit list": [],
+        "audit verify": [],
+        "request": ["eve", "--realm", REALM, "--folder", str(ca.folder / "eve")],
+    }
+    assert leaves(typer.main.get_group(admin)) == typed.keys()
+    for command, arguments in typed.items():
+        assert await printed(ca, *command.split(), *arguments), command
+    assert set(called) == set(methods)
 
 
 async def test_a_ca_that_does_not_answer_is_said_in_one_line(ca: CaUnderTest) -> None:
