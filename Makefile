@@ -28,6 +28,12 @@ up: $(STAMP) ## Start the whole stack and leave it running (STACK=postgres|clust
 test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
+check: $(STAMP) ## Lint, check types, and run the tests that start no server: while you work
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -n 2 tests/unit tests/vectors $(PYTEST_ARGS)
+
 bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1)
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(JSON),--json) $(if $(QUICK),--quick)
 
@@ -70,4 +76,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost soak.json tests/benchmarks/results .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test test-cluster test-faults test-faults-cluster soak killed bench lint docs format clean
+.PHONY: help install run up test check test-cluster test-faults test-faults-cluster soak killed bench lint docs format clean

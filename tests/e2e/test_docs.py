@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keypost_services.embedded.stack import Stack
 
 NOT_RUN = {
+    ("CONTRIBUTING.md", "make install"): "this test is a part of what it leads to",
     ("README.md", "make run"): "the gate runs it; tests/e2e/test_story.py looks at what it tells",
     ("docs/cli.md", "make up > up.log 2>&1 & stack=$!"): "it starts a stack of its own, in a test of its own",
     ("docs/secrets.md", "PYTHONPATH=tests python -P tests/support/memory.py"): "a measurement: it searches all memory",

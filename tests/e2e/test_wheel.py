@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"keypost": ROOT / "clients/python/keypost", "keypost_services": ROOT / "services/keypost_services"}
-BUILT_FROM = ("clients/python", "services", "protos", "hatch_build.py", "pyproject.toml", "README.md")
+BUILT_FROM = (
+    "clients/python",
+    "services",
+    "protos",
+    "hatch_build.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+)
 IGNORED = shutil.ignore_patterns("__pycache__", "*_pb2*")
 GENERATED = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
 EXTRA_OF = {

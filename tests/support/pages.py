@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 MADE = re.compile(r"(<!-- make docs: (?P<what>[^>]+) -->\n)(?P<text>.*?)(<!-- made -->)", re.DOTALL)
 """A part of a page that ``make docs`` writes."""
 _COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*/)?(?:python|pip|make|sh|keypost)\b")
