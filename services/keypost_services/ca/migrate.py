@@ -8,11 +8,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from keypost_services.ca.engine import WRITES
 from keypost_services.ca.engine_postgres import lock_migrations
-from keypost_services.ca.grants import NOT_OWNED, grants_to
+from keypost_services.ca.grants import GRANTS, NOT_OWNED, grants_to
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -98,7 +99,7 @@ async def _migrate(connection: AsyncConnection, grant_to: str | None) -> None:
 
 async def _grant(connection: AsyncConnection, role: str) -> None:
     # PostgreSQL only warns whoever grants what is not his to grant.
-    owners = await connection.exec_driver_sql(NOT_OWNED)
+    owners = await connection.execute(text(NOT_OWNED), {"tables": list(GRANTS)})
     if owner := owners.scalars().first():
         raise SchemaDiffersError(
             f"the tables belong to {owner}, and this role may not grant: run `keypost-ca migrate --grant` as that role"
