@@ -17,8 +17,8 @@ def test_nothing_is_taken_away() -> None:
 def test_the_surface_is_what_the_sdk_exports() -> None:
     lines = surface()
     assert {f"keypost.{name}" for name in keypost.__all__} - {"keypost.sync"} <= set(lines)
-    assert "keypost.Client.send(recipient) by place or name required" in lines
-    assert "keypost.sync.Client.send(recipient) by place or name required" in lines
+    assert "keypost.Client.send(username) by place or name required" in lines
+    assert "keypost.sync.Client.send(username) by place or name required" in lines
     assert "keypost.Received.body" in lines
 
 
