@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROOTS = ("keypost", "keypost_services")
-LEAVES = frozenset({"errors", "clock", "programs"})
+LEAVES = frozenset({"errors", "clock", "programs", "tracing"})
 """Modules that all may import."""
 Arrow = tuple[str, str]
 

@@ -24,6 +24,7 @@ async def refuse(
     domain: str = "keypost",
     infos: int = 1,
     text: str = "",
+    named: str = "",
     **metadata: str,
 ) -> NoReturn:
     info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)
@@ -35,7 +36,8 @@ async def refuse(
     message = text or f"{reason.lower()} it is"
     status = status_pb2.Status(code=code.value[0], message=message, details=details)
     trailing = rpc_status.to_status(status).trailing_metadata
-    await context.abort(code, message, trailing_metadata=trailing)
+    name = (("x-request-id", named),) if named else ()
+    await context.abort(code, message, trailing_metadata=(*trailing, *name))
     raise AssertionError
 
 

@@ -28,6 +28,7 @@ from keypost_services.delivery.wake_up_hook.gateway import https_gateway
 from keypost_services.delivery.wake_up_hook.hook import Pace, WakeUpHook
 from keypost_services.delivery.wake_up_hook.signature import read_secrets
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
+from keypost_services.runtime.auth import request_id_or
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.bundle import read_root_keys
 from keypost_services.runtime.channels import internal_channel
@@ -68,7 +69,12 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         servers = _servers(settings, functions)
         mailboxes = await _open_mailboxes(stack, servers, functions, settings, metrics)
         channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
-        directory = DirectoryClient(channel, DIRECTORY_RETRIES)
+        directory = DirectoryClient(
+            channel,
+            DIRECTORY_RETRIES,
+            traces=runtime.traces.traces,
+            request_ids=lambda: request_id_or(runtime.ids),
+        )
         trust = _trust(runtime, directory, root_keys, lambda: _forget(records, runtime.callers))
         stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from keypost.ca.v1 import ca_service_pb2 as ca_pb
 from keypost.ca.v1 import key_info_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.ca.v1.key_info_service_pb2_grpc import KeyInfoServiceStub
 from keypost.protocol.realm_trust import ServedTrust
-from keypost.transport.refusals import read_refusal
+from keypost.transport.refusals import REQUEST_ID_HEADER, read_refusal
 from keypost_services.runtime.errors import SourceAwayError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from keypost.keys.v1 import key_info_pb2
+    from keypost.tracing import Traces
 
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R")
 MOST_AT_ONCE = 64
 SERVICE = "ca"
 
@@ -30,12 +34,18 @@ class CaClient:
     Args:
         channel: To the CA's internal port, over mutual TLS.
         timeout_ms: How long to wait for an answer.
+        traces: Records calls.
+        request_ids: Names calls, each by the request that it is made for.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, *, timeout_ms: int) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, *, timeout_ms: int, traces: Traces, request_ids: Callable[[], str]
+    ) -> None:
         self._keys = KeyInfoServiceStub(channel)
         self._authority = CertificateAuthorityServiceStub(channel)
         self._timeout = timeout_ms / 1000
+        self._traces = traces
+        self._request_ids = request_ids
         self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def fetch(self, usernames: Sequence[str]) -> Mapping[str, key_info_pb2.KeyInfo]:
@@ -59,7 +69,7 @@ class CaClient:
             SourceAwayError: the CA does not answer.
         """
         try:
-            response = await self._authority.GetRealmTrust(ca_pb.GetRealmTrustRequest(), timeout=self._timeout)
+            response = await self._call(self._authority.GetRealmTrust, ca_pb.GetRealmTrustRequest())
         except grpc.aio.AioRpcError as error:
             raise _away(error) from error
         return ServedTrust(response.realm_trust, tuple(response.earlier))
@@ -70,7 +80,7 @@ class CaClient:
 
     async def _one(self, username: str) -> Mapping[str, key_info_pb2.KeyInfo]:
         try:
-            response = await self._keys.GetKeyInfo(pb.GetKeyInfoRequest(username=username), timeout=self._timeout)
+            response = await self._call(self._keys.GetKeyInfo, pb.GetKeyInfoRequest(username=username))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and _reason(error) == "USER_NOT_FOUND":
                 return {}
@@ -79,7 +89,12 @@ class CaClient:
 
     async def _many(self, usernames: Sequence[str]) -> Mapping[str, key_info_pb2.KeyInfo]:
         request = pb.BatchGetKeyInfoRequest(usernames=usernames)
-        return (await self._keys.BatchGetKeyInfo(request, timeout=self._timeout)).key_info
+        return (await self._call(self._keys.BatchGetKeyInfo, request)).key_info
+
+    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+        with self._traces.call(request) as headers:
+            metadata = ((REQUEST_ID_HEADER, self._request_ids()), *headers)
+            return await method(request, timeout=self._timeout, metadata=metadata)
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:

@@ -27,6 +27,7 @@ from keypost_services.directory.servicer import DirectoryServicer, KeyEventServi
 from keypost_services.directory.store_guarded import GuardedStore
 from keypost_services.directory.store_process import ProcessStore
 from keypost_services.directory.store_redis import RedisStore
+from keypost_services.runtime.auth import request_id_or
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.bundle import read_root_keys
@@ -76,7 +77,13 @@ async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
         seconds = settings.cache_timeout_seconds
         redis = redis_client(settings.cache_url, connect_seconds=seconds, answer_seconds=seconds)
         stack.push_async_callback(redis.aclose)
-        directory = build(runtime, CaClient(channel, timeout_ms=_ms(settings.ca_timeout_seconds)), redis, root_keys)
+        ca = CaClient(
+            channel,
+            timeout_ms=_ms(settings.ca_timeout_seconds),
+            traces=runtime.traces.traces,
+            request_ids=lambda: request_id_or(runtime.ids),
+        )
+        directory = build(runtime, ca, redis, root_keys)
         stack.push_async_callback(directory.look_up.close)
         stack.push_async_callback(directory.trust.close)
         keep_running(stack, runtime, "trust", lambda: directory.trust.keep_fresh(settings.trust_refresh_seconds))

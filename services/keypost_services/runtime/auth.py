@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key
 
@@ -88,6 +90,12 @@ def current_call() -> Call:
         LookupError: no call is being handled here.
     """
     return _CALL.get()
+
+
+def request_id_or(draw: Callable[[], str]) -> str:
+    """Return the id of the request that is being handled; of what is done for none, one that is drawn."""
+    call = _CALL.get(None)
+    return draw() if call is None else call.request_id
 
 
 def current_caller() -> Caller:

@@ -12,11 +12,13 @@ import grpc
 import structlog
 from grpc import StatusCode
 
+from keypost.tracing import NO_SPAN
 from keypost_services.runtime.auth import Call, set_current_call
 from keypost_services.runtime.authenticator import Peer
 from keypost_services.runtime.errors import ServiceError, shutting_down
 from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
 from keypost_services.runtime.refusals import ErrorCodes, Refusal, internal, refusal_of
+from keypost_services.runtime.tracing import end_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from keypost_services.runtime.calls_under_way import CallsUnderWay
     from keypost_services.runtime.limits.call_limits import CallLimits
     from keypost_services.runtime.metrics import CallMetrics
+    from keypost_services.runtime.tracing import ServiceTraces
 
 REQUEST_ID = "x-request-id"
 UNLISTED = "unlisted"
@@ -68,6 +71,7 @@ class Calls(grpc.aio.ServerInterceptor):
         log: One line a call.
         ids: Draws ids of requests and errors.
         bounds: How many calls there may be, and how long they may take.
+        traces: Records calls.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Calls(grpc.aio.ServerInterceptor):
         log: FilteringBoundLogger,
         ids: Callable[[], str],
         bounds: Bounds,
+        traces: ServiceTraces,
     ) -> None:
         self._authenticator = authenticator
         self._callers = callers
@@ -88,6 +93,7 @@ class Calls(grpc.aio.ServerInterceptor):
         self._log = log
         self._ids = ids
         self._bounds = bounds
+        self._traces = traces
         self._handlers: dict[str, Handler] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self._draining = False
@@ -127,20 +133,27 @@ class Calls(grpc.aio.ServerInterceptor):
         metadata = context.invocation_metadata()
         request_id = self._request_id(metadata)
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        span = NO_SPAN
         self._under_way.add(task)
         self._metrics.under_way_of(method).inc()
         try:
             peer = Peer.of(context, metadata)
-            return await self._admit_and_invoke(method, peer, request_id, invoke, streaming=streaming)
+            is_service = peer.certificate_pem is not None
+            span, ids = self._traces.begin_call(method, metadata, is_service=is_service, streaming=streaming)
+            structlog.contextvars.bind_contextvars(**ids)
+            with span.current():
+                return await self._admit_and_invoke(method, peer, request_id, invoke, streaming=streaming)
         except asyncio.CancelledError:
             outcome.code = "CANCELLED"
             raise
         except Exception as error:  # noqa: BLE001  # the one place where errors become statuses
-            await self._fail(context, error, outcome)
+            await self._fail(context, error, outcome, request_id)
             return None
         finally:
             self._under_way.discard(task)
             self._metrics.under_way_of(method).dec()
+            end_call(span, outcome.code, outcome.reason)
             self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
 
     async def _admit_and_invoke(
@@ -152,6 +165,7 @@ class Calls(grpc.aio.ServerInterceptor):
         with self._bounds.under_way.any_call():
             caller = await self._authenticator.admit(method, peer)
             structlog.contextvars.bind_contextvars(caller=caller.name, caller_kind=caller.kind.value)
+            self._traces.name_caller(caller)
             set_current_call(Call(caller, request_id))
             with self._bounds.under_way.call_of(caller, streaming=streaming):
                 return await self._limited(method, caller, invoke, streaming=streaming)
@@ -176,13 +190,14 @@ class Calls(grpc.aio.ServerInterceptor):
                 StatusCode.DEADLINE_EXCEEDED, "TOO_SLOW", "the service took too long over this call"
             ) from error
 
-    async def _fail(self, context: Any, error: Exception, outcome: _Outcome) -> None:
+    async def _fail(self, context: Any, error: Exception, outcome: _Outcome, request_id: str) -> None:
         if _is_transport(error):
             outcome.code = context.code().name if isinstance(error, grpc.aio.AbortError) else "CANCELLED"
             raise error
         refusal = refusal_of(error, self._error_codes) or self._surprise(error)
         outcome.code, outcome.reason = refusal.code.name, refusal.reason
-        await context.abort(refusal.code, refusal.details, refusal.trailing_metadata())
+        trailer = (*refusal.trailing_metadata(), (REQUEST_ID, request_id))
+        await context.abort(refusal.code, refusal.details, trailer)
 
     def _surprise(self, error: Exception) -> Refusal:
         error_id = self._ids()

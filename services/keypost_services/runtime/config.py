@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keypost.protocol.identifiers import check_realm
 from keypost_services.runtime.limits.text import read_limits
+from keypost_services.runtime.urls import check_collector
 
 _LISTEN = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}")
 # Kubernetes puts such variables into every pod, for every service of its namespace.
@@ -135,6 +136,31 @@ class ServiceSettings(BaseSettings):
         default=1.0,
         ge=0.01,
         le=60,
+    )
+    tracing_endpoint: Annotated[str, AfterValidator(check_collector)] | None = Field(
+        description="Where traces go: an OpenTelemetry collector that takes OTLP over gRPC, https://host:4317, or "
+        "http://host:4317 in the clear. Without it there are no traces.",
+        default=None,
+    )
+    tracing_tls_root: FilePath | None = Field(
+        description="PEM file: the roots of the collector's TLS certificate. Without it, those that gRPC comes with.",
+        default=None,
+    )
+    tracing_ratio: float = Field(
+        description="Of how many calls that are part of no trace yet one is begun: 0 none, 1 all.",
+        default=0.01,
+        ge=0,
+        le=1,
+    )
+    tracing_device_traces_per_second: float = Field(
+        description="How many traces that devices began are gone on with a second, together (at once: twice as many).",
+        default=10.0,
+        gt=0,
+        le=10_000,
+    )
+    tracing_usernames: bool = Field(
+        description="Whether traces name the callers. Whoever reads them then sees who calls, and when.",
+        default=False,
     )
     ready_file: Path | None = Field(
         description="A JSON file with the real ports, written when the service serves and removed when it ends.",

@@ -37,6 +37,7 @@ from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, C
 from keypost_services.runtime.metrics import CallMetrics, serve_metrics
 from keypost_services.runtime.refusals import KNOWN_ERRORS, ErrorCodes
 from keypost_services.runtime.tls import TlsFiles, check_own_certificate, server_credentials
+from keypost_services.runtime.tracing import ServiceTraces, open_traces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +88,7 @@ class Runtime(Generic[SettingsT]):
         health: Where it says which parts do less than they should.
         callers: Where it says that a key has ended: ``drop_key``, ``drop_user``.
         limits: How often callers may call, and what a service counts besides calls.
+        traces: What it tells of messages and calls, if anybody listens.
     """
 
     settings: SettingsT
@@ -97,6 +99,7 @@ class Runtime(Generic[SettingsT]):
     health: Health
     callers: VerifiedCallers
     limits: Limits
+    traces: ServiceTraces
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,10 @@ async def running(
     health = Health(log, call_metrics.degraded)
     callers = VerifiedCallers(clock, stream_seconds=settings.stream_seconds)
     async with contextlib.AsyncExitStack() as stack:
+        # The last to end: what is done while the service ends is told too.
+        traces = await stack.enter_async_context(open_traces(name, settings, clock, ids))
         limits = open_limits(stack, settings, clock=clock, log=log, health=health, registry=registry)
-        runtime = Runtime(settings, clock, ids, log, registry, health, callers, limits)
+        runtime = Runtime(settings, clock, ids, log, registry, health, callers, limits, traces)
         metrics_port = None
         if settings.metrics_listen:
             metrics_port = await _serve_metrics(stack, runtime)
@@ -231,6 +236,7 @@ def _calls(
         log=runtime.log,
         ids=runtime.ids,
         bounds=bounds,
+        traces=runtime.traces,
     )
 
 

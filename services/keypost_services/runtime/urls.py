@@ -1,8 +1,12 @@
-"""URLs that a service asks: over TLS alone."""
+"""URLs that a service asks."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 MOST_URL_CHARACTERS = 512
 
@@ -21,3 +25,25 @@ def check_https(url: str) -> str:
     if parts.username is not None or parts.password is not None or "#" in url:
         raise ValueError("must have neither a name, nor a password, nor a fragment")
     return url
+
+
+def check_collector(url: str) -> str:
+    """Return the URL of a collector of traces: a host and a port, over TLS or not.
+
+    Raises:
+        ValueError: It is none.
+    """
+    parts = urlsplit(url)
+    is_sound = len(url) <= MOST_URL_CHARACTERS and url.isascii() and url.isprintable() and " " not in url
+    if not is_sound or parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
+        raise ValueError("must be http://host:port or https://host:port, such as http://collector:4317")
+    if parts.username is not None or parts.password is not None or parts.path or parts.query or "#" in url:
+        raise ValueError("must have a host and a port alone")
+    return url
+
+
+def _has_port(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.port)
+    except ValueError:
+        return False

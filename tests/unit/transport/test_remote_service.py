@@ -6,12 +6,16 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from keypost.ca.v1 import ca_service_pb2, ca_service_pb2_grpc
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1 import directory_service_pb2_grpc
 from keypost.errors import RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
+from keypost.tracing import Traces, trace_id_of
 from keypost.transport.ca_client import CaClient
 from keypost.transport.channels import open_channel
 from keypost.transport.directory_client import DirectoryClient
@@ -30,11 +34,16 @@ class ScriptedDirectory(directory_service_pb2_grpc.DirectoryServiceServicer):
     def __init__(self, *script: Any) -> None:
         self.script = list(script)
         self.tokens: list[str | None] = []
+        self.request_ids: list[str] = []
+        self.contexts: list[str] = []
         self.requests: list[Any] = []
 
     async def _play(self, request: Any, context: Any) -> None:
         self.requests.append(request)
-        self.tokens.append(dict(context.invocation_metadata()).get("authorization"))
+        metadata = dict(context.invocation_metadata())
+        self.tokens.append(metadata.get("authorization"))
+        self.request_ids.append(metadata["x-request-id"])
+        self.contexts.append(metadata.get("traceparent", ""))
         if self.script:
             await self.script.pop(0)(context)
 
@@ -139,7 +148,7 @@ async def test_a_refusal_that_waiting_does_not_cure_is_raised_at_once(
     with pytest.raises(RefusedError) as caught:
         await client.get_key_info("bob")
     assert caught.value.reason == reason
-    assert caught.value.metadata == {"username": "bob"}
+    assert caught.value.metadata == {"username": "bob", "request_id": service.request_ids[0]}
     assert not caught.value.retriable
     assert len(service.requests) == 1
 
@@ -357,3 +366,46 @@ class TestTokenSource:
         assert token not in repr(tokens._cached)
         tokens.forget()
         assert tokens._cached == {}
+
+
+async def test_all_attempts_at_a_call_have_one_name_and_the_error_says_it(connect: Any, retries: Retries) -> None:
+    service = ScriptedDirectory(*[UNAVAILABLE] * retries.attempts)
+    client = DirectoryClient(await connect(service.add_to), retries)
+    with pytest.raises(RefusedError) as caught:
+        await client.get_key_info("bob")
+    await client.get_key_info("bob")
+    first, *others, last = service.request_ids
+    assert others == [first] * (retries.attempts - 1)
+    assert caught.value.metadata["request_id"] == first != last
+
+
+async def test_an_error_is_named_as_the_service_named_the_call(connect: Any, retries: Retries) -> None:
+    async def rename(context: Any) -> None:
+        await refuse(context, grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND", named="theirs")
+
+    client = DirectoryClient(await connect(ScriptedDirectory(rename).add_to), retries)
+    with pytest.raises(RefusedError) as caught:
+        await client.get_key_info("bob")
+    assert caught.value.metadata["request_id"] == "theirs"
+
+
+async def test_each_attempt_is_a_span_and_goes_along(connect: Any, retries: Retries) -> None:
+    told = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(told))
+    service = ScriptedDirectory(UNAVAILABLE)
+    client = DirectoryClient(await connect(service.add_to), retries, traces=Traces(provider))
+    with provider.get_tracer("application").start_as_current_span("job") as job:
+        await client.get_key_info("bob")
+    failed, good, _ = told.get_finished_spans()
+    assert [span.name for span in (failed, good)] == ["keypost.directory.v1.DirectoryService/GetKeyInfo"] * 2
+    assert [dict(span.attributes or {})["rpc.response.status_code"] for span in (failed, good)] == ["UNAVAILABLE", "OK"]
+    ids = [(trace_id_of(context), context.split("-")[2]) for context in service.contexts]
+    assert ids == [(f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}") for span in (failed, good)]
+    assert {span.parent.span_id for span in (failed, good) if span.parent} == {job.get_span_context().span_id}
+
+
+async def test_a_process_that_traces_nothing_sends_no_context(connect: Any, retries: Retries) -> None:
+    service = ScriptedDirectory()
+    await DirectoryClient(await connect(service.add_to), retries).get_key_info("bob")
+    assert service.contexts == [""]

@@ -37,6 +37,7 @@ from keypost.errors import InvalidArgumentError, KeypostError
 from keypost.protocol.errors import DeviceKeyStolenError, IdentityChangedError, KeyRevokedError
 from keypost.protocol.identifiers import check_username
 from keypost.protocol.suites import STRONG, Suite
+from keypost.tracing import Traces
 from keypost.transport.channels import check_not_forked
 from keypost.transport.retries import Retries
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from opentelemetry.trace import TracerProvider
 
     from keypost.client.context import IdentityChange
     from keypost.client.pump import Pump
@@ -100,6 +102,7 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
         automatic_renewal: bool = True,
         retries: Retries | None = None,
         generate: Callable[[Suite], RSAPrivateKey] = _generate,
+        tracer_provider: TracerProvider | None = None,
     ) -> Self:
         """Open a profile, or make it on first use, and finish what a crash interrupted.
 
@@ -117,6 +120,8 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
             automatic_renewal: Renew the key by itself at two thirds of its lifetime.
             retries: Deadlines and retries.
             generate: Makes private keys.
+            tracer_provider: Where OpenTelemetry's spans go; None: to the provider of the whole process, if the
+                application has set one.
 
         Returns:
             The client, unlocked. The realm's trust is verified; the own key may not be enrolled yet.
@@ -146,6 +151,7 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
                 generate=generate,
                 random=os.urandom,
                 on_identity_change=on_identity_change,
+                traces=Traces(tracer_provider),
             )
             client = cls(wire(context, bundles, retries or Retries()), automatic_renewal=automatic_renewal)
         except BaseException:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from keypost.client.results import Event
 from keypost.errors import KeypostError
 from keypost.protocol.steps import Step, negotiation_step, renewal_step
+from keypost.tracing import Traces
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -44,6 +45,7 @@ class Context:
         generate: Makes private keys (slow; called in a thread).
         random: Returns random bytes.
         on_identity_change: What becomes of a peer's changed identity that was not verified.
+        traces: What is told of messages and calls, if anybody listens.
     """
 
     realm: str
@@ -55,6 +57,7 @@ class Context:
     generate: KeyGenerator
     random: Callable[[int], bytes] = field(repr=False)
     on_identity_change: IdentityChange = "block"
+    traces: Traces = field(default_factory=Traces, repr=False)
 
     def show(self, step: Step) -> None:
         """Show a step to the observer; one that fails is logged, and stops nothing."""

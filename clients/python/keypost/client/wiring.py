@@ -104,14 +104,15 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     tokens = TokenSource(context.realm, lambda: PairSigner(identity.current), context.clock)
     targets = bundle.endpoints.ca, bundle.endpoints.directory, bundle.endpoints.delivery
     channels = tuple(open_channel(target, bundle.tls_roots_pem) for target in targets)
-    ca = CaClient(channels[0], retries, endpoint=targets[0])
-    directory = DirectoryClient(channels[1], retries, tokens, endpoint=targets[1])
+    traces = context.traces
+    ca = CaClient(channels[0], retries, endpoint=targets[0], traces=traces)
+    directory = DirectoryClient(channels[1], retries, tokens, endpoint=targets[1], traces=traces)
     trust = Trust(context, bundles.root_keys, [directory.get_realm_trust, ca.get_realm_trust])
     # Whoever asks as the pending key may come to it when another has made that the current one.
     pending_tokens = TokenSource(
         context.realm, lambda: PairSigner(identity.ring.pending or identity.current), context.clock
     )
-    pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1])
+    pending_directory = DirectoryClient(channels[1], retries, pending_tokens, endpoint=targets[1], traces=traces)
 
     async def settle() -> None:
         await renewing.settle()
@@ -119,7 +120,7 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     records = Records(context, identity, trust, directory, pending_directory, newer.set, settle=settle)
     backing_up = BackingUp(context)
     renewing = Renewing(context, identity, ca, records, trust, backing_up)
-    delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2], on_refused=settle)
+    delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2], on_refused=settle, traces=traces)
     receiving = Receiving(context, identity, trust, records)
     enrolling = Enrolling(context, identity, ca, records, trust)
     sending = Sending(context, identity, trust, records, delivery, retries, settle=settle)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from keypost.keys.v1 import key_info_pb2
+    from keypost.tracing import Traces
     from keypost.transport.retries import Retries
 
 SERVICE = "ca"
@@ -25,11 +26,14 @@ class CaClient:
         channel: To the CA.
         retries: Deadlines and retries.
         endpoint: Where it is, for errors.
+        traces: Records calls.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, retries: Retries, *, endpoint: str = "") -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, retries: Retries, *, endpoint: str = "", traces: Traces | None = None
+    ) -> None:
         self._stub = CertificateAuthorityServiceStub(channel)
-        self._remote = RemoteService(SERVICE, retries, endpoint=endpoint)
+        self._remote = RemoteService(SERVICE, retries, endpoint=endpoint, traces=traces)
 
     async def get_realm_trust(self, after_sequence: int = 0) -> ServedTrust:
         """Return the realm's trust statement and those later than ``after_sequence`` that lead to it, unverified."""

@@ -20,6 +20,7 @@ from keypost.transport.send_stream import SendOneByOne, SendStream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from keypost.tracing import Traces
     from keypost.transport.remote_service import OnRefused
     from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
@@ -103,6 +104,7 @@ class DeliveryClient:
         tokens: Tokens of the calling device.
         endpoint: Where it is, for errors.
         on_refused: See RemoteService.
+        traces: Records calls.
         stream_seconds: After how long a receiving stream is given up whatever happens on it.
     """
 
@@ -114,11 +116,12 @@ class DeliveryClient:
         *,
         endpoint: str = "",
         on_refused: OnRefused = nothing_new,
+        traces: Traces | None = None,
         stream_seconds: float = STREAM_SECONDS,
     ) -> None:
         self._stream_seconds = stream_seconds
         self._stub = DeliveryServiceStub(channel)
-        self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint, on_refused=on_refused)
+        self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint, on_refused=on_refused, traces=traces)
 
     async def send(self, envelope: envelope_pb2.Envelope) -> pb.SendResponse:
         """Hand over an envelope (may be repeated: delivery knows it by sender device and message id).

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from keypost.protocol.realm_trust import ServedTrust
-from keypost.transport.remote_service import RemoteService
+from keypost.transport.remote_service import RemoteService, draw_request_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import grpc.aio
 
     from keypost.keys.v1 import key_info_pb2
+    from keypost.tracing import Traces
     from keypost.transport.retries import Retries
     from keypost.transport.tokens import TokenSource
 
@@ -27,13 +30,24 @@ class DirectoryClient:
         retries: Deadlines and retries.
         tokens: Tokens of the calling device; None for a service, which shows its certificate.
         endpoint: Where it is, for errors.
+        traces: Records calls.
+        request_ids: Names calls.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, retries: Retries, tokens: TokenSource | None = None, *, endpoint: str = ""
+        self,
+        channel: grpc.aio.Channel,
+        retries: Retries,
+        tokens: TokenSource | None = None,
+        *,
+        endpoint: str = "",
+        traces: Traces | None = None,
+        request_ids: Callable[[], str] = draw_request_id,
     ) -> None:
         self._stub = DirectoryServiceStub(channel)
-        self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint)
+        self._remote = RemoteService(
+            SERVICE, retries, tokens, endpoint=endpoint, traces=traces, request_ids=request_ids
+        )
 
     async def get_realm_trust(self, after_sequence: int = 0) -> ServedTrust:
         """Return the realm's trust statement and those later than ``after_sequence`` that lead to it, unverified."""

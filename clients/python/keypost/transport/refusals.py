@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DOMAIN = "keypost"
+REQUEST_ID_HEADER = "x-request-id"
+REQUEST_ID = "request_id"
+"""Under which an error names the call: the service's log has more about it."""
 UNEXPECTED_ANSWER = "UNEXPECTED_ANSWER"
 _LONGEST_MESSAGE = 500
 _NOT_WRITTEN = "Internal error from Core"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 # CANCELLED is what gRPC's core says of calls that reach a server which has just begun to drain.
 _NO_ANSWER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
@@ -57,9 +61,19 @@ def read_refusal(failure: grpc.aio.AioRpcError, service: str, endpoint: str = ""
     info, retry_after_ms = _details(failure)
     if info is None:
         return _unexplained(failure, service, endpoint)
-    return explained(
+    refusal = explained(
         service, failure.code().value[0], info.reason, failure.details(), info.metadata, retry_after_ms=retry_after_ms
     )
+    if request_id := _request_id(failure):
+        refusal.error.metadata[REQUEST_ID] = request_id
+    return refusal
+
+
+def _request_id(failure: grpc.aio.AioRpcError) -> str:
+    """Return how the service named the call; empty if it did not, or by what is no such name."""
+    names = (value for name, value in failure.trailing_metadata() or () if name == REQUEST_ID_HEADER)
+    name = next(names, "")
+    return name if isinstance(name, str) and _REQUEST_ID.fullmatch(name) else ""
 
 
 def explained(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from keypost.errors import RefusedError
+from google.protobuf.message import Message
+
+from keypost.errors import KeypostError, RefusedError
+from keypost.tracing import Traces
+from keypost.transport.refusals import REQUEST_ID, REQUEST_ID_HEADER
 
 if TYPE_CHECKING:
     import grpc.aio
 
-    from keypost.transport.retries import Retries
+    from keypost.transport.retries import Attempt, Retries
     from keypost.transport.tokens import TokenSource
 
-Q = TypeVar("Q")
+Q = TypeVar("Q", bound=Message)
 R = TypeVar("R")
 TOKEN_REFUSED = "TOKEN_REFUSED"  # noqa: S105 - the name of an error
 OnRefused = Callable[[], Awaitable[None]]
@@ -21,6 +26,11 @@ OnRefused = Callable[[], Awaitable[None]]
 
 async def nothing_new() -> None:
     """Nothing can have changed."""
+
+
+def draw_request_id() -> str:
+    """Return 16 random hexadecimal digits."""
+    return secrets.token_hex(8)
 
 
 class RemoteService:
@@ -32,6 +42,8 @@ class RemoteService:
         tokens: Where tokens come from; None for anonymous calls (and for services, which show a certificate).
         endpoint: Where the service is, for errors.
         on_refused: Finds out, before one more round, whether another key is the current one by now.
+        traces: Records calls.
+        request_ids: Names calls; by its name a service's log has what became of one.
     """
 
     def __init__(
@@ -42,7 +54,11 @@ class RemoteService:
         *,
         endpoint: str = "",
         on_refused: OnRefused = nothing_new,
+        traces: Traces | None = None,
+        request_ids: Callable[[], str] = draw_request_id,
     ) -> None:
+        self._traces = traces or Traces()
+        self._request_ids = request_ids
         self.service = service
         self.endpoint = endpoint
         self._retries = retries
@@ -61,10 +77,20 @@ class RemoteService:
         anonymous: bool = False,
     ) -> R:
         """Call ``method`` and return its answer; see Retries.make for what it raises."""
+        request_id = self._request_ids()
 
         async def attempt(seconds: float) -> R:
-            return await method(request, timeout=seconds, metadata=self.metadata(anonymous=anonymous))
+            with self._traces.call(request) as headers:
+                metadata = (*(self.metadata(anonymous=anonymous) or ()), (REQUEST_ID_HEADER, request_id), *headers)
+                return await method(request, timeout=seconds, metadata=metadata)
 
+        try:
+            return await self._call(attempt)
+        except KeypostError as error:
+            error.metadata.setdefault(REQUEST_ID, request_id)
+            raise
+
+    async def _call(self, attempt: Attempt[R]) -> R:
         try:
             return await self._retries.make(attempt, self.service, self.endpoint)
         except RefusedError as refused:
