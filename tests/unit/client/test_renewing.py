@@ -40,6 +40,20 @@ async def test_renewal_takes_all_eight_steps_and_messages_go_on(alice: Any, bob:
     assert alice.client._parts.identity.ring.replaced[0].fingerprint == old
 
 
+async def test_a_message_begun_while_the_key_is_replaced_goes_under_the_new_one(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    """The own record is at hand from before, and the recipient's is still being looked up."""
+
+    async def renew(_context: Any) -> None:
+        await alice.client.renew()
+
+    services.faults["GetKeyInfo"] = [renew]
+    await alice.client.send("bob", "begun before")
+    assert services.faults["GetKeyInfo"] == []
+    assert [message.text for message in await bob.inbox()] == ["begun before"]
+
+
 async def test_what_was_sealed_to_the_old_key_still_opens(alice: Any, bob: Any) -> None:
     await alice.client.send("bob", "sealed to the old key")
     await bob.client.renew()

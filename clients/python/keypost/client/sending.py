@@ -218,14 +218,20 @@ class Sending:
 
     async def _sealing(self, recipient: str) -> Sealing | None:
         await self.prepare()
-        own_record, peer_record = await self._look_up(recipient)
-        if recipient == self._identity.address.username and not await self._has_other_devices(own_record):
-            return None
+        while True:
+            own = self._identity.current
+            own_record, peer_record = await self._look_up(recipient)
+            if recipient == own.address.username and not await self._has_other_devices(own_record):
+                return None
+            trust = await self._trust.current()
+            # A key that came into use meanwhile is in the record of then, and not in the one that was looked up before.
+            if self._signer() == own.fingerprint:
+                break
         return Sealing(
-            own=self._identity.current,
+            own=own,
             own_record=own_record,
             peer_record=peer_record,
-            trust=await self._trust.current(),
+            trust=trust,
             minimum_suite=self._context.minimum_suite,
             now=self._context.clock(),
             clock=self._context.clock,
