@@ -64,6 +64,19 @@ lint: $(STAMP) ## Run all linters
 	@$(BIN)/buf format -d --exit-code
 	@$(BIN)/buf breaking --against tests/upgrade/previous.binpb
 
+LOCK = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --universal --python-version 3.11 --constraint constraints.txt
+
+lock: $(STAMP) ## Lock what the image is made of anew, with hashes: after a change in pyproject.toml or constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(LOCK) --extra image --output-file deploy/image/keypost.lock pyproject.toml
+	@$(LOCK) --output-file deploy/image/build.lock deploy/image/build.in
+
+IMAGE_TOOL ?= docker
+
+image: ## Build the image keypost:VERSION, with its bill of materials in it (IMAGE_TOOL=podman, BASE_IMAGE=name, PIP_CONF=file)
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && $(IMAGE_TOOL) build --tag "keypost:$$version" --build-arg "VERSION=$$version" \
+		--build-arg "REVISION=$$(git rev-parse HEAD)" $(if $(BASE_IMAGE),--build-arg "BASE_IMAGE=$(BASE_IMAGE)") $(if $(PIP_CONF),--secret "id=pip,src=$(PIP_CONF)") .
+
 docs: $(STAMP) ## Write anew what the pages show of the code: settings, --help, attacks
 	@PYTHONPATH=tests $(BIN)/python -m support.made_parts
 
@@ -76,4 +89,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost soak.json tests/benchmarks/results .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test check test-cluster test-faults test-faults-cluster soak killed bench lint docs format clean
+.PHONY: help install run up test check test-cluster test-faults test-faults-cluster soak killed bench lint lock image docs format clean
