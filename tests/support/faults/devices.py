@@ -40,6 +40,7 @@ class DevicePart:
 
     Attributes:
         code: Where the code of another version lies that the next process runs; None: this one.
+        arguments: More arguments of its process.
     """
 
     def __init__(self, name: str, username: str, folder: Path, guard: Guard, bell: Bell) -> None:
@@ -48,6 +49,7 @@ class DevicePart:
         self.folder = folder
         self.log = folder / "log"
         self.code: Path | None = None
+        self.arguments: tuple[str, ...] = ()
         self.traffic: dict[str, Any] | None = None
         self.sent_began: dict[str, float] = {}
         self.got_began: dict[str, float] = {}
@@ -87,7 +89,7 @@ class DevicePart:
         self._open = asyncio.Event()
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "support.faults.worker", str(self.folder), self.name),
+                *(sys.executable, "-m", "support.faults.worker", str(self.folder), self.name, *self.arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

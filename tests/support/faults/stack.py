@@ -25,6 +25,7 @@ from support.faults.parts import Server, node_part, postgres_part, service_part,
 from support.faults.ports import kept_ports
 from support.faults.proxy import Backend, Link
 from support.faults.watching import Bell
+from support.faults.worker import PATIENT
 from support.valkey_cluster import Cluster
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ async def running_stack(
     *,
     processes: Sequence[str] | None = None,
     code_of: CodeOf = lambda _name: None,
+    patient: bool = False,
 ) -> AsyncIterator[Stack]:
     """Start everything, enrol everybody, and end all of it afterwards.
 
@@ -213,6 +215,7 @@ async def running_stack(
         shape: What the data are kept in, and how many CAs there are.
         processes: The processes of the services, those that are called first; None: as the shape has them.
         code_of: Returns where the code of another version lies that a part begins with; None: it is this one.
+        patient: Devices retry as the SDK does by itself, not sooner: no fault need be longer than their deadlines.
     """
     guard = Guard()
     async with AsyncExitStack() as exits:
@@ -221,6 +224,8 @@ async def running_stack(
         builder = _Builder(Stack(folder, Bell(), guard), shape, exits, processes, code_of)
         exits.push_async_callback(_kill_all, builder.stack)
         stack = await builder.build()
+        for device in stack.devices.values():
+            device.arguments = (PATIENT,) if patient else ()
         await _enroll_all(stack)
         yield stack
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 UNLOCK = Passphrase("of a test", Argon2Cost(memory=64, iterations=1, lanes=1))
 RETRIES = Retries(attempts=3, attempt_timeout=3.0, deadline=6.0, backoff=Backoff(first=0.05, longest=1.0))
 """Shorter than usual, so that a fault need not last long to be longer than the deadlines."""
+PATIENT = "patient"
+"""The argument by which a device retries as the SDK does unless it is told otherwise."""
 BETWEEN_TRIES = Backoff(first=0.1, longest=1.0)
 LONGEST_LINE = 1024 * 1024
 TOLD_KINDS = ("set_aside", "error")
@@ -123,6 +125,10 @@ class Device:
     async def do_renew(self) -> None:
         """Have the CA asked, and everybody else told."""
         await _until_done(self._client.renew)
+
+    async def do_once(self, call: str) -> None:
+        """Make a call of the client's, a single time: whatever it raises is this command's failure."""
+        await getattr(self._client, call)()
 
     async def do_hush(self) -> None:
         """Begin no send before ``speak``: who sends learns of new keys by that."""
@@ -279,7 +285,7 @@ def _say(line: str, **facts: Any) -> None:
     os.write(sys.stdout.fileno(), json.dumps({"line": line, **facts}).encode() + b"\n")
 
 
-async def main(folder: Path, name: str) -> None:
+async def main(folder: Path, name: str, retries: Retries = RETRIES) -> None:
     """Open the profile and do what is said until standard input ends."""
     journal = Journal(folder / "journal", sys.stdout.fileno())
     client = await _until_done(
@@ -288,7 +294,7 @@ async def main(folder: Path, name: str) -> None:
             unlock=UNLOCK,
             bundle=folder / "bundle.json",
             on_event=lambda event: _hear(journal, event),
-            retries=RETRIES,
+            retries=retries,
         )
     )
     async with client:
@@ -297,4 +303,5 @@ async def main(folder: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    patience = [Retries()] if PATIENT in sys.argv[3:] else []
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], *patience))
