@@ -11,7 +11,7 @@ from support.manifests.network import arrows_of_picture, flow_problems, flows_in
 from support.manifests.rendering import COMPONENTS, OVERLAYS, NotRenderedError, kubectl, rendered, text_of
 from support.manifests.resources import Manifests
 from support.manifests.schemas import CUSTOM
-from support.manifests.watching import answer
+from support.manifests.watching import State, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -564,8 +564,13 @@ def test_the_picture_of_the_architecture_is_read_whole() -> None:
 
 
 def test_probes_are_answered_as_the_services_answer() -> None:
-    assert [answer(path, serving=True) for path in ("/live", "/ready", "/metrics", "/other")] == [200, 200, 200, 404]
-    assert [answer(path, serving=False) for path in ("/live", "/ready", "/metrics", "/other")] == [200, 503, 200, 404]
+    paths = ("/started", "/ready", "/live", "/metrics", "/other")
+    assert {state.name: [answer(path, state) for path in paths] for state in State} == {
+        "STARTING": [503, 503, 200, 200, 404],
+        "SERVING": [200, 200, 200, 200, 404],
+        "UNREADY": [200, 503, 200, 200, 404],
+        "HUNG": [200, 503, 503, 200, 404],
+    }
 
 
 def test_custom_resources_that_the_tree_has_are_those_on_the_list() -> None:

@@ -216,6 +216,10 @@ class DirectoryUnderTest:
     def metric(self, name: str, **labels: str) -> float:
         return self.service.runtime.metrics.get_sample_value(f"keypost_directory_{name}", labels) or 0.0
 
+    def degraded(self, part: str) -> float | None:
+        """Return what the metrics say of a part."""
+        return self.service.runtime.metrics.get_sample_value("keypost_degraded", {"part": part})
+
     async def until_state(self, part: str, *, degraded: bool) -> None:
         """Return once the health of ``part`` is as wanted."""
         async for _ in self.health.changes(part):

@@ -17,6 +17,7 @@ from keypost.cli.events import table_of_events
 from keypost_services.embedded.processes import clean_environment
 from support.attacks import load
 from support.limits_page import table_of_limits
+from support.metrics_page import table_of_labels, table_of_metrics
 from support.pages import MADE, PAGES, read
 from support.settings_page import PAGE as SETTINGS
 from support.settings_page import settings_page
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 ATTACKS = "attacks"
 EVENTS = "events"
 LIMITS = "limits"
+LABELS = "labels of metrics"
+METRICS = "metrics of "
 
 
 def remade(text: str) -> str:
@@ -43,6 +46,10 @@ def _make(part: re.Match[str]) -> str:
         return table_of_events()
     if what == LIMITS:
         return table_of_limits()
+    if what == LABELS:
+        return table_of_labels()
+    if what.startswith(METRICS):
+        return table_of_metrics(what.removeprefix(METRICS))
     return table_of_attacks(load()) if what == ATTACKS else f"```text\n{help_text(what)}\n```\n"
 
 

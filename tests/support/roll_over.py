@@ -81,7 +81,7 @@ class Operator:
         return taken_up[-1] if taken_up else 1
 
     def served_by_directory(self) -> int:
-        sample = self.stack.directory.runtime.metrics.get_sample_value("keypost_directory_trust_sequence")
+        sample = self.stack.directory.runtime.metrics.get_sample_value("keypost_trust_sequence")
         return int(sample or 0)
 
     def refused_by_ca(self) -> int:

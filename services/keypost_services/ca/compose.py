@@ -27,6 +27,9 @@ from keypost_services.ca.engine import database_file
 from keypost_services.ca.enrollment import Enrollment
 from keypost_services.ca.events import EventFeed
 from keypost_services.ca.key_quality import KeyQuality, load_blocked_keys
+from keypost_services.ca.measuring import PART as MEASURING
+from keypost_services.ca.measuring import Measuring
+from keypost_services.ca.metrics import Metrics
 from keypost_services.ca.nonces import SECRET_BYTES, Nonces
 from keypost_services.ca.policy import Policy
 from keypost_services.ca.records import Records
@@ -43,7 +46,6 @@ from keypost_services.ca.trust.realm import ServedRealm
 from keypost_services.ca.trust.realm_files import RealmFilesError
 from keypost_services.ca.trust.realm_source import RealmSource
 from keypost_services.ca.trust.realm_watch import PART, RealmWatch
-from keypost_services.ca.trust.realm_watch import Metrics as RealmMetrics
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.serving import Parts, Runtime
@@ -80,7 +82,11 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
     realm = await asyncio.to_thread(_load_realm, files, settings.realm, runtime.clock())
     _warn(settings, realm.trust, runtime)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings.database, settings.database_connections))
+        metrics = Metrics(runtime.metrics)
+        runtime.health.expect(PART, DATABASE)
+        store = await stack.enter_async_context(
+            open_store(settings.database, settings.database_connections, metrics=metrics)
+        )
         feed = EventFeed(store)
         served, policy = ServedRealm(realm), _policy(settings, realm.trust)
         watch = RealmWatch(
@@ -91,11 +97,13 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
             runtime.clock,
             runtime.log,
             runtime.health,
-            RealmMetrics(runtime.metrics),
+            metrics,
+            runtime.health_metrics,
         )
         keep_running(stack, runtime, PART, lambda: watch.run(settings.realm_poll_seconds))
         parts = await _build(runtime, store, feed, served, policy, realm.first_root_keys)
         _listen(stack, runtime, feed)
+        _measure(stack, runtime, store, metrics)
         yield parts
 
 
@@ -106,10 +114,20 @@ def _listen(stack: AsyncExitStack, runtime: Runtime[CaSettings], feed: EventFeed
     from keypost_services.ca.database_watch import DatabaseWatch  # noqa: PLC0415  # its driver is an extra
 
     def on_change(why: str | None) -> None:
-        runtime.health.set_degraded(DATABASE, why)
+        runtime.health.set_degraded(DATABASE, why, blocks=True)
 
     watch = DatabaseWatch(runtime.settings.database, feed.announce, on_change, random.SystemRandom().random)
     keep_running(stack, runtime, DATABASE, watch.run)
+
+
+def _measure(stack: AsyncExitStack, runtime: Runtime[CaSettings], store: Store, metrics: Metrics) -> None:
+    """Count now and then; where nobody listens to the database, that tells whether it is there."""
+
+    def on_change(why: str | None) -> None:
+        if database_file(runtime.settings.database) is not None:
+            runtime.health.set_degraded(DATABASE, why, blocks=True)
+
+    keep_running(stack, runtime, MEASURING, Measuring(store, runtime.clock, metrics, on_change).run)
 
 
 def _load_realm(files: RealmSource, name: str, now: int) -> Realm:

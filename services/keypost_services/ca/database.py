@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from keypost_services.ca.metrics import Metrics
+
 
 @asynccontextmanager
 async def open_store(
-    database: str, connections: int = CONNECTIONS, *, grant_to: str | None = None
+    database: str,
+    connections: int = CONNECTIONS,
+    *,
+    grant_to: str | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[SqlStore]:
     """Bring the database's tables up to date, and open it; an SQLite database is this process's alone.
 
@@ -33,6 +39,7 @@ async def open_store(
         database: Its URL.
         connections: How many there may be at once, to PostgreSQL.
         grant_to: The role of PostgreSQL that is to serve from it, granted what that needs.
+        metrics: Measures it, where anybody reads that.
 
     Raises:
         StartError: Another CA process uses the database, it cannot be opened, or is not of this version.
@@ -41,7 +48,7 @@ async def open_store(
     try:
         with _locked(database):
             await _prepare(engine, grant_to)
-            yield SqlStore(engine)
+            yield SqlStore(engine, metrics)
     finally:
         await engine.dispose()
 

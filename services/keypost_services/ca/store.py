@@ -251,6 +251,10 @@ class Store(Protocol):
         """Return those of the users that exist, each as it was at one moment."""
         ...
 
+    async def count_ending(self, from_time: int, until_time: int) -> int:
+        """Return how many good keys end from one time on and before another, Unix milliseconds."""
+        ...
+
     async def find_key(self, fingerprint: bytes) -> RecordedKey | None:
         """Return the key with this fingerprint, of whatever user and state."""
         ...

@@ -64,6 +64,8 @@ device_keys = Table(
     Column("reason", Integer, nullable=False),
     # Only one key enters at a revision.
     UniqueConstraint("username", "revision"),
+    # Of the good ones (KEY_STATE_GOOD) alone: what ended before its time is not counted.
+    Index(None, "expire_time", "state", postgresql_where=text("state = 1"), sqlite_where=text("state = 1")),
 )
 
 one_time_codes = Table(

@@ -12,7 +12,7 @@ from keypost.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceSer
 from keypost.transport.directory_client import DirectoryClient
 from keypost.transport.retries import Retries
 from keypost_services.delivery.connecting import servers_at
-from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_servers
+from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_servers, memory_share
 from keypost_services.delivery.emptying import Emptying
 from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.key_events import KeyEventEffects, event_source
@@ -31,6 +31,7 @@ from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 from keypost_services.runtime.auth import request_id_or
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.bundle import read_root_keys
+from keypost_services.runtime.certificate_ends import note_calling_certificate
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import StartError
@@ -51,6 +52,7 @@ DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
 DIRECTORY_RETRIES = Retries(attempts=3, attempt_timeout=2.0, deadline=5.0)
 PROBE_SECONDS = 2.0
 TRUST_SECONDS = 300.0
+PARTS = ("mailboxes", "key_events", "emptying")
 _jitter = random.SystemRandom().random
 
 
@@ -64,11 +66,14 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
     settings = runtime.settings
     root_keys = await asyncio.to_thread(read_root_keys, settings, settings.bundle)
     metrics = Metrics(runtime.metrics)
+    runtime.health.expect(*PARTS, *(("hook",) if settings.hook_url else ()))
+    runtime.health.expect("trust", awaited=True)
     async with AsyncExitStack() as stack:
         functions = FunctionLibrary()
         servers = _servers(settings, functions)
         mailboxes = await _open_mailboxes(stack, servers, functions, settings, metrics)
         channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
+        note_calling_certificate(runtime)
         directory = DirectoryClient(
             channel,
             DIRECTORY_RETRIES,
@@ -88,7 +93,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         records.on_newer = emptying.saw
         watch = KeyEventWatch(
             event_source(channel),
-            KeyEventEffects(records, runtime.callers, emptying, metrics),
+            KeyEventEffects(records, runtime.callers, emptying, metrics, runtime.clock),
             runtime.log,
             on_change=lambda why: runtime.health.set_degraded("key_events", why),
             jitter=_jitter,
@@ -96,7 +101,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         keep_running(stack, runtime, "trust", lambda: trust.keep_fresh(TRUST_SECONDS))
         keep_running(stack, runtime, "key_events", watch.run)
         keep_running(stack, runtime, "emptying", emptying.run)
-        keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, servers))
+        keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, servers, metrics))
         on_unheard = await _open_hook(stack, runtime, mailboxes, metrics)
         sending = Sending(mailboxes, records, trust, runtime.clock, on_unheard=on_unheard, on_revoked=emptying.empty)
         yield Parts(
@@ -134,7 +139,8 @@ def _trust(
         runtime.log,
         realm=runtime.settings.realm,
         root_keys=root_keys,
-        on_change=lambda why: runtime.health.set_degraded("trust", why),
+        on_change=lambda why: runtime.health.set_degraded("trust", why, blocks=True),
+        metrics=runtime.health_metrics,
         on_retired=on_retired,
     )
 
@@ -157,6 +163,8 @@ async def _open_mailboxes(
             MailboxLimits(settings.mailbox_messages, settings.mailbox_bytes, settings.mailbox_sender_percent),
             settings.durability,
             replica_timeout=int(settings.replica_seconds * 1000),
+            on_depth=metrics.deepened,
+            on_failure=metrics.mailbox_errors.inc,
         )
         await mailboxes.prepare()
     except (MailboxServerRefusedError, MailboxesUnavailableError) as error:
@@ -219,13 +227,18 @@ def _servicer(
     )
 
 
-async def _probe(runtime: Runtime[DeliverySettings], servers: Servers) -> None:
+async def _probe(runtime: Runtime[DeliverySettings], servers: Servers, metrics: Metrics) -> None:
     """Say in health whether the mailbox servers answer and are still fit, now and then."""
     while True:
         try:
             await check_mailbox_servers(servers, runtime.settings.durability)
         except MailboxServerRefusedError as error:
-            runtime.health.set_degraded("mailboxes", str(error))
+            # Of a cluster, what is left serves its own mailboxes.
+            share = await memory_share(servers)
+            runtime.health.set_degraded("mailboxes", str(error), blocks=share is None)
         else:
+            share = await memory_share(servers)
             runtime.health.set_degraded("mailboxes", None)
+        if share is not None:
+            metrics.memory_share.set(share)
         await asyncio.sleep(PROBE_SECONDS)

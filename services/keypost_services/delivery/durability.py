@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -61,3 +62,24 @@ async def _check_server(server: Server, durability: Durability) -> None:
             raise MailboxServerRefusedError(
                 f"{name} has {setting} {text}, durability {durability.value} needs {' or '.join(values)}"
             )
+
+
+async def memory_share(servers: Servers) -> float | None:
+    """Return how much of its memory the fullest mailbox server uses, 0 to 1 or above; None if none answers.
+
+    A server without `maxmemory` counts as 0: how much there is nobody knows.
+    """
+    answers = await asyncio.gather(*(_memory_share(server) for server in servers.serving), return_exceptions=True)
+    shares = []
+    for answer in answers:
+        if isinstance(answer, float):
+            shares.append(answer)
+        elif not isinstance(answer, RedisError | OSError):
+            raise answer
+    return max(shares, default=None)
+
+
+async def _memory_share(server: Server) -> float:
+    memory = await server.client.info("memory")
+    most = int(memory["maxmemory"])
+    return int(memory["used_memory"]) / most if most else 0.0

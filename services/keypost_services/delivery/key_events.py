@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from keypost.clock import Clock
     from keypost_services.delivery.emptying import Emptying
     from keypost_services.delivery.metrics import Metrics
     from keypost_services.delivery.records import Records
@@ -36,13 +37,17 @@ class KeyEventEffects:
         callers: Callers and their streams.
         emptying: Empties the mailboxes of revoked devices.
         metrics: Counts events.
+        clock: The time.
     """
 
-    def __init__(self, records: Records, callers: VerifiedCallers, emptying: Emptying, metrics: Metrics) -> None:
+    def __init__(
+        self, records: Records, callers: VerifiedCallers, emptying: Emptying, metrics: Metrics, clock: Clock
+    ) -> None:
         self._records = records
         self._callers = callers
         self._emptying = emptying
         self._metrics = metrics
+        self._clock = clock
 
     async def resume_after(self) -> int | None:
         """Return None: nothing is held when the process begins."""
@@ -65,7 +70,7 @@ class KeyEventEffects:
                 self._emptying.revoked(event.username, event.revision)
             elif event.ended_fingerprint:
                 self._callers.drop_key(event.ended_fingerprint)
-        self._metrics.key_events(len(events))
+        self._metrics.key_events(events, self._clock())
 
     async def reached(self, sequence: int, newest_sequence: int) -> None:
         """Nothing is noted: a process that begins anew holds nothing."""

@@ -225,6 +225,7 @@ local function judge(box, messages, args, size_of_content, known, put)
   return replies, held, lifetime
 end
 
+-- Returns how many messages wait now, and what it says to each of those that were handed in.
 local function append(keys, args)
   local box, channel = contents(keys), args[5]
   local function known(message)
@@ -255,7 +256,7 @@ local function append(keys, args)
       reply[3] = heard
     end
   end
-  return replies
+  return { held.messages, replies }
 end
 
 -- What append would say now; in the place of the envelopes stand their sizes.
@@ -264,8 +265,8 @@ local function foresee(keys, args)
   local function known(message) return named[message.seen] or redis.call('GET', message.seen) end
   local function put(message) named[message.seen] = message.digest .. message.accept_time end
   local function size_of_content(message) return tonumber(message.content) end
-  local replies = judge(contents(keys), messages_of(keys, args), args, size_of_content, known, put)
-  return replies
+  local replies, held = judge(contents(keys), messages_of(keys, args), args, size_of_content, known, put)
+  return { held.messages, replies }
 end
 
 -- KEYS waiting, load, shares, attempts; ARGV delivery ids, each once, in order

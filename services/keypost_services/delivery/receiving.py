@@ -251,7 +251,7 @@ class _Stream:
                 await self._something_to_look_for()
                 continue
             after = found[-1].delivery_id
-            await self._hand_out(found)
+            await self._hand_out(found, backlog=backlog)
             if backlog and position(after) >= position(newest):
                 backlog = False
                 await self._device.outlet.queue_empty()
@@ -263,11 +263,11 @@ class _Stream:
             self._displaced.set()
             raise
 
-    async def _hand_out(self, found: Sequence[Waiting]) -> None:
+    async def _hand_out(self, found: Sequence[Waiting], *, backlog: bool) -> None:
         # Noted before it is sent: the acknowledgement may be faster than the return from sending.
         self._under_way.update(waiting.delivery_id for waiting in found)
         await self._device.outlet.batch(found)
-        self._receiving.metrics.pushed(len(found))
+        self._receiving.metrics.pushed(found, self._receiving.clock(), backlog=backlog)
 
     async def _something_to_look_for(self) -> None:
         with contextlib.suppress(TimeoutError):  # a wake-up may have been lost

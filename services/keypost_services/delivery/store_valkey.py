@@ -67,6 +67,8 @@ class ValkeyMailboxes:
         limits: How much a mailbox holds.
         durability: What must hold before an append is answered.
         replica_timeout: How long an append waits for the replica's disk, milliseconds (``REPLICATED`` alone).
+        on_depth: Told how many envelopes wait in a mailbox, after each call that may have put some in.
+        on_failure: Told of each command that was not carried out.
     """
 
     def __init__(
@@ -78,11 +80,15 @@ class ValkeyMailboxes:
         durability: Durability,
         *,
         replica_timeout: int = 2_000,
+        on_depth: Callable[[int], None] = lambda _: None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._servers = servers
         self._subscriptions = subscriptions
         self._functions = functions
         self._limits = limits
+        self._on_depth = on_depth
+        self._on_failure = on_failure
         self._replica_timeout = replica_timeout if durability is Durability.REPLICATED else None
 
     async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
@@ -93,7 +99,7 @@ class ValkeyMailboxes:
         """Append many messages in one round trip; returns for each what ``append`` does or raises."""
         if len(postings) > MOST_IN_A_CALL:
             raise ValueError(f"at most {MOST_IN_A_CALL} messages at once")
-        return await self._judge("append", postings, lambda envelope: envelope, self._replica_timeout)
+        return await self._judge("append", postings, lambda envelope: envelope, self._replica_timeout, self._on_depth)
 
     async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Return what ``append`` would say now."""
@@ -101,7 +107,7 @@ class ValkeyMailboxes:
 
     async def foresee_all(self, postings: Sequence[Posting]) -> Sequence[Result]:
         """Return what ``append_all`` would say now."""
-        return await self._judge("foresee", postings, len, None)
+        return await self._judge("foresee", postings, len, None, lambda _: None)
 
     async def _judge(
         self,
@@ -109,6 +115,7 @@ class ValkeyMailboxes:
         postings: Sequence[Posting],
         content: Callable[[bytes], bytes | int],
         replica_timeout: int | None,
+        on_depth: Callable[[int], None],
     ) -> Sequence[Result]:
         """Ask every mailbox about its messages, of all postings at once: in one call nothing can overtake."""
         by_mailbox: dict[Address, list[Posting]] = {}
@@ -117,7 +124,15 @@ class ValkeyMailboxes:
                 by_mailbox.setdefault(address, []).append(posting)
         calls = [self._judging(function, address, own, content) for address, own in by_mailbox.items()]
         replies = await self._servers.run(calls, replica_timeout) if calls else []
-        answers = dict(zip(by_mailbox, map(_acceptances, replies), strict=True))
+        answers: dict[Address, Iterator[Acceptance] | MailboxesUnavailableError] = {}
+        for address, reply in zip(by_mailbox, replies, strict=True):
+            if isinstance(reply, MailboxesUnavailableError):
+                self._on_failure()
+                answers[address] = reply
+                continue
+            depth, said = reply
+            on_depth(depth)
+            answers[address] = _acceptances(said)
         return [_result(posting, answers) for posting in postings]
 
     def _judging(
@@ -211,6 +226,7 @@ class ValkeyMailboxes:
         replies = await self._servers.run(calls) if calls else []
         for reply in replies:
             if isinstance(reply, MailboxesUnavailableError):
+                self._on_failure()
                 raise reply
         return replies
 
@@ -251,10 +267,8 @@ def _accept_time(value: bytes) -> int:
     return int(value) if value.isdigit() and len(value) <= TIME_DIGITS else 0
 
 
-def _acceptances(reply: Any) -> Iterator[Acceptance] | MailboxesUnavailableError:
+def _acceptances(reply: Any) -> Iterator[Acceptance]:
     """Return what a mailbox said to each of its messages, to be taken one after the other."""
-    if isinstance(reply, MailboxesUnavailableError):
-        return reply
     return (Acceptance(Outcome(outcome.decode()), int(time), any(heard)) for outcome, time, *heard in reply)
 
 

@@ -31,6 +31,7 @@ from keypost_services.runtime.auth import request_id_or
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.bundle import read_root_keys
+from keypost_services.runtime.certificate_ends import note_calling_certificate
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.key_event_watch import GrpcEventSource, KeyEventWatch
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 DIRECTORY_SERVICE = "keypost.directory.v1.DirectoryService"
 KEY_EVENT_SERVICE = "keypost.directory.v1.KeyEventService"
+PARTS = ("redis", "ca", "watch")
+"""What the directory gets on without, for a while."""
 _MEGABYTE = 1_048_576
 
 
@@ -74,6 +77,7 @@ async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
     root_keys = await asyncio.to_thread(read_root_keys, settings, settings.bundle)
     async with contextlib.AsyncExitStack() as stack:
         channel = await stack.enter_async_context(internal_channel(settings.ca, settings, SERVICE))
+        note_calling_certificate(runtime)
         seconds = settings.cache_timeout_seconds
         redis = redis_client(settings.cache_url, connect_seconds=seconds, answer_seconds=seconds)
         stack.push_async_callback(redis.aclose)
@@ -96,22 +100,30 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
     """Return the directory's parts, wired; nothing is asked of anybody yet."""
     settings, clock, log = runtime.settings, runtime.clock, runtime.log
     metrics = Metrics(runtime.metrics)
-    told = _teller(runtime, metrics)
+    runtime.health.expect(*PARTS)
+    runtime.health.expect("trust", awaited=True)
+    told = _teller(runtime)
     trust = TrustKeeper(
         ca.fetch_trust,
         clock,
         log,
         realm=settings.realm,
         root_keys=root_keys,
-        on_change=told("trust"),
-        on_sequence=metrics.trust_sequence.set,
+        on_change=lambda why: runtime.health.set_degraded("trust", why, blocks=True),
+        metrics=runtime.health_metrics,
         on_retired=lambda: _forget(look_up, runtime.callers),
     )
     verifier = Verifier(trust, clock, log, metrics)
     process = ProcessStore(clock, most_bytes=settings.process_cache_megabytes * _MEGABYTE)
     arrow = Arrow(process, trust)
     in_redis = RedisStore(redis, verifier, clock, realm=settings.realm, timeout_ms=_ms(settings.cache_timeout_seconds))
-    store = GuardedStore(in_redis, in_redis, Breaker(clock, _ms(settings.cache_retry_seconds)), told("redis"))
+    store = GuardedStore(
+        in_redis,
+        in_redis,
+        Breaker(clock, _ms(settings.cache_retry_seconds)),
+        told("redis"),
+        on_failure=metrics.redis_errors.inc,
+    )
     ca_tier = CaTier(ca, verifier, arrow, Breaker(clock, _ms(settings.ca_retry_seconds)), metrics, told("ca"))
     standing = Standing(clock, _ms(settings.watch_grace_seconds))
     fetch = Fetch(
@@ -133,6 +145,7 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
         negative_ms=_ms(settings.negative_seconds),
         unconfirmed_ms=_ms(settings.unconfirmed_seconds),
     )
+    metrics.cached_bytes.set_function(lambda: process.size)
     hub = EventHub(settings.event_buffer)
     actions = Actions(look_up, store, runtime.callers, hub, standing=standing, clock=clock, metrics=metrics)
     watch = KeyEventWatch(
@@ -147,17 +160,9 @@ async def _forget(look_up: LookUp, callers: VerifiedCallers) -> None:
     await look_up.drop_all()
 
 
-def _teller(runtime: Runtime[DirectorySettings], metrics: Metrics) -> Callable[[str], Callable[[str | None], None]]:
+def _teller(runtime: Runtime[DirectorySettings]) -> Callable[[str], Callable[[str | None], None]]:
     """Return what makes for each part the function that says whether it is there."""
-
-    def told(part: str) -> Callable[[str | None], None]:
-        def tell(why: str | None) -> None:
-            metrics.up.labels(part=part).set(0 if why else 1)
-            runtime.health.set_degraded(part, why)
-
-        return tell
-
-    return told
+    return lambda part: lambda why: runtime.health.set_degraded(part, why)
 
 
 def _parts(directory: Directory) -> Parts:

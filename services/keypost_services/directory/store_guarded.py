@@ -24,15 +24,23 @@ class GuardedStore:
         position: The position kept beside it.
         breaker: Says when to try again.
         on_change: Called with None when the store is back, and with a sentence when it is away.
+        on_failure: Called whenever the store was asked and did not answer.
     """
 
     def __init__(
-        self, store: RecordStore, position: Position, breaker: Breaker, on_change: Callable[[str | None], None]
+        self,
+        store: RecordStore,
+        position: Position,
+        breaker: Breaker,
+        on_change: Callable[[str | None], None],
+        *,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._position = position
         self._breaker = breaker
         self._on_change = on_change
+        self._on_failure = on_failure
         self._missed: dict[str, int] = {}
         self._wiped = self._wipe_wanted = 0
 
@@ -88,6 +96,7 @@ class GuardedStore:
             await action()
         except StoreAwayError as error:
             self._breaker.failed()
+            self._on_failure()
             if not was_away:
                 self._on_change(str(error))
             return

@@ -36,6 +36,11 @@ class ProcessStore:
         self._records: LRUCache[str, KeyRecord] = LRUCache(most_bytes, getsizeof=memory_of)
         self._floors: LRUCache[str, int] = LRUCache(MOST_FLOORS)
 
+    @property
+    def size(self) -> float:
+        """About how many bytes the records take."""
+        return self._records.currsize
+
     async def get_many(self, usernames: Sequence[str]) -> Mapping[str, KeyRecord]:
         """Return the fresh records of these users."""
         found = ((username, self.get(username)) for username in usernames)

@@ -61,7 +61,8 @@ class ServiceSettings(BaseSettings):
         default=None,
     )
     metrics_listen: Listen | None = Field(
-        description="Where /metrics, /live and /ready are served over plain HTTP: host:port. Without it they are not.",
+        description="Where /metrics, /live, /started and /ready are served over plain HTTP: host:port. Without it they "
+        "are not.",
         default=None,
     )
     tls_certificate: FilePath = Field(description="PEM file: certificate chain of the public port.")

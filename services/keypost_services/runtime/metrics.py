@@ -1,25 +1,25 @@
-"""What a service counts, and where it can be read."""
+"""What every service counts."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import threading
 from functools import lru_cache
-from socketserver import ThreadingMixIn
+from importlib.metadata import version
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from collections.abc import Iterable
 
-    from keypost_services.runtime.health import Health
+    from prometheus_client import CollectorRegistry
+
+    from keypost.keys.v1 import key_info_pb2
+    from keypost.protocol.realm_trust import RealmTrust
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+EVENT_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600)
+"""Buckets for how old key events are when they are acted upon."""
+_LAG_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class CallMetrics:
@@ -48,62 +48,61 @@ class CallMetrics:
         self.under_way_of = lru_cache(self.under_way.labels)
         self.seconds_of = lru_cache(self.seconds.labels)
         self.calls_of = lru_cache(self.calls.labels)
-        self.degraded = Gauge("keypost_degraded", "Parts that do less than they should.", ("part",), registry=registry)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Silent(WSGIRequestHandler):
-    timeout = 10  # seconds; a client that says nothing does not hold a thread
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name
-        """Log nothing: probes ask every few seconds."""
-
-
-@contextlib.asynccontextmanager
-async def serve_metrics(listen: str, registry: CollectorRegistry, health: Health) -> AsyncIterator[int]:
-    """Serve ``/metrics``, ``/live`` and ``/ready`` over HTTP as long as the context lasts.
+class HealthMetrics:
+    """What the service says of itself.
 
     Args:
-        listen: ``host:port``.
-        registry: What ``/metrics`` shows.
-        health: What ``/ready`` answers by: 200 or 503, with the degraded parts.
-
-    Yields:
-        The port.
-
-    Raises:
-        OSError: the port is taken.
+        registry: Where they are registered.
     """
-    host, _, port = listen.rpartition(":")
-    application = _application(make_wsgi_app(registry), health)
-    server = make_server(host.strip("[]"), int(port), application, _Server, _Silent)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ready = Gauge("keypost_ready", "1 if this replica should get calls, else 0.", registry=registry)
+        self.degraded = Gauge(
+            "keypost_degraded", "1 for each part that does less than it should, else 0.", ("part",), registry=registry
+        )
+        self.loop_lag = Histogram(
+            "keypost_loop_lag_seconds",
+            "How late the event loop came to its heartbeat, twice a second.",
+            buckets=_LAG_SECONDS,
+            registry=registry,
+        )
+        self.certificate_end_time = Gauge(
+            "keypost_certificate_end_time_seconds",
+            "When a certificate ends, Unix time.",
+            ("certificate",),
+            registry=registry,
+        )
+        self.trust_end_time = Gauge(
+            "keypost_trust_end_time_seconds",
+            "When the trust statement that this service holds ends, Unix time; 0 if it holds none.",
+            registry=registry,
+        )
+        self.trust_sequence = Gauge(
+            "keypost_trust_sequence", "The sequence of the trust statement that this service holds.", registry=registry
+        )
+
+    def holds_trust(self, trust: RealmTrust) -> None:
+        """Say which trust statement this service holds."""
+        self.trust_sequence.set(trust.sequence)
+        self.trust_end_time.set(trust.until_time / 1_000)
 
 
-def _application(metrics: WSGIApplication, health: Health) -> WSGIApplication:
-    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        if path == "/metrics":
-            return metrics(environ, start)
-        if path == "/live":
-            return _json(start, "200 OK", {"live": True})
-        if path == "/ready":
-            status = "200 OK" if health.serving else "503 Service Unavailable"
-            return _json(start, status, {"ready": health.serving, "degraded": health.degraded})
-        return _json(start, "404 Not Found", {})
+def observe_ages(seconds: Histogram, events: Iterable[key_info_pb2.KeyEvent], now: int) -> None:
+    """Observe how old key events are.
 
-    return answer
+    Args:
+        seconds: Where.
+        events: As they came from another service, whose clock may be ahead.
+        now: Unix milliseconds.
+    """
+    for event in events:
+        seconds.observe(max(0, now - event.create_time) / 1_000)
 
 
-def _json(start: StartResponse, status: str, answer: object) -> list[bytes]:
-    start(status, [("Content-Type", "application/json")])
-    return [json.dumps(answer).encode()]
+def describe_process(registry: CollectorRegistry) -> None:
+    """Register what is known of the process itself: its version, CPU time, memory and open files."""
+    build = Gauge("keypost_build_info", "1, with the version that runs.", ("version",), registry=registry)
+    build.labels(version("keypost")).set(1)
+    ProcessCollector(registry=registry)

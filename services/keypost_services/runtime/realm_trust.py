@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from keypost.clock import Clock
     from keypost.protocol.realm_trust import RealmTrust, ServedTrust
+    from keypost_services.runtime.metrics import HealthMetrics
 
 RETRY_SECONDS = 1.0
 LEAST_INTERVAL = SECOND
@@ -49,7 +50,7 @@ class TrustKeeper:
         realm: The realm that statements must be of.
         root_keys: The bundle's root keys (SubjectPublicKeyInfo, DER).
         on_change: Called with None after a success and with a sentence after a failure.
-        on_sequence: Called with the sequence of each statement that was verified.
+        metrics: Where it is said which statement is held, and until when.
         on_retired: Called when a statement ends a record key before its time: what that key signed counts no more.
     """
 
@@ -62,7 +63,7 @@ class TrustKeeper:
         realm: str,
         root_keys: Sequence[bytes],
         on_change: Callable[[str | None], None],
-        on_sequence: Callable[[int], object] = lambda _sequence: None,
+        metrics: HealthMetrics | None = None,
         on_retired: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._fetch = fetch
@@ -71,7 +72,7 @@ class TrustKeeper:
         self._realm = realm
         self._root_keys = tuple(root_keys)
         self._on_change = on_change
-        self._on_sequence = on_sequence
+        self._metrics = metrics
         self._on_retired = on_retired
         self._trust: RealmTrust | None = None
         self._served: ServedTrust | None = None
@@ -176,7 +177,8 @@ class TrustKeeper:
         if self._trust is None or trust.sequence != self._trust.sequence:
             self._log.info("realm trust", sequence=trust.sequence, until_time=trust.until_time)
         self._trust, self._served = trust, served
-        self._on_sequence(trust.sequence)
+        if self._metrics is not None:
+            self._metrics.holds_trust(trust)
         self._known.set()
         self._on_change(None)
 

@@ -21,20 +21,24 @@ from typing_extensions import TypeVar
 from keypost.clock import Clock, system_clock
 from keypost.protocol.tokens import audience_of
 from keypost_services.runtime.authenticator import Authenticator
+from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.buckets import Buckets
 from keypost_services.runtime.callers import VerifiedCallers
 from keypost_services.runtime.calls import Bounds, Calls
 from keypost_services.runtime.calls_under_way import CallsUnderWay
+from keypost_services.runtime.certificate_ends import CERTIFICATES, CertificateEnds
 from keypost_services.runtime.config import ServiceSettings, variable_of
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.grpc_server import steady_server
 from keypost_services.runtime.health import Health, HealthServicer
+from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.limits.call_limits import CallLimits
 from keypost_services.runtime.limits.compose import open_limits
 from keypost_services.runtime.limits.table import METHOD_LIMITS, REFLECTION_LIMITS
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, Callers
-from keypost_services.runtime.metrics import CallMetrics, serve_metrics
+from keypost_services.runtime.metrics import CallMetrics, HealthMetrics, describe_process
+from keypost_services.runtime.probes import Probes, serve_probes
 from keypost_services.runtime.refusals import KNOWN_ERRORS, ErrorCodes
 from keypost_services.runtime.tls import TlsFiles, check_own_certificate, server_credentials
 from keypost_services.runtime.tracing import ServiceTraces, open_traces
@@ -89,6 +93,7 @@ class Runtime(Generic[SettingsT]):
         callers: Where it says that a key has ended: ``drop_key``, ``drop_user``.
         limits: How often callers may call, and what a service counts besides calls.
         traces: What it tells of messages and calls, if anybody listens.
+        health_metrics: What every service says of itself.
     """
 
     settings: SettingsT
@@ -100,6 +105,7 @@ class Runtime(Generic[SettingsT]):
     callers: VerifiedCallers
     limits: Limits
     traces: ServiceTraces
+    health_metrics: HealthMetrics
 
 
 @dataclass(frozen=True)
@@ -177,17 +183,22 @@ async def running(
     """
     log = log or make_logger(name, settings.log_level, settings.log_format)
     registry = CollectorRegistry()
-    call_metrics = CallMetrics(registry)
-    health = Health(log, call_metrics.degraded)
+    describe_process(registry)
+    call_metrics, health_metrics = CallMetrics(registry), HealthMetrics(registry)
+    health = Health(log, health_metrics)
+    health.expect(CERTIFICATES)
     callers = VerifiedCallers(clock, stream_seconds=settings.stream_seconds)
     async with contextlib.AsyncExitStack() as stack:
         # The last to end: what is done while the service ends is told too.
         traces = await stack.enter_async_context(open_traces(name, settings, clock, ids))
         limits = open_limits(stack, settings, clock=clock, log=log, health=health, registry=registry)
-        runtime = Runtime(settings, clock, ids, log, registry, health, callers, limits, traces)
+        runtime = Runtime(settings, clock, ids, log, registry, health, callers, limits, traces, health_metrics)
+        heartbeat = Heartbeat(health_metrics.loop_lag.observe)
+        keep_running(stack, runtime, "heartbeat", heartbeat.run)
+        keep_running(stack, runtime, CERTIFICATES, CertificateEnds(settings, health_metrics, health).run)
         metrics_port = None
         if settings.metrics_listen:
-            metrics_port = await _serve_metrics(stack, runtime)
+            metrics_port = await _serve_probes(stack, runtime, Probes(health, heartbeat))
         parts = await stack.enter_async_context(compose(runtime))
         authenticator = _authenticator(name, runtime, parts, methods)
         calls = _calls(authenticator, runtime, parts, call_metrics, _bounds(runtime, method_limits))
@@ -294,10 +305,10 @@ def _try_to_bind(listen: str) -> None:
             probe.bind(address)
 
 
-async def _serve_metrics(stack: contextlib.AsyncExitStack, runtime: Runtime[Any]) -> int:
+async def _serve_probes(stack: contextlib.AsyncExitStack, runtime: Runtime[Any], probes: Probes) -> int:
     settings = runtime.settings
     try:
-        return await stack.enter_async_context(serve_metrics(settings.metrics_listen, runtime.metrics, runtime.health))
+        return await stack.enter_async_context(serve_probes(settings.metrics_listen, runtime.metrics, probes))
     except OSError as error:
         variable = variable_of(type(settings), "metrics_listen")
         raise StartError(f"{variable}: cannot listen at {settings.metrics_listen}: {error.strerror}") from error
@@ -305,7 +316,7 @@ async def _serve_metrics(stack: contextlib.AsyncExitStack, runtime: Runtime[Any]
 
 async def _drain(server: grpc.aio.Server, calls: Calls, health: Health, seconds: float) -> None:
     """End in good order: first nobody sends more, then what is under way ends, then the parts may go."""
-    health.set_serving(*(name for name in health.states if name), serving=False)
+    health.set_serving(serving=False)
     calls.drain()
     await server.stop(seconds)
     # gRPC counts a call as over when its status is sent or it is cancelled; the servicer may still tidy up.

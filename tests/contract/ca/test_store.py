@@ -364,3 +364,14 @@ async def test_a_failure_at_the_last_moment_leaves_nothing(open_store: Opener) -
         assert not await store.find_users(["alice"])
         await store.apply(change(key(1)))
         assert await store.newest_sequence() == 1
+
+
+async def test_good_keys_are_counted_by_when_they_end(store: Store) -> None:
+    await store.apply(change(key(1)))
+    end = key(1).expire_time
+    assert await store.count_ending(end, end + 1) == 1
+    assert [await store.count_ending(end - 10, end), await store.count_ending(end + 1, end + 10)] == [0, 0]
+    # The index has good keys alone, and says so by number.
+    assert pb.KEY_STATE_GOOD == 1
+    await store.apply(replace(renewal(2, 1, 2), time=CHANGED))
+    assert await store.count_ending(0, end) + await store.count_ending(end, end + 1) == (key(2).expire_time <= end)

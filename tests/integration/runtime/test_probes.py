@@ -2,19 +2,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc
+from keypost_services.runtime.certificate_ends import CertificateEnds
 from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.health import Health
+from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.method_table import METHODS, anyone
+from keypost_services.runtime.metrics import HealthMetrics
+from keypost_services.runtime.probes import Probes, serve_probes
+from support.directory import silent_log
 from support.service import SEND, SERVICE, error_info, serving
 
 if TYPE_CHECKING:
@@ -71,13 +80,72 @@ async def test_probes_over_http(tmp_path: Path) -> None:
     async with serving(tmp_path, metrics_listen="127.0.0.1:0") as service:
         health = service.running.runtime.health
         assert await get(service, "/live") == (200, '{"live": true}')
+        assert await get(service, "/started") == (200, '{"started": true}')
         assert await get(service, "/ready") == (200, '{"ready": true, "degraded": {}}')
         health.set_degraded("cache", "away")
+        assert (await get(service, "/ready"))[0] == 200
+        health.set_degraded("mailboxes", "away", blocks=True)
         status, text = await get(service, "/ready")
-        assert (status, json.loads(text)["degraded"]) == (200, {"cache": "away"})
+        assert status == 503
+        assert json.loads(text) == {
+            "ready": False,
+            "degraded": {"cache": "away", "mailboxes": "away"},
+            "why": "nothing can be served without: mailboxes",
+        }
         health.set_serving(serving=False)
-        assert (await get(service, "/ready"))[0] == 503
-        assert (await get(service, "/nothing"))[0] == 404
+        assert json.loads((await get(service, "/ready"))[1])["why"] == "it ends"
+        assert [(await get(service, path))[0] for path in ("/live", "/started", "/nothing")] == [200, 200, 404]
+
+
+def answer_of(port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def hold_the_loop_until(port: int, path: str, status: int) -> None:
+    """Hold the event loop, in which this is called, until a probe answers so."""
+    end = time.monotonic() + 20
+    while answer_of(port, path) != status:
+        assert time.monotonic() < end, "a loop that hangs was not noticed"
+
+
+async def test_a_loop_that_hangs_is_noticed_and_one_that_runs_again_too() -> None:
+    registry = CollectorRegistry()
+    metrics = HealthMetrics(registry)
+    health = Health(silent_log(), metrics)
+    health.set_serving(serving=True)
+    heartbeat = Heartbeat(metrics.loop_lag.observe, hung_seconds=2.0)
+    beating = asyncio.create_task(heartbeat.run())
+    async with serve_probes("127.0.0.1:0", registry, Probes(health, heartbeat)) as port:
+        assert await asyncio.to_thread(answer_of, port, "/live") == 200
+        hold_the_loop_until(port, "/live", 503)
+        assert [answer_of(port, path) for path in ("/live", "/ready", "/started")] == [503, 503, 200]
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(answer_of, port, "/live") != 200:
+                pass
+        assert await asyncio.to_thread(answer_of, port, "/ready") == 200
+    beating.cancel()
+    assert (registry.get_sample_value("keypost_loop_lag_seconds_sum") or 0) > 1
+
+
+async def test_certificates_say_when_they_end(tmp_path: Path) -> None:
+    async with serving(tmp_path, metrics_listen="127.0.0.1:0") as service:
+        settings, metrics = service.running.runtime.settings, service.running.runtime.metrics
+        health = service.running.runtime.health
+        look = CertificateEnds(settings, service.running.runtime.health_metrics, health).look
+        name, labels = "keypost_certificate_end_time_seconds", {"certificate": "tls_certificate"}
+        await look()
+        (certificate, *_) = x509.load_pem_x509_certificates(settings.tls_certificate.read_bytes())
+        assert metrics.get_sample_value(name, labels) == certificate.not_valid_after_utc.timestamp()
+        assert health.degraded == {}
+        settings.tls_certificate.write_text("no certificate")
+        await look()
+        assert set(health.degraded) == {"certificates"}
+        assert metrics.get_sample_value(name, labels) == certificate.not_valid_after_utc.timestamp()
 
 
 async def test_health_over_grpc(tmp_path: Path) -> None:
@@ -87,7 +155,10 @@ async def test_health_over_grpc(tmp_path: Path) -> None:
             assert (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
         service.running.runtime.health.set_degraded("cache", "away")
         assert (await stub.Check(health_pb2.HealthCheckRequest(service="cache"))).status == NOT_SERVING
-        assert set((await stub.List(health_pb2.HealthListRequest())).statuses) == {"", SERVICE, "cache"}
+        assert set((await stub.List(health_pb2.HealthListRequest())).statuses) == {
+            *("", "readiness", "liveness", SERVICE),
+            *("cache", "certificates"),
+        }
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Check(health_pb2.HealthCheckRequest(service="nothing"))
     assert (caught.value.code(), error_info(caught.value).reason) == (grpc.StatusCode.NOT_FOUND, "HEALTH_NAME_UNKNOWN")

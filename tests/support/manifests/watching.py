@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry
 
-from keypost_services.ca.trust.realm_watch import Metrics as RealmMetrics
-from keypost_services.delivery.metrics import Metrics as DeliveryMetrics
-from keypost_services.directory.metrics import Metrics as DirectoryMetrics
 from keypost_services.runtime.health import Health
-from keypost_services.runtime.limits.metrics import LimitMetrics
+from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.logs import make_logger
-from keypost_services.runtime.metrics import CallMetrics, _application
+from keypost_services.runtime.metrics import HealthMetrics
+from keypost_services.runtime.probes import Probes, application
 from support.manifests.resources import name_of, selects
+from support.metrics_page import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.manifests.rendering import Resource
-    from support.manifests.resources import Manifests, Pod
+from support.manifests.resources import Manifests, Pod
 
-# What each probe must be answered while the service does not take calls: 0, it does not matter.
-_ANSWERS = {"startupProbe": 503, "readinessProbe": 503, "livenessProbe": 200}
-_SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+# Which states each probe must notice, and no other.
+_NOTICED = {
+    "startupProbe": {"starting"},
+    "readinessProbe": {"starting", "unready", "hung"},
+    "livenessProbe": {"hung"},
+}
 
 
 def probe_problems(manifests: Manifests) -> list[str]:
@@ -51,7 +54,7 @@ def rule_problems(manifests: Manifests) -> list[str]:
         for rule in group["rules"]
     ]
     jobs = {service["metadata"].get("labels", {}).get("app.kubernetes.io/name") for service in _watched(manifests)}
-    known = names_of_metrics()
+    known = names()
     problems = []
     for rule in rules:
         asked = set(re.findall(r"\bkeypost_[a-z_]+", rule["expr"]))
@@ -62,19 +65,23 @@ def rule_problems(manifests: Manifests) -> list[str]:
     return problems
 
 
-def names_of_metrics() -> set[str]:
-    """Return what Prometheus calls the metrics of all services."""
-    registry = CollectorRegistry()
-    for kind in (CallMetrics, LimitMetrics, RealmMetrics, DeliveryMetrics, DirectoryMetrics):
-        kind(registry)
-    return {f"{family.name}{suffix}" for family in registry.collect() for suffix in _SUFFIXES.get(family.type, ("",))}
+class State(enum.Enum):
+    """What a service can be in."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    UNREADY = "unready"
+    HUNG = "hung"
 
 
-def answer(path: str, *, serving: bool) -> int:
-    """Return the HTTP status that a service answers ``path`` with on its port for metrics."""
+def answer(path: str, state: State) -> int:
+    """Return the HTTP status that a service in this state answers ``path`` with on its port for metrics."""
     registry = CollectorRegistry()
-    health = Health(make_logger("probed", "error", "json"), CallMetrics(registry).degraded)
-    health.set_serving(serving=serving)
+    health = Health(make_logger("probed", "critical", "json"), HealthMetrics(registry))
+    health.set_serving(serving=state is not State.STARTING)
+    if state is State.UNREADY:
+        health.set_degraded("mailboxes", "away", blocks=True)
+    heartbeat = Heartbeat(lambda _: None, hung_seconds=0.0 if state is State.HUNG else 10.0)
     statuses: list[str] = []
     environ: dict[str, Any] = {"PATH_INFO": path}
     setup_testing_defaults(environ)
@@ -82,29 +89,29 @@ def answer(path: str, *, serving: bool) -> int:
     def start(status: str, *_: object) -> Any:
         statuses.append(status)
 
-    list(_application(make_wsgi_app(registry), health)(environ, start))
+    list(application(registry, Probes(health, heartbeat))(environ, start))
     return int(statuses[0].split()[0])
 
 
 def _probe_problems(pod: Pod) -> Iterator[str]:
     for container in pod.spec["containers"]:
-        for name, without in _ANSWERS.items():
+        for name, noticed in _NOTICED.items():
             probe = container.get(name)
             if probe is None:
                 yield f"it has no {name}"
             elif "httpGet" not in probe:
                 yield f"{name}: only HTTP is answered without TLS"
             else:
-                yield from (f"{name}: {problem}" for problem in _answer_problems(pod, probe["httpGet"], without))
+                yield from (f"{name}: {problem}" for problem in _answer_problems(pod, probe["httpGet"], noticed))
 
 
-def _answer_problems(pod: Pod, asked: dict[str, Any], without: int) -> Iterator[str]:
+def _answer_problems(pod: Pod, asked: dict[str, Any], noticed: set[str]) -> Iterator[str]:
     port = pod.ports.get(asked["port"], asked["port"])
     if port != pod.ports.get("metrics") or asked.get("scheme", "HTTP") != "HTTP":
         yield f"nothing answers HTTP on port {asked['port']}"
-    if answer(asked["path"], serving=True) != 200:
+    if answer(asked["path"], State.SERVING) != 200:
         yield f"nothing answers {asked['path']}"
-    elif answer(asked["path"], serving=False) != without:
+    elif {state.value for state in State if answer(asked["path"], state) == 503} != noticed:
         yield f"{asked['path']} does not tell it"
 
 
@@ -122,7 +129,7 @@ def _scrape_problems(manifests: Manifests, monitor: Resource) -> Iterator[str]:
     pods = {pod.name for service in _watched(manifests) for pod in manifests.pods_of(service)}
     yield from (f"does not ask {pod.name}" for pod in manifests.services if pod.name not in pods)
     for endpoint in monitor["spec"]["endpoints"]:
-        if answer(endpoint.get("path", "/metrics"), serving=True) != 200:
+        if answer(endpoint.get("path", "/metrics"), State.SERVING) != 200:
             yield f"nothing answers {endpoint['path']}"
         for service in _watched(manifests):
             if endpoint["port"] not in [port["name"] for port in service["spec"]["ports"]]:

@@ -148,7 +148,7 @@ def test_a_bundle_that_cannot_be_written_says_so(realm: Path, tmp_path: Path) ->
 
 
 def test_a_code_is_kept_as_a_hash_alone(realm: Path, database: str, tmp_path: Path) -> None:
-    assert run("migrate", "--database", database, "--json").stdout == '{"step": "0003"}\n'
+    assert run("migrate", "--database", database, "--json").stdout == '{"step": "0004"}\n'
     result = run("code", "alice", "--realm-folder", realm, "--database", database, "--expires", "1h", "--json")
     made = json.loads(result.stdout)
     assert (len(made["code"]), made["username"]) == (26, "alice")

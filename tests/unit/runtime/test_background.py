@@ -14,7 +14,7 @@ from keypost_services.runtime import background
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.health import Health
 from keypost_services.runtime.logs import make_logger
-from keypost_services.runtime.metrics import CallMetrics
+from keypost_services.runtime.metrics import HealthMetrics
 
 
 class Bench:
@@ -23,7 +23,7 @@ class Bench:
     def __init__(self) -> None:
         self.output = io.StringIO()
         log = make_logger("example", "debug", "json", self.output)
-        self.runtime: Any = SimpleNamespace(log=log, health=Health(log, CallMetrics(CollectorRegistry()).degraded))
+        self.runtime: Any = SimpleNamespace(log=log, health=Health(log, HealthMetrics(CollectorRegistry())))
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -4,11 +4,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from keypost.clock import DAY
 from keypost.errors import UnreachableError
 from keypost.protocol.realm_trust import ServedTrust
 from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.metrics import HealthMetrics
 from keypost_services.runtime.realm_trust import TrustKeeper
 from support.chains import Chain
 from support.clock import ManualClock
@@ -42,7 +44,7 @@ class Bench:
         self.realm = SimulatedRealm(self.clock)
         self.source = Source(self.realm.signed_trust())
         self.ears = Ears()
-        self.sequences: list[int] = []
+        self.registry = CollectorRegistry()
         self.trust = TrustKeeper(
             self.source.fetch_trust,
             self.clock,
@@ -50,7 +52,7 @@ class Bench:
             realm=REALM,
             root_keys=[self.realm.root.public_key_der],
             on_change=self.ears,
-            on_sequence=self.sequences.append,
+            metrics=HealthMetrics(self.registry),
             on_retired=self.note_retired,
         )
         self.retired = 0
@@ -82,7 +84,8 @@ async def test_a_newer_statement_replaces_an_older(bench: Bench) -> None:
     await bench.trust.refresh()
     await bench.refresh(sequence=2)
     assert bench.trust.current().sequence == 2
-    assert bench.sequences == [1, 2]
+    assert bench.registry.get_sample_value("keypost_trust_sequence") == 2
+    assert bench.registry.get_sample_value("keypost_trust_end_time_seconds") == bench.trust.current().until_time / 1_000
 
 
 async def test_the_sequence_never_goes_back(bench: Bench) -> None:

@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge
-
 from keypost.clock import DAY
 from keypost.errors import KeypostError
 from keypost_services.ca.trust.realm_files import RealmFilesError
@@ -15,41 +13,18 @@ from keypost_services.ca.trust.realm_files import RealmFilesError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prometheus_client import CollectorRegistry
     from structlog.typing import FilteringBoundLogger
 
     from keypost.clock import Clock
+    from keypost_services.ca.metrics import Metrics
     from keypost_services.ca.policy import Policy
     from keypost_services.ca.trust.realm import Realm, ServedRealm
     from keypost_services.runtime.health import Health
+    from keypost_services.runtime.metrics import HealthMetrics
 
 PART = "realm"
 WARN_BEFORE_END = 30 * DAY
 WARN_EVERY = DAY
-
-
-class Metrics:
-    """What of the realm is worth an alarm.
-
-    Args:
-        registry: Where the metrics are registered.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.sequence = Gauge(
-            "keypost_ca_trust_sequence", "The sequence of the realm's trust statement", registry=registry
-        )
-        self.trust_left = Gauge(
-            "keypost_ca_trust_left_seconds", "How long the trust statement may still be relied upon", registry=registry
-        )
-        self.record_keys_left = Gauge(
-            "keypost_ca_record_keys_left_seconds",
-            "How long this CA can still sign records: to the end of the last record key that it has",
-            registry=registry,
-        )
-        self.refused = Counter(
-            "keypost_ca_realm_refused", "Changes of the realm's files that were not taken up", registry=registry
-        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +40,7 @@ class RealmWatch:
         log: Where everything is said.
         health: Where a change that is refused is said.
         metrics: Where it is counted.
+        health_metrics: Where it is said which trust statement is served.
     """
 
     load: Callable[[], Realm]
@@ -75,6 +51,7 @@ class RealmWatch:
     log: FilteringBoundLogger
     health: Health
     metrics: Metrics
+    health_metrics: HealthMetrics
 
     async def run(self, seconds: float) -> None:
         """Look for ever, every so many seconds."""
@@ -118,7 +95,7 @@ class RealmWatch:
     def _refuse(self, why: str, known: str | None) -> None:
         if why == known:
             return
-        self.metrics.refused.inc()
+        self.metrics.realm_refused.inc()
         self.log.error("realm refused", why=why, serving=self.realm.trust.sequence)
         self.health.set_degraded(PART, f"a change of the realm's files is refused: {why}")
 
@@ -133,10 +110,8 @@ class RealmWatch:
 
     def measure(self) -> None:
         """Set the metrics."""
-        now, trust = self.clock(), self.realm.trust
-        self.metrics.sequence.set(trust.sequence)
-        self.metrics.trust_left.set((trust.until_time - now) / 1_000)
-        self.metrics.record_keys_left.set((self.realm.signs_until - now) / 1_000)
+        self.health_metrics.holds_trust(self.realm.trust)
+        self.metrics.record_keys_end_time.set(self.realm.signs_until / 1_000)
 
     def _check(self, realm: Realm) -> None:
         if realm.trust.realm != self.realm.name:

@@ -105,6 +105,7 @@ class WakeUpHook:
         self._pending: set[Address] = set()
         self._woken: dict[Address, float] = {}
         self._changed = asyncio.Event()
+        metrics.hook_waits(lambda: len(self._pending))
 
     def unheard(self, addresses: Iterable[Address]) -> None:
         """Take note that something has arrived in these mailboxes, and that nobody heard of it."""

@@ -83,12 +83,13 @@ class Actions:
         await self._look_up.drop_many(floors)
         for username in floors:
             self._callers.drop_user(username)
-        self._metrics.events.inc(len(events))
+        self._metrics.acted_upon(events, self._clock())
         self._hub.publish(events)
 
     async def reached(self, sequence: int, newest_sequence: int) -> None:
         """Note that everything up to ``sequence`` was acted upon."""
         self._metrics.newest_sequence.set(sequence)
+        self._metrics.events_behind.set(newest_sequence - sequence)
         await self._position.advance(sequence)
         # While the watch catches up it cannot vouch for anything.
         if sequence >= newest_sequence:

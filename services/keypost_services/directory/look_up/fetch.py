@@ -65,7 +65,7 @@ class Fetch:
         """
         shared = await self._from_store(list(questions))
         found = {name: record for name, record in shared.items() if self._is_enough(record, questions[name])}
-        self._metrics.look_ups.labels(tier="redis").inc(len(found))
+        self._metrics.look_ups_of("redis").inc(len(found))
         asked = [username for username in questions if username not in found]
         return {**found, **await self._from_ca({name: questions[name] for name in asked})} if asked else found
 
@@ -89,9 +89,9 @@ class Fetch:
     def _or_held(self, username: str, outcome: Outcome, min_revision: int) -> Outcome:
         held = self._process.get(username)
         if outcome is Failure.UNAVAILABLE and held is not None and held.revision >= min_revision:
-            self._metrics.look_ups.labels(tier="process").inc()
+            self._metrics.look_ups_of("process").inc()
             return held
-        self._metrics.look_ups.labels(tier="none" if outcome is Failure.UNAVAILABLE else "ca").inc()
+        self._metrics.look_ups_of("none" if outcome is Failure.UNAVAILABLE else "ca").inc()
         return outcome
 
     def _is_enough(self, record: KeyRecord, min_revision: int) -> bool:

@@ -97,14 +97,14 @@ class LookUp:
     def _held(self, username: str, min_revision: int) -> Outcome | None:
         is_enough = min_revision == 0 or username in self._unconfirmed
         if username in self._absent and is_enough:
-            self._metrics.look_ups.labels(tier="negative").inc()
+            self._metrics.look_ups_of("negative").inc()
             return Failure.NOT_FOUND
         record = self._process.get(username)
         if record is None or record.this_update < self._standing.oldest():
             return None
         if not is_enough and record.revision < min_revision:
             return None
-        self._metrics.look_ups.labels(tier="process").inc()
+        self._metrics.look_ups_of("process").inc()
         return record
 
     async def _ask(self, questions: Mapping[str, int]) -> dict[str, Outcome]:

@@ -55,6 +55,7 @@ def open_limits(
         variable = variable_of(type(settings), "limits_url")
         log.warning("limits_of_this_process_alone", why=f"{variable} is not set: each process counts for itself")
         return Limits(lenient=local, strict=local, metrics=metrics, changed=changed)
+    health.expect(PART)
     seconds = settings.limits_timeout_seconds
     redis = redis_client(settings.limits_url, connect_seconds=seconds, answer_seconds=seconds)
     stack.push_async_callback(redis.aclose)
