@@ -23,6 +23,7 @@ except ImportError:  # without the extra ``otel`` there are no traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
@@ -34,6 +35,7 @@ HEADER = "traceparent"
 _SCOPE = "keypost"
 _CONTEXT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
 _SAMPLED = 0x01
+_NOWHERE = contextlib.nullcontext()
 
 
 def is_context(text: str) -> bool:
@@ -98,14 +100,11 @@ class Span:
             self._span.set_status(trace.Status(trace.StatusCode.ERROR))
         self._span.end()
 
-    @contextlib.contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> AbstractContextManager[object]:
         """Have what is begun meanwhile follow from this."""
         if self._span is None:
-            yield
-            return
-        with trace.use_span(self._span, record_exception=False, set_status_on_exception=False):
-            yield
+            return _NOWHERE
+        return trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
 
 
 def _context_of(span: Any) -> str:

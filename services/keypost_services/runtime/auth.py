@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Caller:
     public_key_der: bytes = b""
     expire_time: int | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """How logs name the caller."""
         return str(self.address or self.service or self.administrator or self.kind.value)

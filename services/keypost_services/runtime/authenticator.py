@@ -141,7 +141,7 @@ class Authenticator:
         token = _token_of(peer)
         token_hash = hashlib.sha256(token.encode()).digest()
         if (caller := self._callers.find(token_hash)) is not None:
-            return replace(caller, peer=peer.address)
+            return caller if caller.peer == peer.address else replace(caller, peer=peer.address)
         claim = _claim(token)
         address = peer_address(peer.address)
         if wait_ms := self._lookups.take(address):

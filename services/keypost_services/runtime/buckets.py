@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -67,6 +68,7 @@ class Buckets:
         return min(self._size, level + max(0, now - since) * self._per_second / SECOND)
 
 
+@lru_cache(4_096)
 def peer_address(peer: str) -> str:
     """Return the network address of a gRPC peer, without the port; the /64 of an IPv6 address.
 

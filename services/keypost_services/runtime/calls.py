@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import structlog
 from grpc import StatusCode
 
 from keypost.tracing import NO_SPAN
@@ -17,16 +16,16 @@ from keypost_services.runtime.auth import Call, set_current_call
 from keypost_services.runtime.authenticator import Peer
 from keypost_services.runtime.errors import ServiceError, shutting_down
 from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
+from keypost_services.runtime.logs import set_facts
 from keypost_services.runtime.refusals import ErrorCodes, Refusal, internal, refusal_of
 from keypost_services.runtime.tracing import end_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from structlog.typing import FilteringBoundLogger
-
     from keypost_services.runtime.auth import Caller
     from keypost_services.runtime.authenticator import Authenticator
+    from keypost_services.runtime.call_log import CallLog
     from keypost_services.runtime.callers import VerifiedCallers
     from keypost_services.runtime.calls_under_way import CallsUnderWay
     from keypost_services.runtime.limits.call_limits import CallLimits
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 REQUEST_ID = "x-request-id"
 UNLISTED = "unlisted"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_QUIET = "/grpc.health."
 
 
 @dataclass
@@ -68,7 +66,7 @@ class Calls(grpc.aio.ServerInterceptor):
         callers: Ends streams.
         error_codes: Which errors callers may know.
         metrics: Counts.
-        log: One line a call.
+        log: Told how every call has ended.
         ids: Draws ids of requests and errors.
         bounds: How many calls there may be, and how long they may take.
         traces: Records calls.
@@ -81,7 +79,7 @@ class Calls(grpc.aio.ServerInterceptor):
         callers: VerifiedCallers,
         error_codes: ErrorCodes,
         metrics: CallMetrics,
-        log: FilteringBoundLogger,
+        log: CallLog,
         ids: Callable[[], str],
         bounds: Bounds,
         traces: ServiceTraces,
@@ -132,18 +130,20 @@ class Calls(grpc.aio.ServerInterceptor):
         assert task is not None  # noqa: S101  # for the type checker: grpc.aio gives each call a task
         metadata = context.invocation_metadata()
         request_id = self._request_id(metadata)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        facts = {"request_id": request_id}
+        set_facts(facts)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         span = NO_SPAN
         self._under_way.add(task)
         self._metrics.under_way_of(method).inc()
         try:
             peer = Peer.of(context, metadata)
+            facts["peer"] = peer.address
             is_service = peer.certificate_pem is not None
             span, ids = self._traces.begin_call(method, metadata, is_service=is_service, streaming=streaming)
-            structlog.contextvars.bind_contextvars(**ids)
+            facts.update(ids)
             with span.current():
-                return await self._admit_and_invoke(method, peer, request_id, invoke, streaming=streaming)
+                return await self._admit_and_invoke(method, peer, facts, invoke, streaming=streaming)
         except asyncio.CancelledError:
             outcome.code = "CANCELLED"
             raise
@@ -157,16 +157,15 @@ class Calls(grpc.aio.ServerInterceptor):
             self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
 
     async def _admit_and_invoke(
-        self, method: str, peer: Peer, request_id: str, invoke: Invoke, *, streaming: bool
+        self, method: str, peer: Peer, facts: dict[str, str], invoke: Invoke, *, streaming: bool
     ) -> bytes | None:
-        structlog.contextvars.bind_contextvars(peer=peer.address)
         if self._draining:
             raise shutting_down()
         with self._bounds.under_way.any_call():
             caller = await self._authenticator.admit(method, peer)
-            structlog.contextvars.bind_contextvars(caller=caller.name, caller_kind=caller.kind.value)
+            facts.update(caller=caller.name, caller_kind=caller.kind.value)
             self._traces.name_caller(caller)
-            set_current_call(Call(caller, request_id))
+            set_current_call(Call(caller, facts["request_id"]))
             with self._bounds.under_way.call_of(caller, streaming=streaming):
                 return await self._limited(method, caller, invoke, streaming=streaming)
 
@@ -201,7 +200,7 @@ class Calls(grpc.aio.ServerInterceptor):
 
     def _surprise(self, error: Exception) -> Refusal:
         error_id = self._ids()
-        self._log.error("unforeseen", error_id=error_id, exc_info=error)
+        self._log.unforeseen(error_id, error)
         return internal(error_id)
 
     def _request_id(self, metadata: Sequence[tuple[str, str | bytes]]) -> str:
@@ -214,8 +213,7 @@ class Calls(grpc.aio.ServerInterceptor):
             self._metrics.refusals.labels(method, outcome.reason).inc()
         if not streaming:
             self._metrics.seconds_of(method).observe(seconds)
-        say = self._log.debug if method.startswith(_QUIET) else self._log.info
-        say("call", method=method, code=outcome.code, reason=outcome.reason, milliseconds=round(seconds * 1000, 1))
+        self._log.ended(method, outcome.code, outcome.reason, seconds)
 
 
 def _is_transport(error: Exception) -> bool:

@@ -82,6 +82,13 @@ class ServiceSettings(BaseSettings):
         description="The least that is logged.", default="info"
     )
     log_format: Literal["json", "console"] = Field(description="json for machines, console for people.", default="json")
+    log_calls_per_second: int = Field(
+        description="How many lines a second the log has at most for calls of one method that end alike, with the same "
+        "status and reason; the next line says how many were left out. The metrics count all.",
+        default=10,
+        ge=0,
+        le=1_000_000,
+    )
     drain_seconds: float = Field(
         description="How long calls under way may take after SIGTERM.", default=20.0, ge=0, le=600
     )

@@ -32,6 +32,13 @@ class RunCall(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Serialised:
+    """A response of a servicer that holds it serialised already."""
+
+    message: bytes
+
+
 @dataclass(frozen=True)
 class _Malformed:
     """Stands for a request of a stream that does not parse."""
@@ -148,6 +155,8 @@ async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 def _serialize(handler: Handler, response: Any) -> bytes:
+    if isinstance(response, Serialised):
+        return response.message
     serialized: bytes = handler.response_serializer(response)
     return serialized
 

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
@@ -33,6 +34,17 @@ _SECRET_TEXT = (
 )
 _LONGEST_TEXT = 16_384
 _DEEPEST = 4
+
+_facts: ContextVar[Mapping[str, str]] = ContextVar("keypost_facts_of_lines")
+
+
+def set_facts(facts: Mapping[str, str]) -> None:
+    """Put these facts into every line of this task and of those that it begins; what is added to them later too."""
+    _facts.set(facts)
+
+
+def _with_facts(_logger: object, _method: str, event: EventDict) -> EventDict:
+    return {**_facts.get({}), **event}
 
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -113,6 +125,7 @@ def _tells_no_header(record: logging.LogRecord) -> bool:
 def _shared() -> Sequence[Processor]:
     return (
         structlog.contextvars.merge_contextvars,
+        _with_facts,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,

@@ -23,6 +23,7 @@ from keypost.protocol.tokens import audience_of
 from keypost_services.runtime.authenticator import Authenticator
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.buckets import Buckets
+from keypost_services.runtime.call_log import CallLog
 from keypost_services.runtime.callers import VerifiedCallers
 from keypost_services.runtime.calls import Bounds, Calls
 from keypost_services.runtime.calls_under_way import CallsUnderWay
@@ -244,7 +245,7 @@ def _calls(
         callers=runtime.callers,
         error_codes={**KNOWN_ERRORS, **parts.error_codes},
         metrics=metrics,
-        log=runtime.log,
+        log=CallLog(runtime.log, runtime.settings.log_calls_per_second),
         ids=runtime.ids,
         bounds=bounds,
         traces=runtime.traces,

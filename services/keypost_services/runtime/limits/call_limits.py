@@ -6,7 +6,7 @@ import contextlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from keypost.clock import HOUR, MINUTE, SECOND
 from keypost_services.runtime.auth import CallerKind
@@ -18,7 +18,8 @@ from keypost_services.runtime.limits.table import LOOK_UPS, QUOTAS, UNKNOWN_USER
 from keypost_services.runtime.requests import MOST_USERNAMES, USER_NOT_FOUND
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from keypost.clock import Clock
     from keypost_services.runtime.auth import Caller
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from keypost_services.runtime.limits.table import MethodLimits, Quotas
 
 MOST_REMEMBERED = 50_000
+MOST_CHARGES = 10_000
 SAME_AGAIN_MS = HOUR
 """A device that asks for the same unknown user again within this time is not counted again: it guesses nothing new."""
 WHAT = {
@@ -94,6 +96,7 @@ class CallLimits:
     def __init__(self, limits: Limits, methods: Mapping[str, MethodLimits], clock: Clock) -> None:
         self._limits = limits
         self._methods = methods
+        self._charged: LRUCache[tuple[str, str, int], Sequence[Charge]] = LRUCache(MOST_CHARGES)
         self._known_unknown: TTLCache[tuple[str, str], bool] = TTLCache(MOST_REMEMBERED, SAME_AGAIN_MS, timer=clock)
 
     async def admit(self, method: str, caller: Caller, request: Any) -> None:
@@ -111,8 +114,7 @@ class CallLimits:
         row = self._methods.get(method)
         if row is None:
             raise method_not_admitted()
-        names = row.limits.get(caller.kind, ())
-        charges = [charge for name in names for charge in self._charges(name, method, caller, request)]
+        charges = self._charges(row, method, caller, request)
         if not charges:
             return
         limiter = self._limits.strict if row.strict else self._limits.lenient
@@ -120,25 +122,14 @@ class CallLimits:
             what = WHAT.get(shortage.limit, f"calls of {method.rpartition('/')[2]}")
             raise self._limits.refusal(shortage, what)
 
-    @contextlib.asynccontextmanager
-    async def counting(self, method: str, caller: Caller) -> AsyncIterator[None]:
+    def counting(self, method: str, caller: Caller) -> AbstractAsyncContextManager[None]:
         """Count the users that do not exist and that the call in the block asks for, whether it answers or refuses."""
         row = self._methods.get(method)
         if row is None or UNKNOWN_USERS not in row.limits.get(caller.kind, ()):
-            yield
-            return
-        found: list[str] = []
-        _unknown.set(found)
+            return contextlib.nullcontext()
         if row.batches:
             set_batch_charges(self._batches(row, caller))
-        try:
-            yield
-        except ServiceError as error:
-            if error.reason == USER_NOT_FOUND:
-                found.append(error.metadata["username"])
-            raise
-        finally:
-            await self._book(caller, found)
+        return _Counting(caller, self._book)
 
     def _batches(self, row: MethodLimits, caller: Caller) -> BatchCharges:
         name, (_, _, limit) = _name(caller), row.batches.rpartition("/")
@@ -162,19 +153,49 @@ class CallLimits:
             self._known_unknown.update({(name, username): True for username in new})
             await self._limits.lenient.book(self._limits.charges(UNKNOWN_USERS, name, len(new)))
 
-    def _charges(self, limit: str, method: str, caller: Caller, request: Any) -> list[Charge]:
+    def _charges(self, row: MethodLimits, method: str, caller: Caller, request: Any) -> Sequence[Charge]:
+        """Return what a call takes. Most are of callers who called before: for those it is remembered."""
+        limits, name = row.limits.get(caller.kind, ()), _name(caller)
+        users = _users(request) if LOOK_UPS in limits else 1
+        charges = self._charged.get((method, name, users))
+        if charges is None:
+            charges = tuple(charge for limit in limits for charge in self._of(limit, method, name, users))
+            self._charged[method, name, users] = charges
+        return charges
+
+    def _of(self, limit: str, method: str, name: str, users: int) -> list[Charge]:
         if limit == UNKNOWN_USERS:
-            return self._limits.charges(limit, _name(caller), 0)
+            return self._limits.charges(limit, name, 0)
         if limit == LOOK_UPS:
-            return self._limits.charges(limit, _name(caller), _users(request))
-        return self._limits.charges(limit, _name(caller), scope=method)
+            return self._limits.charges(limit, name, users)
+        return self._limits.charges(limit, name, scope=method)
+
+
+class _Counting:
+    """Has the users counted that a call asks for and that do not exist. A generator would cost twice as much."""
+
+    __slots__ = ("_book", "_caller", "_found")
+
+    def __init__(self, caller: Caller, book: Callable[[Caller, Collection[str]], Awaitable[None]]) -> None:
+        self._caller = caller
+        self._book = book
+        self._found: list[str] = []
+
+    async def __aenter__(self) -> None:
+        _unknown.set(self._found)
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, ServiceError) and error.reason == USER_NOT_FOUND:
+            self._found.append(error.metadata["username"])
+        if self._found:
+            await self._book(self._caller, self._found)
 
 
 def _name(caller: Caller) -> str:
     """Return whose quotas a call takes from: a device's, a network address's, a service's or an administrator's."""
     if caller.kind is CallerKind.ANYONE:
         return peer_address(caller.peer)
-    return f"{caller.kind.value} {caller.address or caller.service or caller.administrator}"
+    return f"{caller.kind.value} {caller.name}"
 
 
 def _wait(milliseconds: int) -> str:

@@ -65,8 +65,10 @@ def open_limits(
         lambda why: health.set_degraded(PART, why),
         metrics,
     )
+    leasing = LeasingLimiter(shared, clock)
+    stack.push_async_callback(leasing.close)
     return Limits(
-        lenient=FallingBackLimiter(LeasingLimiter(shared, clock), local, metrics),
+        lenient=FallingBackLimiter(leasing, local, metrics),
         strict=RefusingLimiter(shared, metrics),
         metrics=metrics,
         changed=changed,

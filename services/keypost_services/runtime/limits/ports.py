@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from keypost.protocol.encoding import pae, sha256
@@ -49,7 +50,15 @@ class Charge:
     quota: Quota
     cost: int = 1
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Charges are what leases are known by, call after call.
+        return hash((self.limit, self.caller, self.quota, self.cost))
+
+    @cached_property
     def bucket(self) -> str:
         """The name under which this is counted: 32 hexadecimal digits, whatever the caller is called."""
         quota = f"{self.quota.most}/{self.quota.period}"
