@@ -216,7 +216,7 @@ class Pipelines:
         return self._caught.by(self._mailboxes.append_all(postings))
 
     def _read(self, address: Address) -> Command:
-        claim, page = Claim(address, "bench"), Page(self._load.batch)
+        claim, page = Claim(address, "bench", 1), Page(self._load.batch)
         return self._caught.by(self._mailboxes.read(claim, self._after[address], page, 0))
 
     def _acknowledge(self, address: Address, names: Sequence[str]) -> Command:

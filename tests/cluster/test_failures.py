@@ -149,7 +149,7 @@ async def test_a_mailbox_of_which_half_has_moved_takes_nothing_until_the_rest_ha
         patient.move_keys([key for key in keys if key != waiting], source, target)
         await asyncio.to_thread(patient.end_move, slot, source, target)
         assert (await late)[address].outcome is Outcome.APPENDED
-        found = await one.mailboxes.read(Claim(address, "stream"), BEGINNING, Page(256), 0)
+        found = await one.mailboxes.read(Claim(address, "stream", 1), BEGINNING, Page(256), 0)
         assert [waiting.envelope for waiting in found] == [b"1", b"2", b"3"]
 
 

@@ -76,12 +76,13 @@ class Conversation:
         while True:
             stream += 1
             try:
-                await self._stream(mailboxes, Claim(self.address, f"stream-{stream}"))
+                await self._stream(mailboxes, f"stream-{stream}")
             except MailboxesUnavailableError:
                 self.failures += 1
                 await asyncio.sleep(REPEAT_SECONDS)
 
-    async def _stream(self, mailboxes: Mailboxes, claim: Claim) -> None:
+    async def _stream(self, mailboxes: Mailboxes, name: str) -> None:
+        claim = Claim(self.address, name, await mailboxes.claim_number(self.address))
         async with mailboxes.watch(self.address) as wake_ups:
             await mailboxes.claim(claim)
             after = BEGINNING

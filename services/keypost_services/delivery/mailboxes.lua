@@ -3,8 +3,9 @@
 -- the mailbox's address as hash tag, so that they share a slot.
 --   waiting   stream: one entry an envelope, `t` accept time, `e` the envelope, `s` the sending user; ids are accept times that never
 --             go back
---   load      hash: `bytes` of all entries, `last` millisecond of an id, and how far the mailbox was handed out: `handed` at all,
---             `prior` before this claim, `current` under this claim
+--   load      hash: `bytes` of all entries, `last` millisecond of an id, how far the mailbox was handed out: `handed` at all,
+--             `prior` before this claim, `current` under this claim; the highest number `drawn` for a claim, and that of the last
+--             claim, `claimed`
 --   shares    hash: of the entries of each sending user `count:USER` and `bytes:USER`; `all`: how many entries are counted
 --   attempts  hash: of an entry that was handed out under several claims, how often beyond the first time
 --   seen      string a message: 32 bytes of digest, then the accept time; lives as long as the mailbox age
@@ -304,18 +305,37 @@ local function empty(keys)
   return count
 end
 
--- KEYS waiting, load, receiver; ARGV channel, receiver, lifetime of the claim
+-- Has what is known of claims last for as long as a claim does, where nothing has been put into the mailbox.
+local function keep(load, lifetime)
+  if redis.call('PTTL', load) < tonumber(lifetime) then redis.call('PEXPIRE', load, lifetime) end
+end
+
+-- KEYS load; ARGV lifetime of a claim. A number for a claim, higher than those of all before.
+local function number(keys, args)
+  local drawn = redis.call('HINCRBY', keys[1], 'drawn', 1)
+  keep(keys[1], args[1])
+  return drawn
+end
+
+-- KEYS waiting, load, receiver; ARGV channel, receiver, lifetime of the claim, its number. A claim that was overtaken on its way, or
+-- that comes again after a later one, displaces nobody.
 local function claim(keys, args)
   local waiting, load, receiver = keys[1], keys[2], keys[3]
+  local number = tonumber(args[4])
+  local marks = redis.call('HMGET', load, 'handed', 'claimed')
+  local handed, claimed = marks[1], tonumber(marks[2] or '0')
+  if number < claimed then return { 'displaced' } end
+  local again = number == claimed and redis.call('GET', receiver) == args[2]
   redis.call('SET', receiver, args[2], 'PX', args[3])
-  local handed = redis.call('HGET', load, 'handed')
-  if handed then
+  redis.call('HSET', load, 'claimed', args[4])
+  keep(load, args[3])
+  if handed and not again then
     redis.call('HSET', load, 'prior', handed)
     redis.call('HDEL', load, 'current')
   end
   redis.call('SPUBLISH', args[1], 'claimed')
   local newest = redis.call('XREVRANGE', waiting, '+', '-', 'COUNT', 1)[1]
-  return newest and newest[1] or BEGINNING
+  return { 'claimed', newest and newest[1] or BEGINNING }
 end
 
 -- KEYS receiver; ARGV receiver
@@ -402,6 +422,7 @@ register('append', append)
 register('foresee', foresee)
 register('acknowledge', acknowledge, 'allow-oom')
 register('empty', empty, 'allow-oom')
+register('number', number, 'allow-oom')
 register('claim', claim, 'allow-oom')
 register('release', release, 'allow-oom')
 register('read', read, 'allow-oom')

@@ -183,10 +183,13 @@ class Claim:
     Attributes:
         address: The mailbox.
         receiver: The name of the stream, unique among all replicas.
+        number: Which of the mailbox's claims it is, from ``claim_number``: of two the higher one holds, whichever of
+            them arrives last.
     """
 
     address: Address
     receiver: str
+    number: int
 
 
 class WakeUps(Protocol):
@@ -229,8 +232,15 @@ class Mailboxes(Protocol):
     async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
         """Return the digests under which a message was accepted, by mailbox that knows it."""
 
+    async def claim_number(self, address: Address) -> int:
+        """Return a number for a claim of a mailbox, higher than all before."""
+
     async def claim(self, claim: Claim) -> str:
-        """Claim a mailbox, displacing whoever held it; returns the last delivery id there is (or ``BEGINNING``)."""
+        """Claim a mailbox, displacing whoever held it; returns the last delivery id there is (or ``BEGINNING``).
+
+        Raises:
+            ReceiverDisplacedError: there was a claim with a higher number.
+        """
 
     async def release(self, claim: Claim) -> None:
         """Give a claim up; nothing happens if it is another's by now."""

@@ -121,7 +121,7 @@ class Receiving:
             MailboxesUnavailableError: the mailboxes cannot be reached.
         """
         mailbox_age = (await realm_constants(self._trust)).mailbox_age
-        stream = _Stream(self, device, Claim(device.address, self._ids()), mailbox_age)
+        stream = _Stream(self, device, self._ids(), mailbox_age)
         # At this replica at once, even if the device does not read on; at others by their wake-up.
         if (earlier := self._streams.get(device.address)) is not None:
             earlier.displace()
@@ -157,11 +157,11 @@ class Receiving:
 class _Stream:
     """One device's stream."""
 
-    def __init__(self, receiving: Receiving, device: Device, claim: Claim, mailbox_age: int) -> None:
+    def __init__(self, receiving: Receiving, device: Device, name: str, mailbox_age: int) -> None:
         self._receiving = receiving
         self._mailboxes = receiving.mailboxes
         self._device = device
-        self._claim = claim
+        self._name = name
         self._mailbox_age = mailbox_age
         self._under_way: set[str] = set()
         self._look = asyncio.Event()
@@ -178,22 +178,37 @@ class _Stream:
 
     async def run(self) -> None:
         """Run until one of the things that a stream does has ended, or fails."""
-        async with self._mailboxes.watch(self._claim.address) as wake_ups:
-            newest = await self._mailboxes.claim(self._claim)
+        address = self._device.address
+        # Before anything else: a claim that takes long on its way is then older than that of the device's next stream.
+        claim = Claim(address, self._name, await self._mailboxes.claim_number(address))
+        async with self._mailboxes.watch(address) as wake_ups:
+            if self.is_displaced:
+                raise ReceiverDisplacedError
+            with self._may_be_displaced():
+                newest = await self._mailboxes.claim(claim)
             try:
                 await _first_of(
                     self._listen(wake_ups),
-                    self._push(newest),
+                    self._push(claim, newest),
                     self._take_acknowledgements(),
                     self._await_displacement(),
                 )
             finally:
-                await self._release()
+                await self._release(claim)
 
-    async def _release(self) -> None:
+    async def _release(self, claim: Claim) -> None:
         # Shielded: the device may be gone, which cancels everything here. A claim that stays ends by itself.
-        releasing = asyncio.gather(self._mailboxes.release(self._claim), return_exceptions=True)
+        releasing = asyncio.gather(self._mailboxes.release(claim), return_exceptions=True)
         await asyncio.shield(releasing)
+
+    @contextlib.contextmanager
+    def _may_be_displaced(self) -> Iterator[None]:
+        """Note that the mailbox says that the device has opened another stream."""
+        try:
+            yield
+        except ReceiverDisplacedError:
+            self._displaced.set()
+            raise
 
     async def _await_displacement(self) -> None:
         await self._displaced.wait()
@@ -213,7 +228,7 @@ class _Stream:
             while going_on is not None:
                 delivery_ids, going_on = await _everything(read)
                 if delivery_ids:
-                    count = await self._mailboxes.acknowledge(self._claim.address, delivery_ids)
+                    count = await self._mailboxes.acknowledge(self._device.address, delivery_ids)
                     self._receiving.metrics.acknowledged(count)
                 if isinstance(going_on, Exception):
                     raise going_on
@@ -237,13 +252,14 @@ class _Stream:
     def _room(self) -> int:
         return self._device.max_unacknowledged - len(self._under_way)
 
-    async def _push(self, newest: str) -> None:
+    async def _push(self, claim: Claim, newest: str) -> None:
         """Push what waits, say once that everything up to ``newest`` is handed out, then push what comes."""
         after, backlog = BEGINNING, True
         while True:
             self._look.clear()
             room = self._room
-            found = await self._read(after, Page(room))
+            with self._may_be_displaced():
+                found = await self._mailboxes.read(claim, after, Page(room), self._oldest())
             if backlog and room and (not found or position(found[0].delivery_id) > position(newest)):
                 backlog = False
                 await self._device.outlet.queue_empty()
@@ -255,13 +271,6 @@ class _Stream:
             if backlog and position(after) >= position(newest):
                 backlog = False
                 await self._device.outlet.queue_empty()
-
-    async def _read(self, after: str, page: Page) -> Sequence[Waiting]:
-        try:
-            return await self._mailboxes.read(self._claim, after, page, self._oldest())
-        except ReceiverDisplacedError:
-            self._displaced.set()
-            raise
 
     async def _hand_out(self, found: Sequence[Waiting], *, backlog: bool) -> None:
         # Noted before it is sent: the acknowledgement may be faster than the return from sending.

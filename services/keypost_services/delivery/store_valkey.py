@@ -156,12 +156,19 @@ class ValkeyMailboxes:
         found = zip(addresses, replies, strict=True)
         return {address: seen[:DIGEST_BYTES] for address, seen in found if seen is not None}
 
+    async def claim_number(self, address: Address) -> int:
+        """Return a number for a claim of a mailbox, higher than all before."""
+        number: int = await self._call("number", (_load(address),), CLAIM_LIFETIME)
+        return number
+
     async def claim(self, claim: Claim) -> str:
         """Claim a mailbox, displacing whoever held it; returns the last delivery id there is."""
         keys = (_waiting(claim.address), _load(claim.address), _receiver(claim.address))
-        args = (channel_of(claim.address), claim.receiver, CLAIM_LIFETIME)
-        newest: bytes = await self._call("claim", keys, *args)
-        return newest.decode()
+        args = (channel_of(claim.address), claim.receiver, CLAIM_LIFETIME, claim.number)
+        verdict, *newest = await self._call("claim", keys, *args)
+        if verdict == b"displaced":
+            raise ReceiverDisplacedError
+        return str(newest[0].decode())
 
     async def release(self, claim: Claim) -> None:
         """Give a claim up; nothing happens if it is another's by now."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 CAROL = Address("carol", "eeeeeeeeeeeeeeee")
 ALL = Page(256)
-CLAIM = Claim(BOB, "stream-1")
+CLAIM = Claim(BOB, "stream-1", 1)
 
 
 @pytest.fixture(scope="module", params=["one", "cluster"])
@@ -117,7 +117,7 @@ async def test_many_are_appended_at_once_in_their_order(mailboxes: Mailboxes) ->
         {BOB_TABLET: Outcome.APPENDED, BOB: Outcome.APPENDED},
     ]
     assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"1", b"2", b"4"]
-    tablet = Claim(BOB_TABLET, "stream-1")
+    tablet = Claim(BOB_TABLET, "stream-1", 1)
     assert [waiting.envelope for waiting in await everything(mailboxes, tablet)] == [b"1", b"4"]
     assert await mailboxes.append_all([]) == []
 
@@ -472,15 +472,53 @@ async def test_a_claim_says_how_far_the_mailbox_reaches(mailboxes: Mailboxes) ->
 async def test_a_second_claim_displaces_the_first(mailboxes: Mailboxes) -> None:
     await mailboxes.append(posting(b"x"))
     await mailboxes.claim(CLAIM)
-    later = Claim(BOB, "stream-2")
+    later = Claim(BOB, "stream-2", 2)
     await mailboxes.claim(later)
     with pytest.raises(ReceiverDisplacedError):
         await mailboxes.read(CLAIM, BEGINNING, Page(0), 0)
     assert len(await everything(mailboxes, later)) == 1
 
 
+async def test_numbers_of_claims_rise_per_mailbox(mailboxes: Mailboxes) -> None:
+    numbers = await asyncio.gather(*(mailboxes.claim_number(BOB) for _ in range(8)))
+    assert sorted(numbers) == list(range(1, 9))
+    await mailboxes.append(posting(b"x"))
+    await mailboxes.empty(BOB)
+    assert await mailboxes.claim_number(BOB) == 9
+    assert await mailboxes.claim_number(BOB_TABLET) == 1
+
+
+async def test_a_claim_that_was_overtaken_on_its_way_displaces_nobody(mailboxes: Mailboxes) -> None:
+    overtaken = Claim(BOB, "stream-1", await mailboxes.claim_number(BOB))
+    newer = Claim(BOB, "stream-2", await mailboxes.claim_number(BOB))
+    await mailboxes.claim(newer)
+    with pytest.raises(ReceiverDisplacedError):
+        await mailboxes.claim(overtaken)
+    await mailboxes.append(posting(b"x"))
+    assert len(await everything(mailboxes, newer)) == 1
+    with pytest.raises(ReceiverDisplacedError):
+        await everything(mailboxes, overtaken)
+
+
+async def test_a_claim_that_comes_again_after_a_later_one_displaces_nobody(mailboxes: Mailboxes) -> None:
+    later = Claim(BOB, "stream-2", 2)
+    await mailboxes.claim(CLAIM)
+    await mailboxes.claim(later)
+    await mailboxes.release(later)
+    with pytest.raises(ReceiverDisplacedError):
+        await mailboxes.claim(CLAIM)
+
+
+async def test_a_claim_that_comes_again_is_the_same_claim(mailboxes: Mailboxes) -> None:
+    await mailboxes.append(posting(b"x"))
+    await mailboxes.claim(CLAIM)
+    assert await _attempts(mailboxes, CLAIM) == [1]
+    await mailboxes.claim(CLAIM)
+    assert await _attempts(mailboxes, CLAIM) == [1]
+
+
 async def test_a_displaced_stream_releases_nothing(mailboxes: Mailboxes) -> None:
-    later = Claim(BOB, "stream-2")
+    later = Claim(BOB, "stream-2", 2)
     await mailboxes.claim(CLAIM)
     await mailboxes.claim(later)
     await mailboxes.release(CLAIM)
@@ -493,7 +531,7 @@ async def test_a_displaced_stream_releases_nothing(mailboxes: Mailboxes) -> None
 async def test_a_lost_claim_goes_to_the_first_who_reads(mailboxes: Mailboxes) -> None:
     assert await everything(mailboxes, CLAIM) == []
     with pytest.raises(ReceiverDisplacedError):
-        await everything(mailboxes, Claim(BOB, "stream-2"))
+        await everything(mailboxes, Claim(BOB, "stream-2", 2))
 
 
 async def _attempts(mailboxes: Mailboxes, claim: Claim) -> list[int]:
@@ -505,12 +543,12 @@ async def test_each_claim_that_reads_an_envelope_counts_as_an_attempt(mailboxes:
         await mailboxes.append(posting(body))
     await mailboxes.claim(CLAIM)
     assert await _attempts(mailboxes, CLAIM) == [1, 1]
-    second = Claim(BOB, "stream-2")
+    second = Claim(BOB, "stream-2", 2)
     await mailboxes.claim(second)
     (one,) = await mailboxes.read(second, BEGINNING, Page(1), 0)
     assert one.attempts == 2
     await mailboxes.append(posting(b"3"))
-    third = Claim(BOB, "stream-3")
+    third = Claim(BOB, "stream-3", 3)
     await mailboxes.claim(third)
     assert await _attempts(mailboxes, third) == [3, 2, 1]
 
@@ -519,7 +557,7 @@ async def test_the_same_claim_may_read_again_what_it_was_not_answered(mailboxes:
     await mailboxes.append(posting(b"1"))
     await mailboxes.claim(CLAIM)
     assert [await _attempts(mailboxes, CLAIM) for _ in range(3)] == [[1]] * 3
-    again = Claim(BOB, "stream-2")
+    again = Claim(BOB, "stream-2", 2)
     await mailboxes.claim(again)
     assert [await _attempts(mailboxes, again) for _ in range(3)] == [[2]] * 3
 
@@ -529,7 +567,7 @@ async def test_attempts_end_with_their_envelope(opened: OpenMailboxes) -> None:
     for body in (b"1", b"2", b"3"):
         await mailboxes.append(posting(body))
     for number in range(3):
-        claim = Claim(BOB, f"stream-{number}")
+        claim = Claim(BOB, f"stream-{number}", number)
         await mailboxes.claim(claim)
         await everything(mailboxes, claim)
     first, second, _ = await everything(mailboxes, claim)
@@ -572,7 +610,7 @@ async def test_a_mailbox_that_has_lost_its_last_id_takes_messages(opened: OpenMa
 
 async def test_claims_are_per_device(mailboxes: Mailboxes) -> None:
     await mailboxes.claim(CLAIM)
-    await mailboxes.claim(Claim(BOB_TABLET, "stream-2"))
+    await mailboxes.claim(Claim(BOB_TABLET, "stream-2", 2))
     assert await everything(mailboxes) == []
 
 

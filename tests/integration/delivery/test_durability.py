@@ -34,7 +34,7 @@ async def test_memory_loses_everything_with_the_server(tmp_path: Path) -> None:
             await replica.mailboxes.append(message)
             server.kill()
             server.start()
-            assert await replica.mailboxes.read(Claim(BOB, "stream"), BEGINNING, Page(256), 0) == []
+            assert await replica.mailboxes.read(Claim(BOB, "stream", 1), BEGINNING, Page(256), 0) == []
             assert (await replica.mailboxes.append(message))[BOB].outcome is Outcome.APPENDED
 
 

@@ -15,7 +15,7 @@ COUNT = 100_000
 STORED_AT_ONCE = 500
 DRAINED_AT_ONCE = 256
 LIMITS = MailboxLimits(COUNT, 1024 * 1024 * 1024)
-CLAIM = Claim(BOB, "stream")
+CLAIM = Claim(BOB, "stream", 1)
 MOST = 4.0
 """How many times as much the last tenth may cost as the first. Work that grows with what waits would be 19 times; a
 server that has grown from nothing to 100 MB misses its caches more often, which comes to 1.7."""

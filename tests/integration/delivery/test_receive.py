@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2
-from keypost_services.delivery.mailboxes import MailboxLimits
+from keypost_services.delivery.mailboxes import Claim, MailboxLimits, ReceiverDisplacedError
+from keypost_services.delivery.store_valkey import ValkeyMailboxes
 from support.delivery import SimulatedStream, Stack, text_of, until
 from support.delivery_world import World
 
@@ -148,6 +149,36 @@ async def test_a_second_stream_at_another_replica_displaces_the_first(world: Wor
             assert (await end_of(first)).reason == "RECEIVER_DISPLACED"
             await world.send("through the first replica")
             assert world.texts(await second.batch()) == ["through the first replica"]
+
+
+async def test_a_claim_that_arrives_after_that_of_the_next_stream_displaces_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device's first stream broke while its claim was on the way; it goes on with a second one elsewhere."""
+    claims: list[asyncio.Future[str]] = []
+    arrive = asyncio.Event()
+    claim_at_once = ValkeyMailboxes.claim
+
+    async def claim_late(self: ValkeyMailboxes, claim: Claim) -> str:
+        async def on_its_way() -> str:
+            await arrive.wait()
+            return await claim_at_once(self, claim)
+
+        claims.append(asyncio.ensure_future(on_its_way()))
+        return await asyncio.shield(claims[0])
+
+    other = await world.stack.start()
+    monkeypatch.setattr(ValkeyMailboxes, "claim", claim_late)
+    async with world.bob.receive():
+        await until(lambda: len(claims) == 1)
+    monkeypatch.setattr(ValkeyMailboxes, "claim", claim_at_once)
+    async with (await world.stack.device(world.bob_pair, other.public_port)).receive() as second:
+        await second.queue_empty()
+        arrive.set()
+        with pytest.raises(ReceiverDisplacedError):
+            await claims[0]
+        await world.send("to the second")
+        assert world.texts(await second.batch()) == ["to the second"]
 
 
 async def test_streams_of_two_devices_of_a_user_live_side_by_side(world: World) -> None:

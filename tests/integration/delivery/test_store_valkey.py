@@ -29,7 +29,7 @@ from support.valkey import running_valkey
 if TYPE_CHECKING:
     from pathlib import Path
 
-CLAIM = Claim(BOB, "stream-1")
+CLAIM = Claim(BOB, "stream-1", 1)
 
 
 async def test_offline_storage_survives_a_power_cut(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ class Mailboxes:
     async def watch(self, _address: object) -> AsyncIterator[Any]:
         yield SimpleNamespace(wait=asyncio.Event().wait)
 
+    async def claim_number(self, _address: object) -> int:
+        return 1
+
     async def claim(self, _claim: object) -> str:
         return "0-0"
 
