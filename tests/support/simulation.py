@@ -51,6 +51,8 @@ class Services:
         serve_key_info: Changes what the directory says of a user.
         deliver: Changes what delivery hands out; returning nothing keeps it back.
         mailboxes: Deliveries by mailbox.
+        held: How many envelopes of streams are held although none before them was refused, as where newer records have
+            no room.
         in_batches: What waits is handed out in one batch, not one by one.
     """
 
@@ -61,6 +63,7 @@ class Services:
         self.mailboxes: dict[Address, list[delivery_pb.Delivery]] = defaultdict(list)
         self.sent: dict[tuple[Address, bytes], tuple[bytes, int]] = {}
         self.batches: list[delivery_pb.SendStreamRequest] = []
+        self.held = 0
         self.acknowledged: list[str] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.lost_answers: dict[str, int] = defaultdict(int)
@@ -243,6 +246,9 @@ class SimulatedDelivery(delivery_grpc.DeliveryServiceServicer):
     async def _result(self, envelope: Any, caller: Address, held: set[Any], context: Any) -> delivery_pb.SendResult:
         header = envelope_pb2.Header.FromString(envelope.header)
         place = (header.recipient_username, header.sender_revision, header.recipient_revision)
+        if self.services.held > 0:
+            self.services.held -= 1
+            held.add(place)
         if place in held:
             return delivery_pb.SendResult(held=delivery_pb.Held())
         try:

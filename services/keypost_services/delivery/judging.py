@@ -50,6 +50,11 @@ class Stale:
     sender: KeyRecord | None
     recipient: KeyRecord | None
 
+    @property
+    def size(self) -> int:
+        """How many bytes the records are."""
+        return sum(record.key_info.ByteSize() for record in (self.sender, self.recipient) if record is not None)
+
 
 @dataclass(frozen=True)
 class _Parties:

@@ -229,8 +229,8 @@ class Mailboxes(Protocol):
     ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
         """Return what ``append_all`` would say now."""
 
-    async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
-        """Return the digests under which a message was accepted, by mailbox that knows it."""
+    async def find(self, name: MessageName, addresses: Collection[Address], since: int) -> Mapping[Address, bytes]:
+        """Return the digests under which a message was accepted at that time or later, by mailbox that knows it."""
 
     async def claim_number(self, address: Address) -> int:
         """Return a number for a claim of a mailbox, higher than all before."""

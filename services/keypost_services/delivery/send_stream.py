@@ -37,6 +37,8 @@ MOST_WAITING = 1
 """Batches that were read while another one is being stored; one more is being read."""
 LOOK_UP_SECONDS = 5.5
 """How long the records for a batch are waited for: a little longer than one look-up takes that fails."""
+MOST_RECORD_BYTES = 2 * 1024 * 1024
+"""Of records in one response, but that the first result which has any is told whole: devices take in 4 MiB."""
 JUDGING_SECONDS = 7.0
 """After so long an envelope of a batch that would have to be asked about further is refused."""
 
@@ -166,7 +168,19 @@ class SendStream:
         conversations = (None if isinstance(one, ServiceError) else one.known.conversation for one in envelopes)
         held, refused = hold_back(conversations, results)
         self._held |= refused
-        return held
+        return _bounded(held)
+
+
+def _bounded(results: Sequence[Result]) -> Sequence[Result]:
+    """Hold what has no room for its records in one response: it is told when the sender takes it up again."""
+    room, bounded = MOST_RECORD_BYTES, []
+    for result in results:
+        size = result.size if isinstance(result, Stale) else 0
+        is_first = room == MOST_RECORD_BYTES
+        has_room = size <= room or is_first
+        room -= size if has_room else 0
+        bounded.append(result if has_room else Held())
+    return bounded
 
 
 async def _read(batches: AsyncIterator[Batch], read: asyncio.Queue[Batch | Exception | None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from keypost.clock import MINUTE
 from keypost_services.delivery.emptying import revoked_devices
 from keypost_services.delivery.errors import MESSAGE_ID_USED, mailbox_full, message_id_used, sender_share_full
 from keypost_services.delivery.judging import Judging, Stale
@@ -59,6 +60,8 @@ Answer = Stored | ServiceError | MailboxesUnavailableError | Held
 """What became of an envelope that may wait."""
 R = TypeVar("R")
 _UNREFUSED = Stored(0, duplicate=False, appends=0)
+REMEMBERED = MINUTE
+"""For how long a mailbox must still remember a message that counts as stored: until the batch has its turn there."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,9 @@ class Sending:
         """
         extension = incoming.known.extension
         devices = extension.recipient_devices
-        known = await self._mailboxes.find(_name(incoming), [device.address for device in devices])
+        # What is about to be forgotten would be put in again, though something speaks against it.
+        since = self._clock() + REMEMBERED - (await realm_constants(self._trust)).mailbox_age
+        known = await self._mailboxes.find(_name(incoming), [device.address for device in devices], since)
         accepted, complete = incoming.digest in known.values(), len(known) == len(devices)
         if complete:
             return devices  # what it is answered, they say themselves: what is said here is as durable as they promise

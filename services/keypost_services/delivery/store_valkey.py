@@ -149,12 +149,16 @@ class ValkeyMailboxes:
             args.append(content(posting.envelopes[address]))
         return self._functions.call(function, keys, *args)
 
-    async def find(self, name: MessageName, addresses: Collection[Address]) -> Mapping[Address, bytes]:
-        """Return the digests under which a message was accepted, by mailbox."""
+    async def find(self, name: MessageName, addresses: Collection[Address], since: int) -> Mapping[Address, bytes]:
+        """Return the digests under which a message was accepted at that time or later, by mailbox."""
         keys = [_seen(address, name) for address in addresses]
         replies = await self._run([Call(key, ("GET", key)) for key in keys])
         found = zip(addresses, replies, strict=True)
-        return {address: seen[:DIGEST_BYTES] for address, seen in found if seen is not None}
+        return {
+            address: seen[:DIGEST_BYTES]
+            for address, seen in found
+            if seen is not None and _accept_time(seen[DIGEST_BYTES:]) >= since
+        }
 
     async def claim_number(self, address: Address) -> int:
         """Return a number for a claim of a mailbox, higher than all before."""

@@ -227,10 +227,11 @@ async def test_many_at_once_under_one_name_are_stored_once(mailboxes: Mailboxes)
 
 
 async def test_find_names_the_mailboxes_that_know_a_message(mailboxes: Mailboxes) -> None:
-    sent = posting(b"x")
+    sent = posting(b"x", accept_time=NOW)
     await mailboxes.append(sent)
-    assert await mailboxes.find(sent.name, [BOB, BOB_TABLET]) == {BOB: sent.digest}
-    assert await mailboxes.find(new_name(), [BOB]) == {}
+    assert await mailboxes.find(sent.name, [BOB, BOB_TABLET], NOW) == {BOB: sent.digest}
+    assert await mailboxes.find(sent.name, [BOB, BOB_TABLET], NOW + 1) == {}
+    assert await mailboxes.find(new_name(), [BOB], 0) == {}
 
 
 async def test_full_by_count(mailboxes: Mailboxes) -> None:
@@ -238,7 +239,7 @@ async def test_full_by_count(mailboxes: Mailboxes) -> None:
         await mailboxes.append(posting(b"x"))
     refused = posting(b"x")
     assert (await mailboxes.append(refused))[BOB].outcome is Outcome.FULL
-    assert await mailboxes.find(refused.name, [BOB]) == {}
+    assert await mailboxes.find(refused.name, [BOB], 0) == {}
     await mailboxes.acknowledge(BOB, [(await everything(mailboxes))[0].delivery_id])
     assert (await mailboxes.append(refused))[BOB].outcome is Outcome.APPENDED
 

@@ -97,6 +97,18 @@ async def test_what_is_stored_is_answered_as_stored_though_the_keys_have_changed
     assert (await world.alice.send(fresh)).HasField("stale_keys")
 
 
+async def test_what_is_about_to_be_forgotten_is_not_put_in_again_though_the_keys_have_changed(world: World) -> None:
+    envelope = world.alice.envelope("bob")
+    await world.alice.send(envelope)
+    world.stack.clock.advance(30 * DAY - 2 * MINUTE)
+    world.stack.realm.renew(world.bob_pair)
+    world.stack.directory.tell("bob")
+    await world.event_arrived()
+    assert (await world.alice.send(envelope)).stored.duplicate
+    world.stack.clock.advance(MINUTE + 1)
+    assert (await world.alice.send(envelope)).HasField("stale_keys")
+
+
 async def test_what_is_stored_is_answered_as_stored_though_the_directory_is_away(world: World) -> None:
     envelope = world.alice.envelope("bob")
     await world.alice.send(envelope)

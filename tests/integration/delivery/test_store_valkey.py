@@ -155,7 +155,7 @@ async def test_a_server_out_of_memory_takes_nothing_in_and_hands_out_what_it_has
                     stored += 1
                 except MailboxesOutOfMemoryError:
                     refused = message
-            known = await mailboxes.find(refused.name, [BOB, BOB_TABLET])
+            known = await mailboxes.find(refused.name, [BOB, BOB_TABLET], 0)
             held = {address: await mailboxes.waiting(address) for address in (BOB, BOB_TABLET)}
             for address, load in held.items():  # what was taken in was taken in whole
                 assert load == Load(stored + (address in known), 100_000 * load.messages)

@@ -35,6 +35,18 @@ async def test_stale_keys_are_negotiated_anew_with_the_same_id(alice: Any, bob: 
     assert [message.text for message in await bob.inbox()] == ["one", "two"]
 
 
+async def test_a_message_that_is_held_behind_nothing_is_handed_over_again(
+    alice: Any, bob: Any, services: Services
+) -> None:
+    """Delivery holds it where one response has no room for the records of all recipients."""
+    await alice.client.send("bob", "one")
+    await bob.client.renew()
+    services.held = 2
+    await alice.client.send("bob", "two")
+    assert services.held == 0
+    assert [message.text for message in await bob.inbox()] == ["one", "two"]
+
+
 @pytest.mark.usefixtures("bob")
 async def test_stale_keys_without_a_newer_record_are_not_asked_about_for_ever(alice: Any, services: Services) -> None:
     await alice.client.send("bob", "one")

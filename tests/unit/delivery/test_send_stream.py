@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from grpc import StatusCode
 
+from keypost_services.delivery import send_stream
 from keypost_services.delivery.judging import Stale
 from keypost_services.delivery.mailboxes import MailboxesUnavailableError
 from keypost_services.delivery.send_stream import Batch, Result, SendStream
@@ -30,6 +31,11 @@ def incoming(to: str = "bob", revision: int = 1, *, admitted: object = None, sto
     """Return an envelope of which the judge, and then the mailboxes, say what is given."""
     known = SimpleNamespace(conversation=(to, 1, revision))
     return SimpleNamespace(known=known, admitted=admitted, stored=stored)
+
+
+def record_of(username: str, size: int) -> Any:
+    """Return a record whose key info is of so many bytes."""
+    return SimpleNamespace(username=username, key_info=SimpleNamespace(ByteSize=lambda: size))
 
 
 class Sending:
@@ -152,6 +158,34 @@ async def test_what_is_not_known_in_time_holds_up_neither_the_batch_nor_others(b
 
 async def test_a_refusal_of_the_mailboxes_comes_before_a_later_one_of_the_judge(bench: Bench) -> None:
     assert await bench.send(incoming(stored=FULL), incoming(admitted=STALE)) == [FULL, Held()]
+
+
+async def test_records_that_have_no_room_in_one_response_are_told_when_it_is_their_turn_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send_stream, "MOST_RECORD_BYTES", 1_000)
+    users = [f"user-{number}" for number in range(8)]
+    stale = {user: Stale(None, record_of(user, 400)) for user in users}
+    stored: set[str] = set()
+    for _ in range(4):
+        left = [user for user in users if user not in stored]
+        results = await bench.send(*(incoming(user, admitted=stale[user]) for user in left), resume=tuple(left))
+        told = {user for user, result in zip(left, results, strict=True) if result is stale[user]}
+        assert told == set(left[:2]), "two have room"
+        assert results[2:] == [Held()] * (len(left) - 2)
+        assert await bench.send(*(incoming(user) for user in left[2:])) == [Held()] * (len(left) - 2)
+        stored |= told
+    assert stored == set(users)
+
+
+async def test_one_record_is_told_however_large_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send_stream, "MOST_RECORD_BYTES", 1_000)
+    large = Stale(record_of("alice", 300), record_of("bob", 900))
+    assert await bench.send(incoming(), incoming("bo", admitted=large), incoming("carol", admitted=large)) == [
+        STORED,
+        large,
+        Held(),
+    ]
 
 
 async def test_what_is_not_well_formed_holds_nothing(bench: Bench) -> None:
