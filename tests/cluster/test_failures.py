@@ -160,7 +160,7 @@ async def test_what_is_spread_over_the_nodes_is_asked_of_all_of_them(patient: Cl
         message = posting(b"to all", *addresses)
         foreseen, stored = await one.mailboxes.foresee(message), await one.mailboxes.append(message)
         assert {acceptance.outcome for acceptance in [*foreseen.values(), *stored.values()]} == {Outcome.APPENDED}
-        assert await one.mailboxes.find(message.name, addresses) == dict.fromkeys(addresses, message.digest)
+        assert await one.mailboxes.find(message.name, addresses, 0) == dict.fromkeys(addresses, message.digest)
         assert await one.mailboxes.backlogs(addresses) == dict.fromkeys(addresses, Backlog(1, NOW))
 
 
