@@ -159,6 +159,10 @@ class Judging:
             revision = max(extension.sender_revision, extension.recipient_revision)
             own = await self._records.at_least(sender, revision)
             return _Parties(own, own)
+        held = self._records.held(sender, extension.sender_revision)
+        also_held = self._records.held(recipient, extension.recipient_revision)
+        if held is not None and also_held is not None:
+            return _Parties(held, also_held)
         return _Parties(
             *await asyncio.gather(
                 self._records.at_least(sender, extension.sender_revision),

@@ -104,12 +104,18 @@ class Records:
         Raises:
             ServiceError: USER_NOT_FOUND; DIRECTORY_UNAVAILABLE.
         """
-        held = self._find(username) or self._new.setdefault(username, _Held())
-        if (record := self._fresh(held)) is not None and (
-            record.revision >= revision or self._clock() < held.unconfirmed_until
-        ):
+        if (record := self.held(username, revision)) is not None:
             return record
+        held = self._find(username) or self._new.setdefault(username, _Held())
         return await self._ask_once(username, held, max(revision, held.floor))
+
+    def held(self, username: str, revision: int) -> KeyRecord | None:
+        """Return what ``at_least`` would, if nobody has to be asked for it."""
+        held = self._find(username)
+        record = None if held is None else self._fresh(held)
+        if held is None or record is None:
+            return None
+        return record if record.revision >= revision or self._clock() < held.unconfirmed_until else None
 
     def newest(self, username: str) -> KeyRecord | None:
         """Return the newest verified record of a user that is held here, fresh or not; nobody is asked."""

@@ -26,9 +26,10 @@ from keypost_services.delivery.mailboxes import (
     WakeUps,
     position,
 )
+from keypost_services.runtime.gathering import Gathering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from keypost.protocol.identifiers import Address
@@ -90,6 +91,7 @@ class ValkeyMailboxes:
         self._on_depth = on_depth
         self._on_failure = on_failure
         self._replica_timeout = replica_timeout if durability is Durability.REPLICATED else None
+        self._single: Gathering[Posting, Result] = Gathering(self._append_each)
 
     async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Append a message to each mailbox that does not know its name yet, and wake their receivers."""
@@ -99,7 +101,16 @@ class ValkeyMailboxes:
         """Append many messages in one round trip; returns for each what ``append`` does or raises."""
         if len(postings) > MOST_IN_A_CALL:
             raise ValueError(f"at most {MOST_IN_A_CALL} messages at once")
+        if len(postings) == 1:
+            return [await self._single.ask(postings[0])]
         return await self._judge("append", postings, lambda envelope: envelope, self._replica_timeout, self._on_depth)
+
+    async def _append_each(self, postings: Sequence[Posting]) -> Sequence[Result]:
+        """Append messages that have nothing to do with each other: in one round trip, each by calls of its own."""
+        owners = [(posting, address) for posting in postings for address in posting.envelopes]
+        calls = [self._judging("append", address, [posting], lambda envelope: envelope) for posting, address in owners]
+        replies = iter(await self._servers.run(calls, self._replica_timeout) if calls else ())
+        return [self._taken([posting], posting.envelopes, replies, self._on_depth)[0] for posting in postings]
 
     async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
         """Return what ``append`` would say now."""
@@ -123,9 +134,19 @@ class ValkeyMailboxes:
             for address in posting.envelopes:
                 by_mailbox.setdefault(address, []).append(posting)
         calls = [self._judging(function, address, own, content) for address, own in by_mailbox.items()]
-        replies = await self._servers.run(calls, replica_timeout) if calls else []
+        replies = iter(await self._servers.run(calls, replica_timeout) if calls else ())
+        return self._taken(postings, by_mailbox, replies, on_depth)
+
+    def _taken(
+        self,
+        postings: Sequence[Posting],
+        mailboxes: Iterable[Address],
+        replies: Iterator[Any],
+        on_depth: Callable[[int], None],
+    ) -> Sequence[Result]:
+        """Return what became of postings: the next reply is that of the first of their mailboxes, and so on."""
         answers: dict[Address, Iterator[Acceptance] | MailboxesUnavailableError] = {}
-        for address, reply in zip(by_mailbox, replies, strict=True):
+        for address, reply in zip(mailboxes, replies, strict=False):
             if isinstance(reply, MailboxesUnavailableError):
                 self._on_failure()
                 answers[address] = reply

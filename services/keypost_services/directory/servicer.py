@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from keypost_services.directory.key_events.standing import Standing
     from keypost_services.directory.look_up.look_up import LookUp
     from keypost_services.directory.metrics import Metrics
+    from keypost_services.runtime.handlers import Serialised
     from keypost_services.runtime.realm_trust import TrustKeeper
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,9 +52,9 @@ class DirectoryServicer(DirectoryServiceServicer):
             raise errors.ca_unavailable() from error
         return pb.GetRealmTrustResponse(realm_trust=served.signed, earlier=served.earlier)
 
-    async def GetKeyInfo(  # noqa: N802, D102
+    async def GetKeyInfo(  # type: ignore[override]  # noqa: N802, D102  # records are kept serialised
         self, request: pb.GetKeyInfoRequest, context: Context
-    ) -> pb.GetKeyInfoResponse:
+    ) -> Serialised:
         del context
         username = read_username(request.username)
         history_from = read_history_from(request.history_from_fingerprint)
@@ -61,13 +62,13 @@ class DirectoryServicer(DirectoryServiceServicer):
         outcome = await self._look_up.find(username, min_revision=min_revision)
         return convert.key_info_response(username, outcome, history_from)
 
-    async def BatchGetKeyInfo(  # noqa: N802, D102
+    async def BatchGetKeyInfo(  # type: ignore[override]  # noqa: N802, D102
         self, request: pb.BatchGetKeyInfoRequest, context: Context
-    ) -> pb.BatchGetKeyInfoResponse:
+    ) -> Serialised:
         del context
         usernames = read_usernames(request.usernames)
         outcomes = await self._look_up.find_many(usernames)
-        note_unknown_users(name for name, outcome in outcomes.items() if outcome is Failure.NOT_FOUND)
+        note_unknown_users([name for name, outcome in outcomes.items() if outcome is Failure.NOT_FOUND])
         return convert.batch_response(usernames, outcomes)
 
 

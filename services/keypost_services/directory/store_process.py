@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from keypost.protocol.key_info import KeyRecord
 
 # A parsed record takes several times its bytes: fitted to how resident memory grew by records of 1, 3 and 10 keys.
-BYTES_PER_SERIALISED_BYTE = 6
+# It is kept serialised too.
+BYTES_PER_SERIALISED_BYTE = 7
 BYTES_PER_RECORD = 2_048
 MOST_FLOORS = 200_000
 """Of so many users the floor is remembered."""
@@ -43,15 +44,21 @@ class ProcessStore:
 
     async def get_many(self, usernames: Sequence[str]) -> Mapping[str, KeyRecord]:
         """Return the fresh records of these users."""
-        found = ((username, self.get(username)) for username in usernames)
-        return {username: record for username, record in found if record is not None}
+        return self.fresh(usernames)
+
+    def fresh(self, usernames: Sequence[str]) -> dict[str, KeyRecord]:
+        """Return the records of these users that are fresh and not below the floor."""
+        now, records, floors = self._clock(), self._records, self._floors
+        found: dict[str, KeyRecord] = {}
+        for username in usernames:
+            record = records.get(username)
+            if record is not None and record.revision >= floors.get(username, 0) and _is_fresh(record, now):
+                found[username] = record
+        return found
 
     def get(self, username: str) -> KeyRecord | None:
         """Return the user's record if it is fresh and not below the floor."""
-        record = self._records.get(username)
-        if record is None or record.revision < self.floor(username) or not _is_fresh(record, self._clock()):
-            return None
-        return record
+        return self.fresh((username,)).get(username)
 
     def latest(self, username: str) -> KeyRecord | None:
         """Return the newest verified record that is remembered, whether or not it may still be served."""

@@ -18,6 +18,7 @@ from keypost.protocol.encoding import parse
 from keypost.protocol.errors import MalformedStatementError
 from keypost_services.directory.look_up.ports import StoreAwayError
 from keypost_services.runtime.errors import SourceAwayError
+from keypost_services.runtime.gathering import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 PREFIX_DIGITS = 40
 MOST_BYTES = 1_048_576
 MOST_AT_ONCE = 64
+MOST_TOGETHER = 32
+"""So many look-ups of single users are one question: a user may have a megabyte."""
 SCAN_COUNT = 1_000
 MOST_SEQUENCE = 2**53  # as far as Lua counts exactly
 MOST_SEQUENCE_DIGITS = 16
@@ -70,20 +73,27 @@ class RedisStore:
         self._keys = f"kd:{realm}:"
         self._timeout_ms = timeout_ms
         self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
+        self._single: Gathering[str, Any] = Gathering(self._values, most=MOST_TOGETHER)
 
     async def get_many(self, usernames: Sequence[str]) -> Mapping[str, KeyRecord]:
         """Return the records of these users that verify; drop and count what does not."""
-        async with self._call():
-            values: list[Any] = await self._redis.mget([self._key(username) for username in usernames])
+        values = [await self._single.ask(usernames[0])] if len(usernames) == 1 else await self._values(usernames)
         records = {}
         for username, value in zip(usernames, values, strict=True):
             if value is not None and len(value) != PREFIX_DIGITS:
                 record = await self._read(username, value)
                 if record is not None:
                     records[username] = record
-                # A batch of a hundred must not hold up everybody else.
-                await asyncio.sleep(0)
+                if len(usernames) > 1:
+                    # A batch of a hundred must not hold up everybody else.
+                    await asyncio.sleep(0)
         return records
+
+    async def _values(self, usernames: Sequence[str]) -> list[Any]:
+        """Return what is kept of these users, unverified; in one question."""
+        async with self._call():
+            values: list[Any] = await self._redis.mget([self._key(username) for username in usernames])
+        return values
 
     async def put_many(self, records: Sequence[KeyRecord]) -> None:
         """Keep these records until their next_update, where they are newer."""

@@ -9,7 +9,7 @@ from grpc import StatusCode
 from keypost.errors import InvalidArgumentError
 from keypost.protocol.encoding import LARGEST_NUMBER
 from keypost.protocol.extension import FINGERPRINT_BYTES
-from keypost.protocol.identifiers import check_username
+from keypost.protocol.identifiers import USERNAME, check_username
 from keypost_services.runtime.errors import ServiceError, invalid_field
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ def read_usernames(usernames: Sequence[str]) -> list[str]:
         raise invalid_field("usernames", f"1 to {MOST_USERNAMES} at once")
     if len(set(usernames)) != len(usernames):
         raise invalid_field("usernames", "no one twice")
-    return [read_username(username, f"usernames[{index}]") for index, username in enumerate(usernames)]
+    names = list(usernames)
+    for index, username in enumerate(names):
+        if not USERNAME.fullmatch(username):
+            read_username(username, f"usernames[{index}]")
+    return names
 
 
 def read_history_from(fingerprint: bytes) -> bytes:

@@ -39,6 +39,9 @@ class Records:
     def newest(self, username: str) -> Any:
         return None if username.startswith("new") else SimpleNamespace(revision=1)
 
+    def held(self, _username: str, _revision: int) -> Any:
+        """Nothing is held that need not be asked for."""
+
     async def at_least(self, username: str, _revision: int) -> Any:
         if username.startswith("silent"):
             self.asked.append(username)

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost.clock import DAY
+from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.keys.v1 import key_info_pb2
 from keypost.protocol.encoding import fingerprint
 from keypost_services.directory import convert
+from keypost_services.directory.look_up.ports import Failure, Outcome
 from keypost_services.runtime import requests
 from keypost_services.runtime.errors import ServiceError
 from support.clock import ManualClock
@@ -99,3 +101,29 @@ def test_names_and_fingerprints_are_checked() -> None:
         requests.read_username("-")
     with pytest.raises(ServiceError, match="history_from_fingerprint"):
         requests.read_history_from(b"x")
+
+
+def test_what_is_kept_serialised_is_answered_as_protobuf_would_write_it(record: KeyRecord) -> None:
+    first = record.history[0].fingerprint
+    for history_from in (b"", first):
+        trimmed = convert.trim_history(record, history_from)
+        whole = pb.GetKeyInfoResponse(key_info=trimmed).SerializeToString()
+        assert convert.key_info_response("alice", record, history_from).message == whole
+
+
+def test_a_batch_is_answered_as_protobuf_would_write_it(record: KeyRecord) -> None:
+    names = ["alice", "a" * 128, "bob", "carol"]
+    outcomes: dict[str, Outcome] = {
+        names[0]: record,
+        names[1]: record,
+        "bob": Failure.NOT_FOUND,
+        "carol": Failure.UNAVAILABLE,
+    }
+    results = [
+        pb.LookUpResult(username="alice", key_info=record.key_info),
+        pb.LookUpResult(username="a" * 128, key_info=record.key_info),
+        pb.LookUpResult(username="bob", failure=pb.LOOK_UP_FAILURE_NOT_FOUND),
+        pb.LookUpResult(username="carol", failure=pb.LOOK_UP_FAILURE_UNAVAILABLE),
+    ]
+    whole = pb.BatchGetKeyInfoResponse(results=results).SerializeToString()
+    assert convert.batch_response(names, outcomes).message == whole

@@ -25,15 +25,18 @@ class NotingTrust(RealmTrust):
         return super().record_key(record_key_fingerprint, now)
 
 
-async def test_a_record_is_verified_beside_the_loop() -> None:
+@pytest.mark.parametrize(("devices", "beside"), [(1, False), (8, True)])
+async def test_many_signatures_are_verified_beside_the_loop(devices: int, *, beside: bool) -> None:
     realm = SimulatedRealm()
-    realm.enroll("alice")
+    first = realm.enroll("alice")
+    for _ in range(devices - 1):
+        realm.approve(first)
     _threads.clear()
     trust = FixedTrust(NotingTrust(**vars(realm.trust())))
     record = await read_record(realm.key_info("alice"), trust=trust, username="alice", now=realm.clock())
-    assert record.revision == 1
+    assert len(record.keys) == devices
     assert _threads
-    assert threading.get_ident() not in _threads
+    assert (threading.get_ident() not in _threads) is beside
 
 
 async def test_an_unknown_record_key_makes_the_trust_be_fetched_once() -> None:

@@ -130,6 +130,11 @@ class KeyRecord:
     key_info: pb.KeyInfo = field(repr=False, compare=False)
     reset_time: int = 0
 
+    @cached_property
+    def serialised(self) -> bytes:
+        """``key_info`` serialised: it may be handed on many times."""
+        return self.key_info.SerializeToString()
+
     def find(self, key_fingerprint: bytes) -> Key | None:
         """Return the key of this fingerprint, if the record names it."""
         return next((key for key in self.keys if key.fingerprint == key_fingerprint), None)

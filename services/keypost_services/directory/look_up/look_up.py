@@ -68,8 +68,7 @@ class LookUp:
 
     async def find_many(self, usernames: Sequence[str], *, min_revision: int = 0) -> dict[str, Outcome]:
         """Return the outcome for each of these users."""
-        held = {username: self._held(username, min_revision) for username in usernames}
-        outcomes = {username: outcome for username, outcome in held.items() if outcome is not None}
+        outcomes = self._held(usernames, min_revision)
         missing = {username: min_revision for username in usernames if username not in outcomes}
         return outcomes | await self._ask(missing) if missing else outcomes
 
@@ -94,18 +93,27 @@ class LookUp:
         """End what is under way."""
         await self._flight.close()
 
-    def _held(self, username: str, min_revision: int) -> Outcome | None:
-        is_enough = min_revision == 0 or username in self._unconfirmed
-        if username in self._absent and is_enough:
-            self._metrics.look_ups_of("negative").inc()
-            return Failure.NOT_FOUND
-        record = self._process.get(username)
-        if record is None or record.this_update < self._standing.oldest():
-            return None
-        if not is_enough and record.revision < min_revision:
-            return None
-        self._metrics.look_ups_of("process").inc()
-        return record
+    def _held(self, usernames: Sequence[str], min_revision: int) -> dict[str, Outcome]:
+        """Return what this process knows of these users."""
+        oldest = self._standing.oldest()
+        outcomes: dict[str, Outcome] = {}
+        records = self._process.fresh(usernames)
+        for username, record in records.items():
+            is_enough = record.revision >= min_revision or username in self._unconfirmed
+            if is_enough and record.this_update >= oldest:
+                outcomes[username] = record
+        if outcomes:
+            self._metrics.look_ups_of("process").inc(len(outcomes))
+        if len(outcomes) < len(usernames):
+            outcomes |= self._known_absent([name for name in usernames if name not in records], min_revision)
+        return outcomes
+
+    def _known_absent(self, usernames: Sequence[str], min_revision: int) -> dict[str, Outcome]:
+        absent = [
+            name for name in usernames if name in self._absent and (not min_revision or name in self._unconfirmed)
+        ]
+        self._metrics.look_ups_of("negative").inc(len(absent))
+        return dict.fromkeys(absent, Failure.NOT_FOUND)
 
     async def _ask(self, questions: Mapping[str, int]) -> dict[str, Outcome]:
         outcomes, joined = await self._flight.ask(questions)
