@@ -10,10 +10,10 @@ import typer
 from keypost.clock import system_clock
 from keypost_services.ca import commands
 from keypost_services.ca.administration.command_line import admin
-from keypost_services.ca.audit_command_line import audit
+from keypost_services.ca.audit_command_line import Noted, audit, read_noted
 from keypost_services.ca.command_options import Database, Folder, NoPassphrase, PassphraseFile, passphrase_of
 from keypost_services.ca.compose import compose
-from keypost_services.ca.printing import CommandError, Json, fail, print_facts
+from keypost_services.ca.printing import CommandError, Json, check_agreed, fail, print_facts
 from keypost_services.ca.settings import CaSettings
 from keypost_services.ca.trust.command_line import record_key_app, root_app, trust_app
 from keypost_services.runtime.process import service_app
@@ -143,3 +143,32 @@ def migrate(
     except CommandError as error:
         fail(error)
     print_facts({"step": step}, as_json=as_json)
+
+
+@app.command("after-restore")
+def after_restore(
+    *,
+    database: Database,
+    audit_file: Annotated[
+        Path | None,
+        typer.Option("--audit", help="The audit log as it was kept elsewhere: what `audit list --json` printed."),
+    ] = None,
+    head: Noted = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a database fit to serve that was restored from a backup.
+
+    Makes again what the audit log tells and the database lacks. Then ends what may have been used up or stopped since:
+    all one-time codes, and identity resets that were announced. Directories drop what they hold. No CA may be serving.
+    """
+    noted = read_noted(head)
+    try:
+        check_agreed("No CA is serving from this database?", "nothing was done", yes=yes)
+        if audit_file is None and not yes:
+            question = "Without --audit, what was changed since the backup is lost: revoked keys are good again. Go on?"
+            check_agreed(question, "nothing was done", yes=False)
+        done = commands.reopen_database(database, audit_file, noted, system_clock())
+    except CommandError as error:
+        fail(error)
+    print_facts(vars(done), as_json=as_json)

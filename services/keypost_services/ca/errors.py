@@ -209,6 +209,15 @@ def sequence_ahead(newest: int) -> ServiceError:
     )
 
 
+def events_forgotten() -> ServiceError:
+    """Return the refusal of a watch of events that the database lacks."""
+    return ServiceError(
+        StatusCode.OUT_OF_RANGE,
+        "EVENTS_FORGOTTEN",
+        "the CA was restored from a backup, and lacks events that came after",
+    )
+
+
 def record_full(retry_after_ms: int) -> ServiceError:
     """Return the refusal of one more key where too many entered lately."""
     return rate_limited("keys of this user have been replaced lately", retry_after_ms)

@@ -62,10 +62,10 @@ class EventFeed:
             after_sequence: The last number that the caller has handled; None: only events to come.
 
         Raises:
-            ServiceError: SEQUENCE_AHEAD.
+            ServiceError: SEQUENCE_AHEAD; EVENTS_FORGOTTEN where numbers are missing, which they are after a restore.
         """
         changed = self._changed
-        newest = await self._store.newest_sequence()
+        newest = there = await self._store.newest_sequence()
         last = newest if after_sequence is None else after_sequence
         if last > newest:
             raise errors.sequence_ahead(newest)
@@ -73,6 +73,8 @@ class EventFeed:
         heartbeat = loop.time()
         while True:
             events = await self._store.list_events(last, BATCH)
+            if events[0].sequence != last + 1 if events else last < there:
+                raise errors.events_forgotten()
             if events or loop.time() >= heartbeat:
                 last = events[-1].sequence if events else last
                 newest = last if len(events) < BATCH else await self._store.newest_sequence()

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _WRITERS = 4
 """How many transactions of one process may be under way that write to a shared database."""
 _MOST_ATTEMPTS = 3
+LEAP = 1_000_000_000
+"""More events than a database that was restored can lack."""
 
 
 class SqlStore:
@@ -189,6 +191,24 @@ class SqlStore:
             row = await self._first(select(secrets.c.value).where(secrets.c.name == name))
             return proposal if row is None else bytes(row["value"])
         return proposal
+
+    async def reopen(self, now: int) -> int:
+        """End what may have been used up since the backup that this database was restored from; return how many.
+
+        Those are the one-time codes. The numbers of events go on far behind all that were ever given out: whoever
+        watches begins anew.
+        """
+        voided = 0
+
+        async def transaction(connection: AsyncConnection) -> None:
+            nonlocal voided
+            open_codes = one_time_codes.c.used_fingerprint == b"", one_time_codes.c.expire_time > now
+            step = update(one_time_codes).where(*open_codes).values(expire_time=now)
+            voided = (await connection.execute(step)).rowcount
+            await _take_numbers(connection, LEAP)
+
+        await self._write(transaction)
+        return voided
 
     async def _all(self, query: Select[Any]) -> Sequence[RowMapping]:
         with self._measured(self._metrics.reads):

@@ -91,6 +91,10 @@ class ProcessStore:
         for username, floor in floors.items():
             self._floors[username] = max(floor, self.floor(username))
 
+    def drop_records(self) -> None:
+        """Serve nothing that is held; the floors stay: a CA that was restored must not bring an older record back."""
+        self._records.clear()
+
     async def drop_all(self) -> None:
         """Forget everything, floors too."""
         self._records.clear()

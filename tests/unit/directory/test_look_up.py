@@ -390,15 +390,27 @@ async def test_a_bad_record_in_a_batch_spoils_no_other(bench: Bench) -> None:
 
 async def test_dropping_everything_begins_anew(bench: Bench) -> None:
     pair = bench.realm.enroll("alice")
-    bench.realm.renew(pair)
+    newer = bench.realm.renew(pair)
     await bench.find("alice")
     await bench.find("nobody")
+    bench.realm.renew(newer)
+    await bench.look_up.drop_all()
+    assert await bench.find("alice") == 3
+    assert len(bench.ca.questions) == 3
+
+
+async def test_what_a_restored_ca_has_forgotten_is_not_served(bench: Bench) -> None:
+    """A key that was revoked after the backup would be good again, to whoever has not heard of that."""
+    bench.realm.revoke(bench.realm.enroll("alice"))
+    assert await bench.find("alice") == 2
     restored = SimulatedRealm(bench.clock)
     restored.enroll("alice")
     bench.ca.realm = restored
     await bench.look_up.drop_all()
-    assert await bench.find("alice") == 1
-    assert len(bench.ca.questions) == 3
+    assert await bench.find("alice") is Failure.UNAVAILABLE
+    assert bench.refused("ca", "RECORD_REGRESSED") == 1
+    bench.ca.realm = SimulatedRealm(bench.clock)
+    assert await bench.find("alice") is Failure.UNAVAILABLE
 
 
 async def test_closing_ends_what_is_under_way(bench: Bench) -> None:

@@ -84,9 +84,12 @@ class LookUp:
         await self._store.drop_many(floors)
 
     async def drop_all(self) -> None:
-        """Forget everything: in this process at once, then in the shared tier."""
+        """Serve nothing that is held: of this process at once, then of the shared tier.
+
+        What revision a user had reached is remembered: no record below it is served, whatever the CA says then.
+        """
         self._absent.clear()
-        await self._process.drop_all()
+        self._process.drop_records()
         await self._store.drop_all()
 
     async def close(self) -> None:

@@ -1,0 +1,229 @@
+"""A database that was restored from a backup: what it lacks comes back from the audit log, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from keypost.clock import MINUTE
+from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.protocol.suites import WEAK
+from keypost_services.ca.audit import OPERATOR, Action, Head, chain
+from keypost_services.ca.audit_lines import facts_of
+from keypost_services.ca.command_line import app
+from keypost_services.ca.database import open_store, open_store_as_it_is
+from keypost_services.ca.events import EventFeed
+from keypost_services.ca.redoing import read_entries
+from keypost_services.ca.store_sql import LEAP
+from keypost_services.runtime.errors import ServiceError
+from support.ca import OPEN, open_bench
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from typer.testing import Result
+
+    from keypost.protocol.key_requests import DeviceKeyPair
+    from keypost_services.ca.store import User
+    from support.ca import CaBench
+
+USERS = ["alice", "bob", "carol", "dave"]
+COMPROMISED = pb.REVOCATION_REASON_COMPROMISED
+
+
+class Lost:
+    """A database, its backup, and what happened in between.
+
+    Attributes:
+        url: Of the database as it was restored.
+        users: What the lost one had in the end.
+        log: The audit log as it was kept elsewhere.
+        head: Its head.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder / 'restored.db'}"
+        self.log = folder / "audit.jsonl"
+        self.users: Mapping[str, User] = {}
+        self.head = ""
+
+    def back_up(self) -> None:
+        with sqlite3.connect(self.folder / "ca.db") as source, sqlite3.connect(self.folder / "restored.db") as copy:
+            source.backup(copy)
+
+    async def lose(self, bench: CaBench) -> None:
+        self.users = await bench.store.find_users(USERS)
+        self.head = str(await bench.store.audit_head())
+        database = f"sqlite:///{self.folder / 'ca.db'}"
+        listed = await asyncio.to_thread(command, "audit", "list", "--database", database)
+        self.log.write_text(listed.stdout)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def reopen(self, *arguments: str) -> Result:
+        return command("after-restore", "--database", self.url, "--yes", *arguments)
+
+    async def restored(self) -> Mapping[str, User]:
+        async with open_store_as_it_is(self.url) as store:
+            return await store.find_users(USERS)
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--json"])
+
+
+async def everything_happens(bench: CaBench, first: DeviceKeyPair) -> None:
+    """Have every kind of entry written."""
+    second = await bench.approve(first)
+    bench.clock.advance(MINUTE)
+    renewed = await bench.renew(second)
+    thief = await bench.approve(renewed)
+    await bench.approve(thief)
+    bench.clock.advance(MINUTE)
+    await bench.revoke(renewed, first, reason=COMPROMISED, since_time=bench.clock() - 2 * MINUTE)
+    await bench.enroll("bob", suite=WEAK)
+    carol = await bench.enroll("carol", suite=WEAK)
+    await bench.resets.request("carol", OPEN)
+    await bench.cancel_reset(carol)
+    await bench.enroll("dave", suite=WEAK)
+    await bench.resets.open_now("dave", OPERATOR)
+    bench.clock.advance(1)
+    _, anew = await bench.enroll_request("dave", suite=WEAK, kind=pb.KEY_REQUEST_KIND_RESET)
+    await bench.submit_enroll(anew)
+    await bench.add_code("erin")
+    await bench.resets.request("bob", OPEN)
+
+
+@pytest.fixture
+async def lost(tmp_path: Path) -> Lost:
+    found = Lost(tmp_path)
+    async with open_bench(tmp_path) as bench:
+        first = await bench.enroll("alice")
+        found.back_up()
+        await everything_happens(bench, first)
+        await found.lose(bench)
+    return found
+
+
+async def reopened(lost: Lost, *arguments: str) -> dict[str, Any]:
+    result = await asyncio.to_thread(lost.reopen, *arguments)
+    assert result.exit_code == 0, result.stderr
+    facts: dict[str, Any] = json.loads(result.stdout)
+    return facts
+
+
+async def test_every_record_comes_back_as_it_was_to_the_revision_and_the_millisecond(lost: Lost) -> None:
+    facts = await reopened(lost, "--audit", str(lost.log), "--head", lost.head)
+    assert facts["entries_redone"] == len(lost.lines()) - 1
+    assert {line["action"] for line in lost.lines()} == {str(action) for action in Action}
+    restored = await lost.restored()
+    # The one reset that was still announced is called off: that is a step more.
+    assert (facts["resets_cancelled"], restored["bob"].revision) == (1, lost.users["bob"].revision + 1)
+    same = replace(restored["bob"], revision=lost.users["bob"].revision, reset_time=lost.users["bob"].reset_time)
+    assert {**restored, "bob": same} == lost.users
+
+
+async def test_it_is_done_once(lost: Lost) -> None:
+    await reopened(lost, "--audit", str(lost.log))
+    again = await reopened(lost, "--audit", str(lost.log))
+    assert (again["entries_redone"], again["resets_cancelled"]) == (0, 0)
+
+
+async def test_without_the_log_it_says_how_far_the_backup_goes(lost: Lost) -> None:
+    facts = await reopened(lost)
+    assert (facts["entries_redone"], facts["newest_entry_time"]) == (0, lost.lines()[0]["create_time"])
+
+
+@pytest.mark.parametrize("field", ["action", "username", "create_time", "evidence", "revision", "actor"])
+async def test_an_entry_that_was_altered_is_refused(lost: Lost, field: str) -> None:
+    lines = lost.lines()
+    lines[2][field] = {"action": "enrolled", "revision": 7, "create_time": 1, "evidence": "00"}.get(field, "mallory")
+    lost.log.write_text("\n".join(map(json.dumps, lines)))
+    await refused(lost, "entry 3 is not what was written")
+
+
+async def test_an_entry_with_a_hash_of_its_own_that_signs_nothing_is_refused(lost: Lost) -> None:
+    entries = list(read_entries(lost.log.read_text().splitlines()))
+    forged = replace(entries[1].act, evidence=entries[0].act.evidence)
+    (entry,) = chain(Head(entries[0].sequence, entries[0].hash), [forged])
+    lost.log.write_text(json.dumps(facts_of(entry)))
+    await refused(lost, "entry 2 ")
+    assert (await lost.restored())["alice"].revision == 1
+
+
+async def test_a_log_that_begins_too_late_or_ends_too_early_is_refused(lost: Lost) -> None:
+    lines = lost.log.read_text().splitlines()
+    lost.log.write_text("\n".join(lines[2:]))
+    await refused(lost, "entry 2 is not in its place")
+    lost.log.write_text("\n".join(lines[:-1]))
+    await refused(lost, "is gone", "--head", lost.head)
+
+
+async def test_another_log_is_refused(lost: Lost) -> None:
+    lines = lost.lines()
+    lines[0]["hash"] = "00" * 32
+    lost.log.write_text("\n".join(map(json.dumps, lines)))
+    await refused(lost, "they are of different logs")
+
+
+async def test_what_is_no_log_is_refused(lost: Lost) -> None:
+    for text in ("{", "[]", '{"sequence": 1}'):
+        lost.log.write_text(text)
+        await refused(lost, "line 1 is no entry")
+
+
+async def refused(lost: Lost, why: str, *arguments: str) -> None:
+    result = await asyncio.to_thread(lost.reopen, "--audit", str(lost.log), *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert why in result.stderr
+
+
+async def test_a_code_from_before_is_good_no_longer(tmp_path: Path) -> None:
+    """It may have been used up since the backup."""
+    lost = Lost(tmp_path)
+    async with open_bench(tmp_path, open_sign_in=False) as bench:
+        code = await bench.add_code("alice")
+        lost.back_up()
+        await bench.enroll("alice", code, WEAK)
+    facts = await reopened(lost)
+    assert facts["codes_ended"] == 1
+    (tmp_path / "restored.db").rename(tmp_path / "ca.db")
+    async with open_bench(tmp_path, open_sign_in=False) as bench:
+        with pytest.raises(ServiceError, match="sign-in"):
+            await bench.enroll("alice", code, WEAK)
+
+
+async def test_whoever_watched_before_begins_anew_even_if_nothing_happens(lost: Lost) -> None:
+    await reopened(lost)
+    async with open_store_as_it_is(lost.url) as store:
+        feed = EventFeed(store, poll_seconds=5, heartbeat_seconds=5)
+        assert await store.newest_sequence() > LEAP
+        for after in (0, 1, 5, LEAP // 2):
+            with pytest.raises(ServiceError) as refusal:
+                await to_the_end(feed, after)
+            assert refusal.value.reason == "EVENTS_FORGOTTEN"
+        async with asyncio.timeout(10), aclosing(feed.watch(None)) as watching:  # type: ignore[type-var]
+            assert (await anext(watching)).newest_sequence == await store.newest_sequence()
+
+
+async def to_the_end(feed: EventFeed, after: int) -> None:
+    async with asyncio.timeout(10), aclosing(feed.watch(after)) as watching:  # type: ignore[type-var]
+        async for _ in watching:
+            pass
+
+
+async def test_nothing_is_done_while_a_ca_serves_or_unless_somebody_agrees(lost: Lost) -> None:
+    asked = await asyncio.to_thread(CliRunner().invoke, app, ["after-restore", "--database", lost.url], input="y\nn\n")
+    assert (asked.exit_code, "revoked keys are good again" in asked.output) == (2, True)
+    async with open_store(lost.url):
+        await refused(lost, "another keypost-ca process uses the database")
