@@ -28,10 +28,14 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "make install"): "this test is a part of what it leads to",
     ("README.md", "make run"): "the gate runs it; tests/e2e/test_story.py looks at what it tells",
     ("docs/cli.md", "make up > up.log 2>&1 & stack=$!"): "it starts a stack of its own, in a test of its own",
+    ("docs/backups.md", "keypost-ca admin audit list --json --since 2026-01-31T09:30 >> audit.jsonl"): "for cron",
+    ("docs/backups.md", "valkey-cli CONFIG SET auto-aof-rewrite-percentage 0"): "tests/faults/test_restored.py does it",
     ("docs/secrets.md", "PYTHONPATH=tests python -P tests/support/memory.py"): "a measurement: it searches all memory",
     ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
 }
 """Blocks that are not run, by page and first line, and why."""
+WITH_POSTGRES = {"docs/postgres.md", "docs/backups.md"}
+"""Pages whose reader has a server of PostgreSQL."""
 OTHERS = (ATTACKS, EVENTS, LIMITS, LABELS, METRICS)
 """How made parts begin that are no help text."""
 DIAGRAMS = ("flowchart LR", "flowchart TB", "sequenceDiagram")
@@ -119,8 +123,8 @@ def reason_not_to_run(page: Path, block: Block) -> str | None:
 
 @pytest.fixture
 def variables(page: Path) -> Iterator[Mapping[str, str]]:
-    """What the reader of a page has set: of the one about PostgreSQL, how to reach a server."""
-    if name_of(page) != "docs/postgres.md":
+    """What the reader of a page has set: of those about PostgreSQL, how to reach a server."""
+    if name_of(page) not in WITH_POSTGRES:
         yield {}
         return
     with running_postgres(roles=False) as server:

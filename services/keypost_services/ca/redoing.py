@@ -66,7 +66,7 @@ async def redo(store: Store, entries: Sequence[AuditEntry], noted: Head = BEGINN
 
     Args:
         store: The restored one; nobody else writes to it.
-        entries: In order; they begin not later than where the store ends. Those that it has are compared.
+        entries: They begin not later than where the store ends; some may come twice. The last that it has is compared.
         noted: A head that was noted elsewhere: they must have it.
 
     Raises:
@@ -76,7 +76,10 @@ async def redo(store: Store, entries: Sequence[AuditEntry], noted: Head = BEGINN
     same = [entry for entry in entries if entry.sequence == head.sequence]
     if any(entry.hash != head.hash for entry in same):
         raise AuditBrokenError(f"entry {head.sequence} is another one in the database: they are of different logs")
-    lacking = [entry for entry in entries if entry.sequence > head.sequence]
+    lacking = sorted(
+        {entry.sequence: entry for entry in entries if entry.sequence > head.sequence}.values(),
+        key=lambda entry: entry.sequence,
+    )
     check_reaches(verify_chain(head, lacking, noted), noted)
     for _, together in groupby(lacking, lambda entry: _change_of(entry.act) or entry.sequence):
         await _make(store, list(together))

@@ -133,6 +133,12 @@ async def test_every_record_comes_back_as_it_was_to_the_revision_and_the_millise
     assert {**restored, "bob": same} == lost.users
 
 
+async def test_files_that_overlap_may_be_put_together(lost: Lost) -> None:
+    lines = lost.log.read_text().splitlines()
+    lost.log.write_text("\n".join([*lines[4:], *lines[:8]]))
+    assert (await reopened(lost, "--audit", str(lost.log)))["entries_redone"] == len(lines) - 1
+
+
 async def test_it_is_done_once(lost: Lost) -> None:
     await reopened(lost, "--audit", str(lost.log))
     again = await reopened(lost, "--audit", str(lost.log))
