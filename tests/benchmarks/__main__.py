@@ -26,7 +26,7 @@ from benchmarks.rows import Row, by_turns
 from benchmarks.stack import BenchStack
 from benchmarks.streams import Load, Pipelines, Streams
 from keypost.clock import system_clock
-from keypost_services.delivery.store_valkey import Durability
+from keypost_services.delivery.mailboxes import Durability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import redis
 
 from keypost.clock import system_clock
-from keypost_services.delivery.store_valkey import Durability
+from keypost_services.delivery.mailboxes import Durability
 from keypost_services.embedded import certificates
 from keypost_services.embedded.layout import SERVICES, Layout, settings_of
 from keypost_services.embedded.ports import choose_ports

@@ -26,8 +26,8 @@ from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from keypost.protocol.identifiers import Address
 from keypost_services.delivery.functions import FunctionLibrary
-from keypost_services.delivery.mailboxes import Claim, MailboxLimits, MessageName, Page, Posting
-from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
+from keypost_services.delivery.mailboxes import Claim, Durability, MailboxLimits, MessageName, Page, Posting
+from keypost_services.delivery.store_valkey import ValkeyMailboxes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence

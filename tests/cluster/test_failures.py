@@ -17,14 +17,15 @@ from keypost_services.delivery.mailboxes import (
     BEGINNING,
     Backlog,
     Claim,
+    Durability,
     MailboxesUnavailableError,
     MailboxLimits,
     Outcome,
     Page,
 )
-from keypost_services.delivery.store_valkey import Durability, channel_of
+from keypost_services.delivery.store_valkey import channel_of
 from support.mailbox_traffic import people, traffic
-from support.mailboxes import NOW, OpenMailboxes, open_mailboxes, posting
+from support.mailboxes import NOW, OpenMailboxes, append, foresee, open_mailboxes, posting
 from support.valkey import free_port, running_valkey
 from support.valkey_cluster import Cluster, running_cluster
 
@@ -134,7 +135,7 @@ async def test_a_mailbox_of_which_half_has_moved_takes_nothing_until_the_rest_ha
     async with two_replicas(patient, Durability.FSYNC) as (one, _):
         (address,) = people(1)
         for body in (b"1", b"2"):
-            await one.mailboxes.append(posting(body, address))
+            await append(one.mailboxes, posting(body, address))
         slot = key_slot(channel_of(address).encode())
         source = patient.master_of(channel_of(address))
         target = next(master for master in patient.masters if master is not source)
@@ -144,8 +145,8 @@ async def test_a_mailbox_of_which_half_has_moved_takes_nothing_until_the_rest_ha
         patient.move_keys([waiting], source, target)
         third = posting(b"3", address)
         with pytest.raises(MailboxesUnavailableError, match="TryAgain"):
-            await one.mailboxes.append(third)
-        late = asyncio.create_task(one.mailboxes.append(third))
+            await append(one.mailboxes, third)
+        late = asyncio.create_task(append(one.mailboxes, third))
         patient.move_keys([key for key in keys if key != waiting], source, target)
         await asyncio.to_thread(patient.end_move, slot, source, target)
         assert (await late)[address].outcome is Outcome.APPENDED
@@ -158,7 +159,7 @@ async def test_what_is_spread_over_the_nodes_is_asked_of_all_of_them(patient: Cl
         addresses = people(30)
         assert len({patient.master_of(channel_of(address)) for address in addresses}) == 3
         message = posting(b"to all", *addresses)
-        foreseen, stored = await one.mailboxes.foresee(message), await one.mailboxes.append(message)
+        foreseen, stored = await foresee(one.mailboxes, message), await append(one.mailboxes, message)
         assert {acceptance.outcome for acceptance in [*foreseen.values(), *stored.values()]} == {Outcome.APPENDED}
         assert await one.mailboxes.find(message.name, addresses, 0) == dict.fromkeys(addresses, message.digest)
         assert await one.mailboxes.backlogs(addresses) == dict.fromkeys(addresses, Backlog(1, NOW))

@@ -19,7 +19,7 @@ from keypost_services.ca.database import open_store
 from keypost_services.delivery.connecting import servers_at
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_servers
 from keypost_services.delivery.functions import FunctionLibrary
-from keypost_services.delivery.store_valkey import Durability
+from keypost_services.delivery.mailboxes import Durability
 from keypost_services.embedded.processes import Process
 from keypost_services.embedded.valkey import find_server
 from keypost_services.runtime.errors import StartError

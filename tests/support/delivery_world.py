@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from keypost_services.delivery.mailboxes import MailboxLimits
 from support.delivery import SimulatedDevice, Stack, text_of, until
-from support.mailboxes import open_mailboxes, posting
+from support.mailboxes import append, open_mailboxes, posting
 
 if TYPE_CHECKING:
     from keypost.delivery.v1 import delivery_service_pb2 as pb
@@ -58,7 +58,7 @@ class World:
         address = (pair or self.bob_pair).address
         async with open_mailboxes(self.stack.valkey.url, limits=LARGE) as replica:
             for body in bodies:
-                await replica.mailboxes.append(posting(body, address, accept_time=self.stack.clock()))
+                await append(replica.mailboxes, posting(body, address, accept_time=self.stack.clock()))
 
     async def keys_of(self, pair: DeviceKeyPair) -> list[bytes]:
         """Return the names of everything that Valkey holds of a mailbox."""

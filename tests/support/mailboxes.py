@@ -13,15 +13,22 @@ from keypost.clock import DAY
 from keypost.protocol.identifiers import Address
 from keypost_services.delivery.connecting import servers_at
 from keypost_services.delivery.functions import FunctionLibrary
-from keypost_services.delivery.mailboxes import MailboxLimits, MessageName, Posting
-from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes, channel_of
+from keypost_services.delivery.mailboxes import (
+    Durability,
+    MailboxesUnavailableError,
+    MailboxLimits,
+    MessageName,
+    Posting,
+)
+from keypost_services.delivery.store_valkey import ValkeyMailboxes, channel_of
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from redis.asyncio import Redis
 
+    from keypost_services.delivery.mailboxes import Acceptance, Mailboxes
     from keypost_services.delivery.servers import Servers
 
 NOW = 1_800_000_000_000
@@ -101,3 +108,22 @@ def posting(
         mailbox_age=mailbox_age,
         envelopes=dict.fromkeys(addresses or (BOB,), body),
     )
+
+
+async def append(mailboxes: Mailboxes, message: Posting) -> Mapping[Address, Acceptance]:
+    """Append one message, and return what its mailboxes say, or raise why one of them said nothing."""
+    return _only(await mailboxes.append_all([message]))
+
+
+async def foresee(mailboxes: Mailboxes, message: Posting) -> Mapping[Address, Acceptance]:
+    """Return what ``append`` would say now."""
+    return _only(await mailboxes.foresee_all([message]))
+
+
+def _only(
+    results: Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError],
+) -> Mapping[Address, Acceptance]:
+    (result,) = results
+    if isinstance(result, MailboxesUnavailableError):
+        raise result
+    return result

@@ -16,8 +16,8 @@ from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from keypost.keys.v1 import realm_trust_pb2
 from keypost.protocol.suites import STRONG
 from keypost_services.delivery.compose import compose as compose_delivery
+from keypost_services.delivery.mailboxes import Durability
 from keypost_services.delivery.settings import DeliverySettings
-from keypost_services.delivery.store_valkey import Durability
 from keypost_services.directory.compose import compose as compose_directory
 from keypost_services.directory.settings import DirectorySettings
 from keypost_services.embedded import certificates

@@ -17,13 +17,13 @@ from keypost_services.delivery.emptying import Emptying
 from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.key_events import KeyEventEffects, event_source
 from keypost_services.delivery.listing import Listing
-from keypost_services.delivery.mailboxes import MailboxesUnavailableError, MailboxLimits
+from keypost_services.delivery.mailboxes import Durability, MailboxesUnavailableError, MailboxLimits
 from keypost_services.delivery.metrics import Metrics
 from keypost_services.delivery.receiving import Receiving
 from keypost_services.delivery.records import CallersRecords, Records
 from keypost_services.delivery.sending import Sending
 from keypost_services.delivery.servicer import DeliveryServicer
-from keypost_services.delivery.store_valkey import Durability, ValkeyMailboxes
+from keypost_services.delivery.store_valkey import ValkeyMailboxes
 from keypost_services.delivery.wake_up_hook.gateway import https_gateway
 from keypost_services.delivery.wake_up_hook.hook import Pace, WakeUpHook
 from keypost_services.delivery.wake_up_hook.signature import read_secrets

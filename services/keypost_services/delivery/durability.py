@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from keypost_services.delivery.store_valkey import Durability
+from keypost_services.delivery.mailboxes import Durability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

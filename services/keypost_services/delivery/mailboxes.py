@@ -34,6 +34,19 @@ class ReceiverDisplacedError(Exception):
     """Another stream of the same device has claimed the mailbox."""
 
 
+class Durability(enum.StrEnum):
+    """What holds when a sender is told that a message is stored."""
+
+    MEMORY = "memory"
+    """It is in the memory of the server."""
+    PROCESS = "process"
+    """It survives the server's process; a power cut loses a second."""
+    FSYNC = "fsync"
+    """It is on the disk."""
+    REPLICATED = "replicated"
+    """It is on the disk, and on that of a replica."""
+
+
 class Outcome(enum.Enum):
     """What became of an envelope at one mailbox."""
 
@@ -91,7 +104,7 @@ class Acceptance:
     Attributes:
         outcome: What became of this envelope.
         accept_time: When the first one of that name was accepted; 0 if none was.
-        heard: Whether somebody watches the mailbox and was woken; for what ``append`` finds there, or puts there.
+        heard: Whether somebody watches the mailbox and was woken; for what ``append_all`` finds there, or puts there.
     """
 
     outcome: Outcome
@@ -205,29 +218,24 @@ class WakeUps(Protocol):
 class Mailboxes(Protocol):
     """The store of all mailboxes. Every method may raise :class:`MailboxesUnavailableError`."""
 
-    async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
-        """Append a message to each mailbox that does not know its name yet, and wake the receivers of all that have it.
-
-        Each mailbox decides for itself, atomically. When this returns, what was accepted is as durable as the
-        store promises.
-        """
-
     async def append_all(
         self, postings: Sequence[Posting]
     ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
-        """Append many messages in one round trip; returns for each, in their order, what ``append`` does or raises.
+        """Append messages to each mailbox that does not know their names, and wake the receivers of all that have them.
 
-        At most 512 at once. Within a mailbox they are appended in the order given. Where a sending user was refused
-        for want of room, nothing else of his gets in by the same call: it would overtake.
+        Each mailbox decides for itself, atomically. When this returns, what was accepted is as durable as the
+        store promises. At most 512 at once, in one round trip. Within a mailbox they are appended in the order given.
+        Where a sending user was refused for want of room, nothing else of his gets in by the same call: it would
+        overtake.
+
+        Returns:
+            For each message, in their order, what its mailboxes say, or why one of them said nothing.
         """
-
-    async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
-        """Return what ``append`` would say now; nothing is appended, and until then anything may change."""
 
     async def foresee_all(
         self, postings: Sequence[Posting]
     ) -> Sequence[Mapping[Address, Acceptance] | MailboxesUnavailableError]:
-        """Return what ``append_all`` would say now."""
+        """Return what ``append_all`` would say now; nothing is appended, and until then anything may change."""
 
     async def find(self, name: MessageName, addresses: Collection[Address], since: int) -> Mapping[Address, bytes]:
         """Return the digests under which a message was accepted at that time or later, by mailbox that knows it."""

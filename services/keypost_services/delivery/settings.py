@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost_services.delivery.cluster_url import is_cluster_url, read_cluster_url
-from keypost_services.delivery.store_valkey import Durability
+from keypost_services.delivery.mailboxes import Durability
 from keypost_services.runtime.config import ServiceSettings, check_redis_url, variable_of
 from keypost_services.runtime.urls import check_https
 

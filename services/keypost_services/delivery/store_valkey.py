@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -14,6 +13,7 @@ from keypost_services.delivery.mailboxes import (
     Acceptance,
     Backlog,
     Claim,
+    Durability,
     Load,
     MailboxesUnavailableError,
     MailboxLimits,
@@ -43,19 +43,6 @@ TIME_DIGITS = 15
 CLAIM_LIFETIME = DAY
 DIGEST_BYTES = 32
 MOST_IN_A_CALL = 512
-
-
-class Durability(enum.StrEnum):
-    """What holds when a sender is told that a message is stored."""
-
-    MEMORY = "memory"
-    """It is in the memory of the server."""
-    PROCESS = "process"
-    """It survives the server's process; a power cut loses a second."""
-    FSYNC = "fsync"
-    """It is on the disk."""
-    REPLICATED = "replicated"
-    """It is on the disk, and on that of a replica."""
 
 
 class ValkeyMailboxes:
@@ -93,12 +80,8 @@ class ValkeyMailboxes:
         self._replica_timeout = replica_timeout if durability is Durability.REPLICATED else None
         self._single: Gathering[Posting, Result] = Gathering(self._append_each)
 
-    async def append(self, posting: Posting) -> Mapping[Address, Acceptance]:
-        """Append a message to each mailbox that does not know its name yet, and wake their receivers."""
-        return _only(await self.append_all([posting]))
-
     async def append_all(self, postings: Sequence[Posting]) -> Sequence[Result]:
-        """Append many messages in one round trip; returns for each what ``append`` does or raises."""
+        """Append many messages in one round trip; returns what became of each."""
         if len(postings) > MOST_IN_A_CALL:
             raise ValueError(f"at most {MOST_IN_A_CALL} messages at once")
         if len(postings) == 1:
@@ -111,10 +94,6 @@ class ValkeyMailboxes:
         calls = [self._judging("append", address, [posting], lambda envelope: envelope) for posting, address in owners]
         replies = iter(await self._servers.run(calls, self._replica_timeout) if calls else ())
         return [self._taken([posting], posting.envelopes, replies, self._on_depth)[0] for posting in postings]
-
-    async def foresee(self, posting: Posting) -> Mapping[Address, Acceptance]:
-        """Return what ``append`` would say now."""
-        return _only(await self.foresee_all([posting]))
 
     async def foresee_all(self, postings: Sequence[Posting]) -> Sequence[Result]:
         """Return what ``append_all`` would say now."""
@@ -314,10 +293,3 @@ def _result(posting: Posting, answers: Mapping[Address, Iterator[Acceptance] | M
         else:
             acceptances[address] = next(answer)
     return failure or acceptances
-
-
-def _only(results: Sequence[Result]) -> Mapping[Address, Acceptance]:
-    (result,) = results
-    if isinstance(result, MailboxesUnavailableError):
-        raise result
-    return result

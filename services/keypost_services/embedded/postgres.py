@@ -20,13 +20,11 @@ from urllib.parse import quote
 import psycopg
 
 from keypost_services.embedded.accounts import account_to_run_as, is_reachable
-from keypost_services.embedded.processes import Process, StackFailedError, clean_environment
+from keypost_services.embedded.processes import LONGEST_SOCKET_PATH, Process, StackFailedError, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LONGEST_SOCKET_PATH = 100
-"""Bytes; systems allow 104 to 108."""
 ADMINISTRATOR = "postgres"
 """The role that may do everything."""
 _SOCKET_PORT = 5432

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.02
 TAIL_LINES = 15
+LONGEST_SOCKET_PATH = 100
+"""Bytes; systems allow 104 to 108."""
 
 
 class StackFailedError(KeypostError):

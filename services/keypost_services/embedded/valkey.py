@@ -18,10 +18,8 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from keypost_services.embedded.processes import Process, StackFailedError
+from keypost_services.embedded.processes import LONGEST_SOCKET_PATH, Process, StackFailedError
 
-LONGEST_SOCKET_PATH = 100
-"""Bytes; systems allow 104 to 108."""
 NAMES_ON_PATH = ("valkey-server", "redis-server")
 
 

@@ -34,6 +34,8 @@ from support.mailboxes import (
     LIMITS,
     NOW,
     OpenMailboxes,
+    append,
+    foresee,
     new_name,
     open_mailboxes,
     posting,
@@ -89,7 +91,7 @@ async def everything(mailboxes: Mailboxes, claim: Claim = CLAIM) -> list[Waiting
 
 async def test_what_is_appended_waits_in_order(mailboxes: Mailboxes) -> None:
     for body in (b"1", b"2", b"3"):
-        acceptances = await mailboxes.append(posting(body, accept_time=NOW))
+        acceptances = await append(mailboxes, posting(body, accept_time=NOW))
         assert acceptances[BOB].outcome is Outcome.APPENDED
         assert acceptances[BOB].accept_time == NOW
     found = await everything(mailboxes)
@@ -170,56 +172,56 @@ async def test_more_at_once_than_a_call_takes_is_a_mistake(mailboxes: Mailboxes)
 
 
 async def test_order_holds_when_the_clock_of_a_replica_is_behind(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"1", accept_time=NOW))
-    await mailboxes.append(posting(b"2", accept_time=NOW - 5_000))
+    await append(mailboxes, posting(b"1", accept_time=NOW))
+    await append(mailboxes, posting(b"2", accept_time=NOW - 5_000))
     found = await everything(mailboxes)
     assert [(waiting.envelope, waiting.accept_time) for waiting in found] == [(b"1", NOW), (b"2", NOW - 5_000)]
 
 
 async def test_the_same_bytes_again_are_a_duplicate_with_the_first_accept_time(mailboxes: Mailboxes) -> None:
     name = new_name()
-    await mailboxes.append(posting(b"x", name=name))
-    again = await mailboxes.append(posting(b"x", name=name, accept_time=NOW + 77))
+    await append(mailboxes, posting(b"x", name=name))
+    again = await append(mailboxes, posting(b"x", name=name, accept_time=NOW + 77))
     assert (again[BOB].outcome, again[BOB].accept_time) == (Outcome.DUPLICATE, NOW)
     assert len(await everything(mailboxes)) == 1
 
 
 async def test_other_bytes_under_a_name_are_refused(mailboxes: Mailboxes) -> None:
     name = new_name()
-    await mailboxes.append(posting(b"x", name=name))
-    other = await mailboxes.append(posting(b"y", name=name))
+    await append(mailboxes, posting(b"x", name=name))
+    other = await append(mailboxes, posting(b"y", name=name))
     assert other[BOB].outcome is Outcome.ID_USED
     assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"x"]
 
 
 async def test_names_are_per_sending_device_and_mailbox(mailboxes: Mailboxes) -> None:
     name = new_name()
-    await mailboxes.append(posting(b"x", name=name))
+    await append(mailboxes, posting(b"x", name=name))
     same_id_of_another = new_name(BOB_TABLET).__class__(BOB_TABLET, name.message_id)
-    assert (await mailboxes.append(posting(b"y", name=same_id_of_another)))[BOB].outcome is Outcome.APPENDED
-    partly = await mailboxes.append(posting(b"x", BOB, BOB_TABLET, name=name))
+    assert (await append(mailboxes, posting(b"y", name=same_id_of_another)))[BOB].outcome is Outcome.APPENDED
+    partly = await append(mailboxes, posting(b"x", BOB, BOB_TABLET, name=name))
     assert partly[BOB].outcome is Outcome.DUPLICATE
     assert partly[BOB_TABLET].outcome is Outcome.APPENDED
 
 
 async def test_a_name_stays_used_after_the_acknowledgement(mailboxes: Mailboxes) -> None:
     name = new_name()
-    await mailboxes.append(posting(b"x", name=name))
+    await append(mailboxes, posting(b"x", name=name))
     await mailboxes.acknowledge(BOB, [(await everything(mailboxes))[0].delivery_id])
-    assert (await mailboxes.append(posting(b"x", name=name)))[BOB].outcome is Outcome.DUPLICATE
+    assert (await append(mailboxes, posting(b"x", name=name)))[BOB].outcome is Outcome.DUPLICATE
     assert await everything(mailboxes) == []
 
 
 async def test_a_name_is_forgotten_after_the_mailbox_age(mailboxes: Mailboxes) -> None:
     name = new_name()
-    await mailboxes.append(posting(b"x", name=name))
+    await append(mailboxes, posting(b"x", name=name))
     late = posting(b"y", name=name, accept_time=NOW + 30 * DAY)
-    assert (await mailboxes.append(late))[BOB].outcome is Outcome.APPENDED
+    assert (await append(mailboxes, late))[BOB].outcome is Outcome.APPENDED
 
 
 async def test_many_at_once_under_one_name_are_stored_once(mailboxes: Mailboxes) -> None:
     name = new_name()
-    answers = await asyncio.gather(*(mailboxes.append(posting(b"x", name=name)) for _ in range(50)))
+    answers = await asyncio.gather(*(append(mailboxes, posting(b"x", name=name)) for _ in range(50)))
     outcomes = [answer[BOB].outcome for answer in answers]
     assert outcomes.count(Outcome.APPENDED) == 1
     assert outcomes.count(Outcome.DUPLICATE) == 49
@@ -228,7 +230,7 @@ async def test_many_at_once_under_one_name_are_stored_once(mailboxes: Mailboxes)
 
 async def test_find_names_the_mailboxes_that_know_a_message(mailboxes: Mailboxes) -> None:
     sent = posting(b"x", accept_time=NOW)
-    await mailboxes.append(sent)
+    await append(mailboxes, sent)
     assert await mailboxes.find(sent.name, [BOB, BOB_TABLET], NOW) == {BOB: sent.digest}
     assert await mailboxes.find(sent.name, [BOB, BOB_TABLET], NOW + 1) == {}
     assert await mailboxes.find(new_name(), [BOB], 0) == {}
@@ -236,48 +238,48 @@ async def test_find_names_the_mailboxes_that_know_a_message(mailboxes: Mailboxes
 
 async def test_full_by_count(mailboxes: Mailboxes) -> None:
     for _ in range(10):
-        await mailboxes.append(posting(b"x"))
+        await append(mailboxes, posting(b"x"))
     refused = posting(b"x")
-    assert (await mailboxes.append(refused))[BOB].outcome is Outcome.FULL
+    assert (await append(mailboxes, refused))[BOB].outcome is Outcome.FULL
     assert await mailboxes.find(refused.name, [BOB], 0) == {}
     await mailboxes.acknowledge(BOB, [(await everything(mailboxes))[0].delivery_id])
-    assert (await mailboxes.append(refused))[BOB].outcome is Outcome.APPENDED
+    assert (await append(mailboxes, refused))[BOB].outcome is Outcome.APPENDED
 
 
 async def test_what_append_would_say_is_foreseen_and_nothing_appended(mailboxes: Mailboxes) -> None:
     name = new_name()
-    await mailboxes.append(posting(b"known", BOB, name=name, accept_time=NOW))
+    await append(mailboxes, posting(b"known", BOB, name=name, accept_time=NOW))
     for _ in range(10):
-        await mailboxes.append(posting(b"x", BOB_TABLET, accept_time=NOW))
-    foreseen = await mailboxes.foresee(posting(b"new", ALICE_TABLET, BOB, BOB_TABLET, accept_time=NOW + 1))
+        await append(mailboxes, posting(b"x", BOB_TABLET, accept_time=NOW))
+    foreseen = await foresee(mailboxes, posting(b"new", ALICE_TABLET, BOB, BOB_TABLET, accept_time=NOW + 1))
     assert {address: acceptance.outcome for address, acceptance in foreseen.items()} == {
         ALICE_TABLET: Outcome.APPENDED,
         BOB: Outcome.APPENDED,
         BOB_TABLET: Outcome.FULL,
     }
     for body, outcome in ((b"known", Outcome.DUPLICATE), (b"other", Outcome.ID_USED)):
-        foreseen = await mailboxes.foresee(posting(body, BOB, name=name, accept_time=NOW + 1))
+        foreseen = await foresee(mailboxes, posting(body, BOB, name=name, accept_time=NOW + 1))
         assert (foreseen[BOB].outcome, foreseen[BOB].accept_time) == (outcome, NOW)
-    assert (await mailboxes.foresee(posting(b"x" * 1_001)))[BOB].outcome is Outcome.FULL
+    assert (await foresee(mailboxes, posting(b"x" * 1_001)))[BOB].outcome is Outcome.FULL
     assert (await mailboxes.waiting(BOB), await mailboxes.waiting(ALICE_TABLET)) == (Load(1, 5), Load(0, 0))
 
 
 async def test_what_is_too_old_takes_no_room_in_what_is_foreseen(mailboxes: Mailboxes) -> None:
     for _ in range(10):
-        await mailboxes.append(posting(b"x", accept_time=NOW))
-    foreseen = await mailboxes.foresee(posting(b"y", accept_time=NOW + 30 * DAY + 1))
+        await append(mailboxes, posting(b"x", accept_time=NOW))
+    foreseen = await foresee(mailboxes, posting(b"y", accept_time=NOW + 30 * DAY + 1))
     assert foreseen[BOB].outcome is Outcome.APPENDED
 
 
 async def test_full_by_bytes(mailboxes: Mailboxes) -> None:
-    assert (await mailboxes.append(posting(b"x" * 600)))[BOB].outcome is Outcome.APPENDED
-    assert (await mailboxes.append(posting(b"x" * 401)))[BOB].outcome is Outcome.FULL
-    assert (await mailboxes.append(posting(b"x" * 400)))[BOB].outcome is Outcome.APPENDED
+    assert (await append(mailboxes, posting(b"x" * 600)))[BOB].outcome is Outcome.APPENDED
+    assert (await append(mailboxes, posting(b"x" * 401)))[BOB].outcome is Outcome.FULL
+    assert (await append(mailboxes, posting(b"x" * 400)))[BOB].outcome is Outcome.APPENDED
     assert await mailboxes.waiting(BOB) == Load(2, 1000)
 
 
 async def test_many_at_once_do_not_overfill(mailboxes: Mailboxes) -> None:
-    answers = await asyncio.gather(*(mailboxes.append(posting(b"x")) for _ in range(30)))
+    answers = await asyncio.gather(*(append(mailboxes, posting(b"x")) for _ in range(30)))
     assert [answer[BOB].outcome for answer in answers].count(Outcome.APPENDED) == 10
     assert await mailboxes.waiting(BOB) == Load(10, 10)
 
@@ -285,44 +287,44 @@ async def test_many_at_once_do_not_overfill(mailboxes: Mailboxes) -> None:
 async def test_one_sending_user_takes_up_no_more_than_his_share(shared: Mailboxes) -> None:
     devices = (ALICE, ALICE_TABLET)
     outcomes = [
-        (await shared.append(posting(b"x", name=new_name(devices[number % 2]))))[BOB].outcome for number in range(5)
+        (await append(shared, posting(b"x", name=new_name(devices[number % 2]))))[BOB].outcome for number in range(5)
     ]
     assert outcomes == [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL]
-    assert (await shared.foresee(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
-    assert (await shared.append(posting(b"x", BOB_TABLET)))[BOB_TABLET].outcome is Outcome.APPENDED
+    assert (await foresee(shared, posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
+    assert (await append(shared, posting(b"x", BOB_TABLET)))[BOB_TABLET].outcome is Outcome.APPENDED
     for _ in range(4):
-        assert (await shared.append(posting(b"x", name=new_name(CAROL))))[BOB].outcome is Outcome.APPENDED
-    assert (await shared.append(posting(b"x" * 1_001, name=new_name(CAROL))))[BOB].outcome is Outcome.FULL
+        assert (await append(shared, posting(b"x", name=new_name(CAROL))))[BOB].outcome is Outcome.APPENDED
+    assert (await append(shared, posting(b"x" * 1_001, name=new_name(CAROL))))[BOB].outcome is Outcome.FULL
 
 
 async def test_what_is_acknowledged_or_too_old_leaves_the_share(shared: Mailboxes) -> None:
     for _ in range(4):
-        await shared.append(posting(b"x", accept_time=NOW))
-    await shared.append(posting(b"other", name=new_name(CAROL), accept_time=NOW))
+        await append(shared, posting(b"x", accept_time=NOW))
+    await append(shared, posting(b"other", name=new_name(CAROL), accept_time=NOW))
     first, *_ = await everything(shared)
     assert await shared.acknowledge(BOB, [first.delivery_id, first.delivery_id]) == 1
-    assert (await shared.append(posting(b"x", accept_time=NOW + 1)))[BOB].outcome is Outcome.APPENDED
-    assert (await shared.append(posting(b"x", accept_time=NOW + 1)))[BOB].outcome is Outcome.SHARE_FULL
+    assert (await append(shared, posting(b"x", accept_time=NOW + 1)))[BOB].outcome is Outcome.APPENDED
+    assert (await append(shared, posting(b"x", accept_time=NOW + 1)))[BOB].outcome is Outcome.SHARE_FULL
     # All of the first millisecond is too old by now: one of Alice's is left.
-    outcomes = [(await shared.append(posting(b"x", accept_time=NOW + 1 + 30 * DAY)))[BOB].outcome for _ in range(4)]
+    outcomes = [(await append(shared, posting(b"x", accept_time=NOW + 1 + 30 * DAY)))[BOB].outcome for _ in range(4)]
     assert outcomes == [Outcome.APPENDED] * 3 + [Outcome.SHARE_FULL]
     await shared.acknowledge(BOB, [waiting.delivery_id for waiting in await everything(shared)])
-    outcomes = [(await shared.append(posting(b"x")))[BOB].outcome for _ in range(5)]
+    outcomes = [(await append(shared, posting(b"x")))[BOB].outcome for _ in range(5)]
     assert outcomes == [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL]
 
 
 async def test_a_share_is_of_bytes_too(shared: Mailboxes) -> None:
-    assert (await shared.append(posting(b"x" * 401)))[BOB].outcome is Outcome.SHARE_FULL
-    assert (await shared.append(posting(b"x" * 300)))[BOB].outcome is Outcome.APPENDED
-    assert (await shared.append(posting(b"x" * 101)))[BOB].outcome is Outcome.SHARE_FULL
-    assert (await shared.append(posting(b"x" * 400, name=new_name(CAROL))))[BOB].outcome is Outcome.APPENDED
+    assert (await append(shared, posting(b"x" * 401)))[BOB].outcome is Outcome.SHARE_FULL
+    assert (await append(shared, posting(b"x" * 300)))[BOB].outcome is Outcome.APPENDED
+    assert (await append(shared, posting(b"x" * 101)))[BOB].outcome is Outcome.SHARE_FULL
+    assert (await append(shared, posting(b"x" * 400, name=new_name(CAROL))))[BOB].outcome is Outcome.APPENDED
     assert await shared.waiting(BOB) == Load(2, 700)
 
 
 async def test_what_a_version_without_shares_left_behind_is_read_and_acknowledged(opened: OpenMailboxes) -> None:
     await opened.client_of(BOB).xadd(f"keypost:{{{BOB}}}:waiting", {"t": NOW, "e": b"old"}, id=f"{NOW}-0")
     await opened.client_of(BOB).hset(f"keypost:{{{BOB}}}:load", mapping={"bytes": 3, "last": NOW})
-    await opened.mailboxes.append(posting(b"new", accept_time=NOW))
+    await append(opened.mailboxes, posting(b"new", accept_time=NOW))
     old, new = await everything(opened.mailboxes)
     assert (old.envelope, new.envelope) == (b"old", b"new")
     assert await opened.mailboxes.acknowledge(BOB, [old.delivery_id]) == 1
@@ -339,8 +341,8 @@ async def _four_of_alice_s(url: str) -> AsyncIterator[tuple[OpenMailboxes, list[
     async with open_mailboxes(url, limits=replace(LIMITS, sender_percent=40)) as opened:
         await opened.clear()
         for _ in range(4):
-            await opened.mailboxes.append(posting(b"x"))
-        assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
+            await append(opened.mailboxes, posting(b"x"))
+        assert (await append(opened.mailboxes, posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
         yield opened, [waiting.delivery_id for waiting in await everything(opened.mailboxes)]
 
 
@@ -348,18 +350,18 @@ async def test_a_version_without_shares_that_empties_a_mailbox_locks_nobody_out(
     async with _four_of_alice_s(url) as (opened, ids):
         await opened.client_of(BOB).xdel(_key("waiting"), *ids)
         await opened.client_of(BOB).hset(_key("load"), "bytes", 0)
-        outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(5)]
+        outcomes = [(await append(opened.mailboxes, posting(b"x")))[BOB].outcome for _ in range(5)]
         assert outcomes == [Outcome.APPENDED] * 4 + [Outcome.SHARE_FULL]
 
 
 async def test_a_version_without_shares_that_takes_a_part_out_locks_nobody_out(url: str) -> None:
     """Somebody else's message waits on, so that the mailbox never is empty."""
     async with _four_of_alice_s(url) as (opened, ids):
-        await opened.mailboxes.append(posting(b"other", name=new_name(CAROL)))
+        await append(opened.mailboxes, posting(b"other", name=new_name(CAROL)))
         await opened.client_of(BOB).xdel(_key("waiting"), *ids[:3])
         await opened.client_of(BOB).hincrby(_key("load"), "bytes", -3)
-        assert (await opened.mailboxes.foresee(posting(b"x")))[BOB].outcome is Outcome.APPENDED
-        outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(4)]
+        assert (await foresee(opened.mailboxes, posting(b"x")))[BOB].outcome is Outcome.APPENDED
+        outcomes = [(await append(opened.mailboxes, posting(b"x")))[BOB].outcome for _ in range(4)]
         assert outcomes == [Outcome.APPENDED] * 3 + [Outcome.SHARE_FULL]
         assert await opened.mailboxes.waiting(BOB) == Load(5, 9)
 
@@ -372,7 +374,7 @@ async def test_entries_that_were_lost_weigh_nothing(url: str) -> None:
             await opened.client_of(BOB).xdel(_key("waiting"), *ids[:lost])
             if lost == len(ids):
                 await opened.client_of(BOB).delete(_key("waiting"))
-            assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.APPENDED
+            assert (await append(opened.mailboxes, posting(b"x")))[BOB].outcome is Outcome.APPENDED
             assert await opened.mailboxes.waiting(BOB) == Load(5 - lost, 5 - lost)
             assert all([0 < await opened.client_of(BOB).pttl(_key(part)) <= 31 * DAY for part in ("load", "shares")])
 
@@ -380,15 +382,15 @@ async def test_entries_that_were_lost_weigh_nothing(url: str) -> None:
 async def test_an_entry_of_a_version_without_shares_is_counted_and_is_nobody_s(url: str) -> None:
     async with _four_of_alice_s(url) as (opened, ids):
         await opened.client_of(BOB).xadd(_key("waiting"), {"t": NOW, "e": b"old"})
-        assert (await opened.mailboxes.append(posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
+        assert (await append(opened.mailboxes, posting(b"x")))[BOB].outcome is Outcome.SHARE_FULL
         await opened.mailboxes.acknowledge(BOB, [ids[0]])
-        outcomes = [(await opened.mailboxes.append(posting(b"x")))[BOB].outcome for _ in range(2)]
+        outcomes = [(await append(opened.mailboxes, posting(b"x")))[BOB].outcome for _ in range(2)]
         assert outcomes == [Outcome.APPENDED, Outcome.SHARE_FULL]
 
 
 async def test_acknowledged_envelopes_are_gone_and_uncounted(mailboxes: Mailboxes) -> None:
     for body in (b"1", b"22", b"333"):
-        await mailboxes.append(posting(body))
+        await append(mailboxes, posting(body))
     first, second, third = await everything(mailboxes)
     assert await mailboxes.acknowledge(BOB, [first.delivery_id, third.delivery_id]) == 2
     assert await everything(mailboxes) == [second]
@@ -415,14 +417,14 @@ async def test_acknowledgements_may_be_in_any_order_and_leave_gaps(url: str, ste
     "unknown", ["", "x", "1", "-", "+", "1-1", "1-*", "99999999999999999999-0", "1-1 x", "1-1\n", "\u0661-\u0661", "*"]
 )
 async def test_unknown_acknowledgements_are_ignored(mailboxes: Mailboxes, unknown: str) -> None:
-    await mailboxes.append(posting(b"x"))
+    await append(mailboxes, posting(b"x"))
     assert await mailboxes.acknowledge(BOB, [unknown]) == 0
     assert await mailboxes.waiting(BOB) == Load(1, 1)
 
 
 async def test_an_acknowledgement_counts_once_however_many_come(mailboxes: Mailboxes) -> None:
     for body in (b"1", b"2"):
-        await mailboxes.append(posting(body))
+        await append(mailboxes, posting(body))
     delivery_id = (await everything(mailboxes))[0].delivery_id
     counts = await asyncio.gather(*(mailboxes.acknowledge(BOB, [delivery_id, delivery_id]) for _ in range(20)))
     assert sum(counts) == 1
@@ -431,15 +433,15 @@ async def test_an_acknowledgement_counts_once_however_many_come(mailboxes: Mailb
 
 async def test_what_is_too_old_is_forgotten_at_the_next_append(mailboxes: Mailboxes) -> None:
     for number in range(10):
-        await mailboxes.append(posting(b"old" * 10, accept_time=NOW + number))
+        await append(mailboxes, posting(b"old" * 10, accept_time=NOW + number))
     late = posting(b"new", accept_time=NOW + 5 + 30 * DAY)
-    assert (await mailboxes.append(late))[BOB].outcome is Outcome.APPENDED
+    assert (await append(mailboxes, late))[BOB].outcome is Outcome.APPENDED
     assert await mailboxes.waiting(BOB) == Load(6, 5 * 30 + 3)
 
 
 async def test_what_is_too_old_is_never_read(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"old", accept_time=NOW))
-    await mailboxes.append(posting(b"new", accept_time=NOW + 1))
+    await append(mailboxes, posting(b"old", accept_time=NOW))
+    await append(mailboxes, posting(b"new", accept_time=NOW + 1))
     found = await mailboxes.read(CLAIM, BEGINNING, ALL, NOW + 1)
     assert [waiting.envelope for waiting in found] == [b"new"]
     assert await mailboxes.waiting(BOB) == Load(1, 3)
@@ -447,7 +449,7 @@ async def test_what_is_too_old_is_never_read(mailboxes: Mailboxes) -> None:
 
 async def test_reading_goes_on_after_a_delivery(mailboxes: Mailboxes) -> None:
     for body in (b"1", b"2", b"3", b"4"):
-        await mailboxes.append(posting(body))
+        await append(mailboxes, posting(body))
     first = await mailboxes.read(CLAIM, BEGINNING, Page(3), 0)
     rest = await mailboxes.read(CLAIM, first[-1].delivery_id, Page(3), 0)
     assert [waiting.envelope for waiting in [*first, *rest]] == [b"1", b"2", b"3", b"4"]
@@ -456,7 +458,7 @@ async def test_reading_goes_on_after_a_delivery(mailboxes: Mailboxes) -> None:
 
 async def test_a_page_is_bounded_by_bytes_but_never_empty(mailboxes: Mailboxes) -> None:
     for body in (b"x" * 50, b"x" * 50, b"x" * 300):
-        await mailboxes.append(posting(body))
+        await append(mailboxes, posting(body))
     two = await mailboxes.read(CLAIM, BEGINNING, Page(256, 100), 0)
     assert [len(waiting.envelope) for waiting in two] == [50, 50]
     large = await mailboxes.read(CLAIM, two[-1].delivery_id, Page(256, 100), 0)
@@ -465,13 +467,13 @@ async def test_a_page_is_bounded_by_bytes_but_never_empty(mailboxes: Mailboxes) 
 
 async def test_a_claim_says_how_far_the_mailbox_reaches(mailboxes: Mailboxes) -> None:
     assert await mailboxes.claim(CLAIM) == BEGINNING
-    await mailboxes.append(posting(b"1"))
-    await mailboxes.append(posting(b"2"))
+    await append(mailboxes, posting(b"1"))
+    await append(mailboxes, posting(b"2"))
     assert await mailboxes.claim(CLAIM) == (await everything(mailboxes))[-1].delivery_id
 
 
 async def test_a_second_claim_displaces_the_first(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"x"))
+    await append(mailboxes, posting(b"x"))
     await mailboxes.claim(CLAIM)
     later = Claim(BOB, "stream-2", 2)
     await mailboxes.claim(later)
@@ -483,7 +485,7 @@ async def test_a_second_claim_displaces_the_first(mailboxes: Mailboxes) -> None:
 async def test_numbers_of_claims_rise_per_mailbox(mailboxes: Mailboxes) -> None:
     numbers = await asyncio.gather(*(mailboxes.claim_number(BOB) for _ in range(8)))
     assert sorted(numbers) == list(range(1, 9))
-    await mailboxes.append(posting(b"x"))
+    await append(mailboxes, posting(b"x"))
     await mailboxes.empty(BOB)
     assert await mailboxes.claim_number(BOB) == 9
     assert await mailboxes.claim_number(BOB_TABLET) == 1
@@ -495,7 +497,7 @@ async def test_a_claim_that_was_overtaken_on_its_way_displaces_nobody(mailboxes:
     await mailboxes.claim(newer)
     with pytest.raises(ReceiverDisplacedError):
         await mailboxes.claim(overtaken)
-    await mailboxes.append(posting(b"x"))
+    await append(mailboxes, posting(b"x"))
     assert len(await everything(mailboxes, newer)) == 1
     with pytest.raises(ReceiverDisplacedError):
         await everything(mailboxes, overtaken)
@@ -511,7 +513,7 @@ async def test_a_claim_that_comes_again_after_a_later_one_displaces_nobody(mailb
 
 
 async def test_a_claim_that_comes_again_is_the_same_claim(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"x"))
+    await append(mailboxes, posting(b"x"))
     await mailboxes.claim(CLAIM)
     assert await _attempts(mailboxes, CLAIM) == [1]
     await mailboxes.claim(CLAIM)
@@ -541,21 +543,21 @@ async def _attempts(mailboxes: Mailboxes, claim: Claim) -> list[int]:
 
 async def test_each_claim_that_reads_an_envelope_counts_as_an_attempt(mailboxes: Mailboxes) -> None:
     for body in (b"1", b"2"):
-        await mailboxes.append(posting(body))
+        await append(mailboxes, posting(body))
     await mailboxes.claim(CLAIM)
     assert await _attempts(mailboxes, CLAIM) == [1, 1]
     second = Claim(BOB, "stream-2", 2)
     await mailboxes.claim(second)
     (one,) = await mailboxes.read(second, BEGINNING, Page(1), 0)
     assert one.attempts == 2
-    await mailboxes.append(posting(b"3"))
+    await append(mailboxes, posting(b"3"))
     third = Claim(BOB, "stream-3", 3)
     await mailboxes.claim(third)
     assert await _attempts(mailboxes, third) == [3, 2, 1]
 
 
 async def test_the_same_claim_may_read_again_what_it_was_not_answered(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"1"))
+    await append(mailboxes, posting(b"1"))
     await mailboxes.claim(CLAIM)
     assert [await _attempts(mailboxes, CLAIM) for _ in range(3)] == [[1]] * 3
     again = Claim(BOB, "stream-2", 2)
@@ -566,7 +568,7 @@ async def test_the_same_claim_may_read_again_what_it_was_not_answered(mailboxes:
 async def test_attempts_end_with_their_envelope(opened: OpenMailboxes) -> None:
     mailboxes, client = opened.mailboxes, opened.client_of(BOB)
     for body in (b"1", b"2", b"3"):
-        await mailboxes.append(posting(body))
+        await append(mailboxes, posting(body))
     for number in range(3):
         claim = Claim(BOB, f"stream-{number}", number)
         await mailboxes.claim(claim)
@@ -586,7 +588,7 @@ async def test_what_was_lost_at_the_end_is_read_when_it_comes_again(opened: Open
     mailboxes, client = opened.mailboxes, opened.client_of(BOB)
     kept: dict[str, bytes] = {}
     for body in (b"1", b"2", b"3"):
-        await mailboxes.append(posting(body))
+        await append(mailboxes, posting(body))
         if body == b"2":
             await mailboxes.claim(CLAIM)
             assert len(await everything(mailboxes)) == 2
@@ -595,17 +597,17 @@ async def test_what_was_lost_at_the_end_is_read_when_it_comes_again(opened: Open
     for part, dump in kept.items():
         await client.restore(_key(part), 31 * DAY, dump, replace=True)
     assert await mailboxes.read(CLAIM, third.delivery_id, ALL, 0) == []
-    await mailboxes.append(posting(b"other"))
+    await append(mailboxes, posting(b"other"))
     (other,) = await mailboxes.read(CLAIM, third.delivery_id, ALL, 0)
     assert (other.delivery_id, other.envelope) == (third.delivery_id, b"other")
 
 
 async def test_a_mailbox_that_has_lost_its_last_id_takes_messages(opened: OpenMailboxes) -> None:
     mailboxes, client = opened.mailboxes, opened.client_of(BOB)
-    await mailboxes.append(posting(b"1", accept_time=NOW))
+    await append(mailboxes, posting(b"1", accept_time=NOW))
     await client.delete(_key("load"))
-    await mailboxes.append(posting(b"2", accept_time=NOW - DAY))
-    await mailboxes.append(posting(b"3", accept_time=NOW - DAY))
+    await append(mailboxes, posting(b"2", accept_time=NOW - DAY))
+    await append(mailboxes, posting(b"3", accept_time=NOW - DAY))
     assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"1", b"2", b"3"]
 
 
@@ -618,17 +620,17 @@ async def test_claims_are_per_device(mailboxes: Mailboxes) -> None:
 async def test_what_nobody_watches_is_appended_unheard(mailboxes: Mailboxes) -> None:
     async with asyncio.timeout(5), mailboxes.watch(BOB_TABLET) as wake_ups:
         await wake_ups.wait()
-        acceptances = await mailboxes.append(posting(b"x", BOB, BOB_TABLET))
+        acceptances = await append(mailboxes, posting(b"x", BOB, BOB_TABLET))
     assert {address: acceptance.heard for address, acceptance in acceptances.items()} == {BOB: False, BOB_TABLET: True}
 
 
 async def test_of_what_is_there_already_it_is_said_too_whether_anybody_heard(mailboxes: Mailboxes) -> None:
     name = new_name()
-    await mailboxes.append(posting(b"x", BOB, BOB_TABLET, name=name))
+    await append(mailboxes, posting(b"x", BOB, BOB_TABLET, name=name))
     async with asyncio.timeout(5), mailboxes.watch(BOB_TABLET) as wake_ups:
         await wake_ups.wait()
         for body in (b"x", b"sealed again"):
-            acceptances = await mailboxes.append(posting(body, BOB, BOB_TABLET, name=name))
+            acceptances = await append(mailboxes, posting(body, BOB, BOB_TABLET, name=name))
             heard = {address: acceptance.heard for address, acceptance in acceptances.items()}
             assert heard == {BOB: False, BOB_TABLET: True}
             await wake_ups.wait()
@@ -637,12 +639,12 @@ async def test_of_what_is_there_already_it_is_said_too_whether_anybody_heard(mai
 async def test_a_watcher_is_woken_when_its_subscription_stands_and_by_each_change(mailboxes: Mailboxes) -> None:
     async with asyncio.timeout(5), mailboxes.watch(BOB) as wake_ups:
         await wake_ups.wait()
-        await mailboxes.append(posting(b"x"))
+        await append(mailboxes, posting(b"x"))
         await wake_ups.wait()
         await mailboxes.claim(CLAIM)
         await wake_ups.wait()
-        await mailboxes.append(posting(b"x", BOB_TABLET))
-        await mailboxes.append(posting(b"x", name=new_name(ALICE)))
+        await append(mailboxes, posting(b"x", BOB_TABLET))
+        await append(mailboxes, posting(b"x", name=new_name(ALICE)))
         await wake_ups.wait()
 
 
@@ -651,52 +653,52 @@ async def test_two_watchers_of_one_mailbox_are_both_woken(mailboxes: Mailboxes) 
         await first.wait()
         async with mailboxes.watch(BOB) as second:
             await second.wait()
-            await mailboxes.append(posting(b"x"))
+            await append(mailboxes, posting(b"x"))
             await first.wait()
             await second.wait()
-        await mailboxes.append(posting(b"x"))
+        await append(mailboxes, posting(b"x"))
         await first.wait()
 
 
 async def test_backlogs_say_how_much_waits_and_since_when(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"1", accept_time=NOW))
-    await mailboxes.append(posting(b"2", accept_time=NOW + 5))
+    await append(mailboxes, posting(b"1", accept_time=NOW))
+    await append(mailboxes, posting(b"2", accept_time=NOW + 5))
     assert await mailboxes.backlogs([BOB_TABLET, BOB]) == {BOB_TABLET: Backlog(0, 0), BOB: Backlog(2, NOW)}
     assert await mailboxes.backlogs([]) == {}
 
 
 async def test_asking_for_backlogs_displaces_nobody(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"1"))
+    await append(mailboxes, posting(b"1"))
     await mailboxes.claim(CLAIM)
     await mailboxes.backlogs([BOB])
     assert len(await everything(mailboxes)) == 1
 
 
 async def test_an_emptied_mailbox_holds_nothing_and_takes_what_comes(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"1", BOB, BOB_TABLET))
+    await append(mailboxes, posting(b"1", BOB, BOB_TABLET))
     name = new_name()
-    await mailboxes.append(posting(b"2", name=name))
+    await append(mailboxes, posting(b"2", name=name))
     assert [await mailboxes.empty(BOB) for _ in range(2)] == [2, 0]
     assert (await mailboxes.waiting(BOB), await everything(mailboxes)) == (Load(0, 0), [])
     assert (await mailboxes.waiting(BOB_TABLET)).messages == 1, "nobody else's"
-    again = await mailboxes.append(posting(b"2", name=name))
+    again = await append(mailboxes, posting(b"2", name=name))
     assert again[BOB].outcome is Outcome.DUPLICATE, "what was taken once is not taken again"
-    await mailboxes.append(posting(b"3"))
+    await append(mailboxes, posting(b"3"))
     assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"3"]
 
 
 async def test_ids_do_not_go_back_in_an_emptied_mailbox(mailboxes: Mailboxes) -> None:
-    await mailboxes.append(posting(b"1", accept_time=NOW))
+    await append(mailboxes, posting(b"1", accept_time=NOW))
     (before,) = await everything(mailboxes)
     await mailboxes.empty(BOB)
-    await mailboxes.append(posting(b"2", accept_time=NOW - DAY))
+    await append(mailboxes, posting(b"2", accept_time=NOW - DAY))
     (after,) = await everything(mailboxes)
     assert position(after.delivery_id)[0] >= position(before.delivery_id)[0]
 
 
 async def test_what_an_emptied_mailbox_held_takes_up_no_share(shared: Mailboxes) -> None:
     for body in (b"1", b"2", b"3", b"4"):
-        await shared.append(posting(body))
-    assert (await shared.foresee(posting(b"5")))[BOB].outcome is Outcome.SHARE_FULL
+        await append(shared, posting(body))
+    assert (await foresee(shared, posting(b"5")))[BOB].outcome is Outcome.SHARE_FULL
     await shared.empty(BOB)
-    assert (await shared.append(posting(b"6")))[BOB].outcome is Outcome.APPENDED
+    assert (await append(shared, posting(b"6")))[BOB].outcome is Outcome.APPENDED

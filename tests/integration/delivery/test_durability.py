@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_servers
-from keypost_services.delivery.mailboxes import BEGINNING, Claim, MailboxLimits, Outcome, Page
-from keypost_services.delivery.store_valkey import Durability
+from keypost_services.delivery.mailboxes import BEGINNING, Claim, Durability, MailboxLimits, Outcome, Page
 from support.mailbox_traffic import traffic
-from support.mailboxes import BOB, open_mailboxes, posting
+from support.mailboxes import BOB, append, open_mailboxes, posting
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
@@ -31,11 +30,11 @@ async def test_memory_loses_everything_with_the_server(tmp_path: Path) -> None:
             with pytest.raises(MailboxServerRefusedError):
                 await check_mailbox_servers(replica.servers, Durability.PROCESS)
             message = posting(b"x")
-            await replica.mailboxes.append(message)
+            await append(replica.mailboxes, message)
             server.kill()
             server.start()
             assert await replica.mailboxes.read(Claim(BOB, "stream", 1), BEGINNING, Page(256), 0) == []
-            assert (await replica.mailboxes.append(message))[BOB].outcome is Outcome.APPENDED
+            assert (await append(replica.mailboxes, message))[BOB].outcome is Outcome.APPENDED
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.serving import running
 from support.delivery import Stack, until
 from support.delivery_world import World
-from support.mailboxes import open_mailboxes, posting
+from support.mailboxes import append, open_mailboxes, posting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,7 +211,7 @@ async def test_while_the_mailboxes_are_away_it_is_tried_again(stack: Stack) -> N
     changes: list[str | None] = []
     registry = CollectorRegistry()
     async with open_mailboxes(stack.valkey.url) as opened:
-        await opened.mailboxes.append(posting(b"1", bob.address))
+        await append(opened.mailboxes, posting(b"1", bob.address))
         emptying = Emptying(
             AwayOnce(opened.mailboxes),  # type: ignore[arg-type]  # all that is called
             None,  # type: ignore[arg-type]  # never asked

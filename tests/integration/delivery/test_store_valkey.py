@@ -15,6 +15,7 @@ from keypost_services.delivery.mailboxes import (
     BEGINNING,
     Acceptance,
     Claim,
+    Durability,
     Load,
     MailboxesOutOfMemoryError,
     MailboxesUnavailableError,
@@ -22,8 +23,7 @@ from keypost_services.delivery.mailboxes import (
     Outcome,
     Page,
 )
-from keypost_services.delivery.store_valkey import Durability
-from support.mailboxes import BOB, BOB_TABLET, NOW, new_name, open_mailboxes, posting
+from support.mailboxes import BOB, BOB_TABLET, NOW, append, foresee, new_name, open_mailboxes, posting
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ async def test_offline_storage_survives_a_power_cut(tmp_path: Path) -> None:
         name = new_name()
         async with open_mailboxes(server.url, durability=Durability.FSYNC) as replica:
             for body in (b"1", b"2"):
-                await replica.mailboxes.append(posting(body))
-            await replica.mailboxes.append(posting(b"3", name=name))
+                await append(replica.mailboxes, posting(body))
+            await append(replica.mailboxes, posting(b"3", name=name))
             server.kill()
             with pytest.raises(MailboxesUnavailableError):
-                await replica.mailboxes.append(posting(b"4"))
+                await append(replica.mailboxes, posting(b"4"))
             server.start()
-            again = await replica.mailboxes.append(posting(b"3", name=name))
+            again = await append(replica.mailboxes, posting(b"3", name=name))
             assert again[BOB].outcome is Outcome.DUPLICATE
             found = await replica.mailboxes.read(CLAIM, BEGINNING, Page(256), 0)
             assert [waiting.envelope for waiting in found] == [b"1", b"2", b"3"]
@@ -54,7 +54,7 @@ async def test_functions_that_the_server_lost_are_put_back(tmp_path: Path) -> No
     with running_valkey(tmp_path) as server:
         async with open_mailboxes(server.url) as replica:
             await replica.client.function_flush()
-            answer = await replica.mailboxes.append(posting(b"x", BOB, BOB_TABLET))
+            answer = await append(replica.mailboxes, posting(b"x", BOB, BOB_TABLET))
             assert {acceptance.outcome for acceptance in answer.values()} == {Outcome.APPENDED}
 
 
@@ -68,7 +68,7 @@ async def test_wake_ups_come_back_after_the_server_does(tmp_path: Path) -> None:
                 server.start()
                 await wake_ups.wait()
                 while not replica.wake_ups:
-                    await replica.mailboxes.append(posting(b"x"))
+                    await append(replica.mailboxes, posting(b"x"))
                     await wake_ups.wait()
 
 
@@ -81,7 +81,7 @@ async def test_a_message_wakes_the_receiver_at_another_replica(tmp_path: Path) -
             other.mailboxes.watch(BOB) as wake_ups,
         ):
             await wake_ups.wait()
-            await one.mailboxes.append(posting(b"x"))
+            await append(one.mailboxes, posting(b"x"))
             await wake_ups.wait()
             assert len(other.wake_ups) == 1
             assert one.wake_ups == []
@@ -99,7 +99,7 @@ async def test_nobody_watching_means_no_subscription(tmp_path: Path) -> None:
 async def test_a_mailbox_that_nobody_uses_ends(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
         async with open_mailboxes(server.url) as replica:
-            await replica.mailboxes.append(posting(b"x"))
+            await append(replica.mailboxes, posting(b"x"))
             await replica.mailboxes.claim(CLAIM)
             lifetimes = {key: await replica.client.pttl(key) async for key in replica.client.scan_iter()}
             assert len(lifetimes) == 5
@@ -112,12 +112,12 @@ async def test_replicated_refuses_without_a_replica_and_accepts_with_one(tmp_pat
         async with open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=100) as alone:
             name = new_name()
             with pytest.raises(MailboxesUnavailableError, match="replica"):
-                await alone.mailboxes.append(posting(b"x", name=name))
+                await append(alone.mailboxes, posting(b"x", name=name))
         with running_valkey(tmp_path / "replica", replicaof=f"127.0.0.1 {primary.port}", **options) as replica:
             async with open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=8_000) as pair:
-                answer = await pair.mailboxes.append(posting(b"x", name=name))
+                answer = await append(pair.mailboxes, posting(b"x", name=name))
                 assert answer[BOB].outcome is Outcome.DUPLICATE
-                answer = await pair.mailboxes.append(posting(b"y", BOB, BOB_TABLET))
+                answer = await append(pair.mailboxes, posting(b"y", BOB, BOB_TABLET))
                 assert {acceptance.outcome for acceptance in answer.values()} == {Outcome.APPENDED}
             async with (
                 open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=1_500) as one,
@@ -125,13 +125,13 @@ async def test_replicated_refuses_without_a_replica_and_accepts_with_one(tmp_pat
                 open_mailboxes(primary.url, durability=Durability.REPLICATED, replica_timeout=1_500) as third,
             ):
                 for opened in (one, other, third):
-                    await opened.mailboxes.append(posting(b"in step"))
+                    await append(opened.mailboxes, posting(b"in step"))
                 replica.freeze()
                 name = new_name()
                 # A repetition promises no less, over a connection that wrote nothing, be it sealed again.
                 for opened, body in ((one, b"z"), (other, b"z"), (third, b"sealed again")):
                     with pytest.raises(MailboxesUnavailableError, match="replica"):
-                        await opened.mailboxes.append(posting(body, name=name))
+                        await append(opened.mailboxes, posting(body, name=name))
                 replica.thaw()
 
 
@@ -151,7 +151,7 @@ async def test_a_server_out_of_memory_takes_nothing_in_and_hands_out_what_it_has
             while refused is None:
                 message = posting(b"x" * 100_000, BOB, BOB_TABLET)
                 try:
-                    await mailboxes.append(message)
+                    await append(mailboxes, message)
                     stored += 1
                 except MailboxesOutOfMemoryError:
                     refused = message
@@ -160,9 +160,9 @@ async def test_a_server_out_of_memory_takes_nothing_in_and_hands_out_what_it_has
             for address, load in held.items():  # what was taken in was taken in whole
                 assert load == Load(stored + (address in known), 100_000 * load.messages)
             await replica.client.config_set("maxmemory", "1mb")
-            for judge in (mailboxes.append, mailboxes.foresee):
+            for judge in (append, foresee):
                 with pytest.raises(MailboxesOutOfMemoryError):
-                    await judge(refused)
+                    await judge(mailboxes, refused)
             await mailboxes.claim(CLAIM)
             found = await mailboxes.read(CLAIM, BEGINNING, Page(256, 64 * 1024 * 1024), 0)
             assert len(found) == held[BOB].messages
@@ -170,7 +170,7 @@ async def test_a_server_out_of_memory_takes_nothing_in_and_hands_out_what_it_has
             assert await mailboxes.empty(BOB_TABLET) == held[BOB_TABLET].messages
             await mailboxes.release(CLAIM)
             await replica.client.config_set("maxmemory", "4mb")
-            assert set((await mailboxes.append(refused)).values()) <= {
+            assert set((await append(mailboxes, refused)).values()) <= {
                 Acceptance(Outcome.APPENDED, NOW),
                 Acceptance(Outcome.DUPLICATE, NOW),
             }

@@ -12,7 +12,7 @@ from keypost_services.delivery.connecting import servers_at
 from keypost_services.delivery.functions import FunctionLibrary
 from keypost_services.delivery.receiving import Device
 from keypost_services.delivery.wake_ups import WakeUpSubscriptions
-from support.mailboxes import BOB, open_mailboxes, posting
+from support.mailboxes import BOB, append, open_mailboxes, posting
 from support.receiving import new_receiving, silence
 from support.valkey import running_valkey
 
@@ -63,7 +63,7 @@ async def test_without_the_reading_now_and_then_it_would_wait_for_the_wake_up(tm
     with running_valkey(tmp_path) as server:
         async with open_mailboxes(server.url) as replica, receiving(replica.mailboxes, look_seconds=60) as outlet:
             assert await outlet.words.get() == []
-            await replica.mailboxes.append(posting(b"woken"))
+            await append(replica.mailboxes, posting(b"woken"))
             assert await outlet.words.get() == [b"woken"]
 
 

@@ -24,7 +24,7 @@ from keypost_services.delivery.wake_up_hook.signature import read_secrets
 from keypost_services.runtime.logs import make_logger
 from support.clock import ManualClock
 from support.delivery import until
-from support.mailboxes import open_mailboxes, posting
+from support.mailboxes import append, open_mailboxes, posting
 from support.push_gateway import PushGateway, open_push_gateway, secret_line
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ async def open_hook(
         open_mailboxes(world.stack.valkey.url) as opened,
         https_gateway(gateway.url, secrets, tls, ManualClock(), seconds=5) as https,
     ):
-        await opened.mailboxes.append(posting(b"sealed", world.bob_pair.address, accept_time=world.stack.clock()))
+        await append(opened.mailboxes, posting(b"sealed", world.bob_pair.address, accept_time=world.stack.clock()))
         hook = WakeUpHook(
             opened.mailboxes,
             https,
