@@ -366,8 +366,9 @@ class TestWatch:
 
         pair = directory.realm.enroll("alice")
         directory.realm.renew(pair)
+        directory.realm.enroll("bob")
         await directory.act_on("alice")
-        assert await directory.revision("alice") == 2
+        assert (await directory.revision("alice"), await directory.revision("bob")) == (2, 1)
         await directory.host.stop()
         user = directory.realm.users["alice"]
         user.keys, user.revision = (), 0
@@ -378,7 +379,12 @@ class TestWatch:
             await directory.until_state("watch", degraded=True)
             await directory.until_state("watch", degraded=False)
         directory.clock.advance(1_000)
-        assert await directory.revision("alice") == 1
+        asked = len(directory.ca.questions)
+        assert await directory.revision("bob") == 1
+        assert len(directory.ca.questions) == asked + 1
+        # What was seen of alice stays: a key that she revoked after the backup must not be good again.
+        with pytest.raises(grpc.aio.AioRpcError, match="nothing fresh is held here"):
+            await directory.revision("alice")
         redis = redis_client(valkey.url)
         assert await redis.get("kd:example.org:sequence") in (None, b"0")
         await redis.aclose()
