@@ -55,6 +55,10 @@ test-cluster: $(STAMP) ## Run the tests on a Valkey Cluster alone, then test-fau
 killed: $(STAMP) ## Kill a device before every one of its writes, not a sample (minutes)
 	@KEYPOST_EVERY_WRITE=1 $(BIN)/python -m pytest -s -p no:xdist tests/integration/client/test_killed.py
 
+promtool: $(STAMP) ## Get promtool from Debian, by which the alert rules are tested
+	@test -x $(BIN)/promtool || { folder=$$(mktemp -d) && cd $$folder && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . \
+	  && cp usr/bin/promtool $(abspath $(BIN))/promtool && rm -r $$folder; }
+
 lint: $(STAMP) ## Run all linters
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -89,4 +93,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost soak.json tests/benchmarks/results .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install run up test check test-cluster test-faults test-faults-cluster soak killed bench lint lock image docs format clean
+.PHONY: help install promtool run up test check test-cluster test-faults test-faults-cluster soak killed bench lint lock image docs format clean

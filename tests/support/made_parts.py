@@ -18,6 +18,7 @@ from keypost_services.embedded.processes import clean_environment
 from support.attacks import load
 from support.limits_page import table_of_limits
 from support.metrics_page import table_of_labels, table_of_metrics
+from support.monitoring import PROMETHEUS_RULE, prometheus_rule
 from support.pages import MADE, PAGES, read
 from support.settings_page import PAGE as SETTINGS
 from support.settings_page import settings_page
@@ -91,6 +92,7 @@ def _functions(attack: Attack) -> str:
 
 if __name__ == "__main__":
     SETTINGS.write_text(settings_page(), encoding="utf-8")
+    PROMETHEUS_RULE.write_text(prometheus_rule(), encoding="utf-8")
     for page in PAGES:
         if (anew := remade(read(page))) != read(page):
             page.write_text(anew, encoding="utf-8")

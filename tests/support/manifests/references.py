@@ -86,12 +86,19 @@ def given_problems(manifests: Manifests) -> list[str]:
 
 
 def superfluous_problems(manifests: Manifests) -> list[str]:
-    """Return the Secrets and ConfigMaps of a rendering that no pod takes."""
+    """Return the Secrets and ConfigMaps of a rendering that no pod takes, nor a Grafana that looks for its label."""
     named = {each for pod in manifests.pods for each in _named_by(pod)}
     made = [each for kind in ("Secret", "ConfigMap") for each in manifests.of_kind(kind)]
     return [
-        f"{name_of(each)}: nobody takes it" for each in made if (each["kind"], each["metadata"]["name"]) not in named
+        f"{name_of(each)}: nobody takes it"
+        for each in made
+        if (each["kind"], each["metadata"]["name"]) not in named and not _is_dashboard(each)
     ]
+
+
+def _is_dashboard(made: Resource) -> bool:
+    labels: dict[str, str] = made["metadata"].get("labels", {})
+    return labels.get("grafana_dashboard") == "1"
 
 
 def _selected(manifests: Manifests, selector: Mapping[str, Any]) -> list[Pod]:

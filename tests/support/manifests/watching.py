@@ -57,11 +57,15 @@ def rule_problems(manifests: Manifests) -> list[str]:
     known = names()
     problems = []
     for rule in rules:
+        called = rule.get("alert") or rule["record"]
         asked = set(re.findall(r"\bkeypost_[a-z_]+", rule["expr"]))
-        problems += [f"{rule['alert']}: no service has the metric {name}" for name in sorted(asked - known)]
+        problems += [f"{called}: no service has the metric {name}" for name in sorted(asked - known)]
         named = set(re.findall(r'job="([^"]+)"', rule["expr"]))
-        problems += [f"{rule['alert']}: there is no job {job}" for job in sorted(named - jobs)]
-        problems += [f"{rule['alert']}: has no {part}" for part in ("summary",) if part not in rule["annotations"]]
+        problems += [f"{called}: there is no job {job}" for job in sorted(named - jobs)]
+        if "alert" in rule:
+            problems += [
+                f"{called}: has no {part}" for part in ("summary", "runbook") if part not in rule["annotations"]
+            ]
     return problems
 
 
