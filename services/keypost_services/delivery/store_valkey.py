@@ -78,15 +78,22 @@ class ValkeyMailboxes:
         self._on_depth = on_depth
         self._on_failure = on_failure
         self._replica_timeout = replica_timeout if durability is Durability.REPLICATED else None
-        self._single: Gathering[Posting, Result] = Gathering(self._append_each)
+        self._gatherings: dict[str, Gathering[Posting, Result]] = {}
 
     async def append_all(self, postings: Sequence[Posting]) -> Sequence[Result]:
         """Append many messages in one round trip; returns what became of each."""
         if len(postings) > MOST_IN_A_CALL:
             raise ValueError(f"at most {MOST_IN_A_CALL} messages at once")
-        if len(postings) == 1:
-            return [await self._single.ask(postings[0])]
+        if len(postings) == 1 and (gathering := self._gathering_of(postings[0])) is not None:
+            return [await gathering.ask(postings[0])]
         return await self._judge("append", postings, lambda envelope: envelope, self._replica_timeout, self._on_depth)
+
+    def _gathering_of(self, posting: Posting) -> Gathering[Posting, Result] | None:
+        """Return where a message for one mailbox waits for others that go to the same server; None: it goes alone."""
+        server = (
+            self._servers.server_of(_waiting(next(iter(posting.envelopes)))) if len(posting.envelopes) == 1 else None
+        )
+        return None if server is None else self._gatherings.setdefault(server.name, Gathering(self._append_each))
 
     async def _append_each(self, postings: Sequence[Posting]) -> Sequence[Result]:
         """Append messages that have nothing to do with each other: in one round trip, each by calls of its own."""

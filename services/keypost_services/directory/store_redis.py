@@ -137,8 +137,9 @@ class RedisStore:
 
     async def _read(self, username: str, value: bytes) -> KeyRecord | None:
         try:
-            key_info = parse(key_info_pb2.KeyInfo, value[PREFIX_DIGITS:], "KeyInfo")
-            record = await self._verifier.read(key_info, username=username)
+            serialised = value[PREFIX_DIGITS:]
+            key_info = parse(key_info_pb2.KeyInfo, serialised, "KeyInfo")
+            record = await self._verifier.read_again(key_info, serialised, username=username)
             _check_prefix(value, record)
         except SourceAwayError:
             return None

@@ -1,7 +1,8 @@
 """Asks for many at once what is dear to ask for one by one.
 
 A question that comes while others are under way waits for them, and goes with all that have come meanwhile. So nobody
-waits for a timer, one alone is asked at once, and the busier it gets the less each costs.
+waits for a timer, one alone is asked at once, and the busier it gets the less each costs. Whoever is gathered waits for
+whoever is asked: questions to two of whom one may be away are not gathered together.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 A = TypeVar("A")
 MOST = 64
-AT_ONCE = 2
-"""While the answers to some are read and written, others are asked."""
 
 
 class Gathering(Generic[Q, A]):
@@ -27,17 +26,13 @@ class Gathering(Generic[Q, A]):
     Args:
         ask: Answers many questions: as many answers, in their order. What it raises is raised for each of them.
         most: How many are asked together.
-        at_once: How many such gatherings are under way at the same time.
     """
 
-    def __init__(
-        self, ask: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int = MOST, at_once: int = AT_ONCE
-    ) -> None:
+    def __init__(self, ask: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, most: int = MOST) -> None:
         self._ask = ask
         self._most = most
-        self._at_once = at_once
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
 
     async def ask(self, question: Q) -> A:
         """Return the answer to a question.
@@ -48,12 +43,10 @@ class Gathering(Generic[Q, A]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[A] = loop.create_future()
         self._waiting.append((question, future))
-        if len(self._tasks) < self._at_once:
+        if self._task is None or self._task.done():
             # It begins when this task waits: others that are about to ask are gathered too. Nothing of the first one,
             # such as its trace, is said of all.
-            task = loop.create_task(self._run(), context=Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._task = loop.create_task(self._run(), context=Context())
         return await future
 
     async def _run(self) -> None:

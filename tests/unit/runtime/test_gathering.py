@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class Source:
     """Answers twice the number, when the test says so."""
 
-    def __init__(self, *, most: int = 4, at_once: int = 1) -> None:
+    def __init__(self, *, most: int = 4) -> None:
         self.asked: list[list[int]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: BaseException | None = None
-        self.gathering: Gathering[int, int] = Gathering(self._ask, most=most, at_once=at_once)
+        self.gathering: Gathering[int, int] = Gathering(self._ask, most=most)
 
     async def _ask(self, numbers: Sequence[int]) -> Sequence[int]:
         self.asked.append(list(numbers))
@@ -64,20 +64,6 @@ async def test_no_more_than_so_many_are_asked_together() -> None:
     assert source.asked == [[1, 2], [3]]
 
 
-async def test_others_are_asked_while_some_are_under_way() -> None:
-    source = Source(at_once=2)
-    source.gate.clear()
-    tasks = source.ask(1)
-    await turn()
-    tasks += source.ask(2)
-    await turn()
-    tasks += source.ask(3)
-    await turn()
-    assert source.asked == [[1], [2]]
-    source.gate.set()
-    assert await asyncio.gather(*tasks) == [2, 4, 6]
-
-
 async def test_a_failure_is_everybodys_who_asked_then_and_nobodys_later() -> None:
     source = Source()
     source.error = ValueError("away")
@@ -108,7 +94,7 @@ async def test_when_it_is_ended_nobody_waits_for_ever() -> None:
     source.gate.clear()
     (waiting,) = source.ask(1)
     await turn()
-    for task in source.gathering._tasks:
-        task.cancel()
+    assert source.gathering._task is not None
+    source.gathering._task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
