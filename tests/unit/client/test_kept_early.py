@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.client import lanes
+from keypost.client import early_keeper, lanes
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.identifiers import conversation_of
 from support.delivery_model import Fate, Sender
@@ -69,7 +69,7 @@ async def test_what_waits_for_keys_goes_out_in_order_and_its_sender_is_told(send
 async def test_what_waits_for_room_outlives_a_crash(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "MOST_UNANSWERED", 2)
     monkeypatch.setattr(lanes, "MOST_TOGETHER", 2)
-    monkeypatch.setattr(lanes, "KEEP_AFTER", 0.001)
+    monkeypatch.setattr(early_keeper, "KEEP_AFTER", 0.001)
     sender.delivery.turns = iter([10**9])
     calls = send(sender, *(str(number) for number in range(7)))
     await until_kept(sender, 7)

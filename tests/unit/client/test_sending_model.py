@@ -10,7 +10,7 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keypost.client import lanes, pipeline
+from keypost.client import early_keeper, lanes, pipeline
 from keypost.errors import KeypostError, RefusedError
 from keypost.protocol.identifiers import conversation_of
 from support.delivery_model import Fate, Sender
@@ -121,7 +121,7 @@ def test_each_message_is_stored_once_in_order_whatever_goes_wrong(life: Life) ->
     with (
         mock.patch.object(lanes, "MOST_TOGETHER", 2),
         mock.patch.object(lanes, "MOST_UNANSWERED", 5),
-        mock.patch.object(lanes, "KEEP_AFTER", life.keep_after),
+        mock.patch.object(early_keeper, "KEEP_AFTER", life.keep_after),
         mock.patch.object(pipeline, "MOST_IN_BATCH", 3),
         mock.patch.object(pipeline, "MOST_UNDER_WAY", 6),
     ):

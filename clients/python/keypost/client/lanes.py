@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from keypost.client.context import short, unforeseen
+from keypost.client.early_keeper import EARLY, EarlyKeeper
 from keypost.client.key_requests import warn_if_weak
-from keypost.client.outgoing import Drawing, Item, Order, fill, keep_early
+from keypost.client.outgoing import Item, Order, fill
 from keypost.client.pipeline import Broken, Outdated, Parcel
 from keypost.client.results import Sent
 from keypost.client.send_refusals import (
@@ -25,7 +25,6 @@ from keypost.client.send_refusals import (
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
-from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost.protocol.errors import ProtocolError
 from keypost.transport.refusals import Refusal
 
@@ -46,12 +45,6 @@ MOST_TOGETHER = 64
 MOST_BYTES_TOGETHER = 256 * 1024
 """How much is sealed in one transaction."""
 MOST_UNANSWERED = 256
-KEEP_AFTER = 0.5
-"""Seconds that a message waits in memory alone: whatever it waits for, it is then kept unsealed."""
-MOST_BYTES_EARLY = MOST_ENVELOPE_BYTES - 64 * 1024
-"""What is larger may turn out to be too large, and its counter would be missed."""
-EARLY = 0.001
-"""Seconds."""
 ROUNDS = 6
 """How often messages are sealed anew because keys changed on their way, before one of them is stored."""
 
@@ -101,11 +94,10 @@ class Lane:
         self.recipient = recipient
         self._means = means
         self._on_end = on_end
-        self._fresh: deque[Item] = deque()
-        self._kept: dict[bytes, Item] = {}
-        """Kept before it could be sealed, and to be read from the outbox again, by id."""
-        self._turn = asyncio.Lock()
-        """Who draws counters, or reads the outbox."""
+        self._early = EarlyKeeper(
+            recipient, means.context, means.address, self._copies_wanted, on_kept=self._is_kept, on_change=self.kick
+        )
+        self._fresh, self._turn = self._early.fresh, self._early.turn
         self._ready: deque[Item] = deque()
         """Begun, to be handed over (again)."""
         self._handed: deque[Item] = deque()
@@ -126,8 +118,6 @@ class Lane:
         self._drained: list[asyncio.Future[None]] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._keep_timer: asyncio.TimerHandle | None = None
-        self._keeper: asyncio.Task[None] | None = None
 
     def put(self, item: Item) -> None:
         """Send something after everything that was put before."""
@@ -135,7 +125,7 @@ class Lane:
         self._fresh.append(item)
         if self._trouble is not None:
             self._set_timer()
-        self._keep_later()
+        self._early.keep_later()
         self.kick()
 
     def read_outbox(self) -> None:
@@ -160,13 +150,11 @@ class Lane:
         """End the lane; what is kept in the outbox goes out another time."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._keep_timer is not None:
-            self._keep_timer.cancel()
         # The keeper first: it takes the lane up again when it has kept something.
-        for task in (self._keeper, self._task):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await self._early.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         self._give_up(KeyStoreUnavailableError("this client is closed: open another"))
         self._sealing = None
 
@@ -327,7 +315,7 @@ class Lane:
             fresh=fresh,
             most=MOST_TOGETHER,
             copies_to_self=_has_other_devices(sealing),
-            kept=self._kept,
+            kept=self._early.kept,
         )
         if self._next_is_new_session and again:
             again[0].new_session = True
@@ -361,7 +349,7 @@ class Lane:
                     if error.reason == USER_NOT_FOUND:
                         self._refuse_kept(error)
                     raise
-                while await self._keep_early(age=0.0):
+                while await self._early.keep(age=0.0):
                     pass
                 await self._wait(error)
                 if not await self._has_anything():
@@ -373,68 +361,22 @@ class Lane:
                     self._read_after = None
                 return self._sealing
 
-    def _keep_later(self) -> None:
-        if self._keep_timer is None:
-            self._keep_timer = asyncio.get_running_loop().call_later(KEEP_AFTER, self._begin_keeping)
+    def _copies_wanted(self) -> bool:
+        """Whether what is begun is copied to the own other devices, as far as is known.
 
-    def _begin_keeping(self) -> None:
-        self._keep_timer = None
-        if self._fresh and (self._keeper is None or self._keeper.done()):
-            self._keeper = asyncio.create_task(self._keep_what_waits())
+        Copies for devices that turn out not to be there are dropped when they are to go out.
+        """
+        return self._sealing is None or _has_other_devices(self._sealing)
 
-    async def _keep_what_waits(self) -> None:
-        """Keep what has waited for long: for keys, for answers, or for room."""
-        # What the key store fails at, whoever seals next will be told.
-        with suppress(KeypostError):
-            while await self._keep_early(age=KEEP_AFTER):
-                pass
-            if self._fresh:
-                self._keep_later()
-
-    async def _keep_early(self, *, age: float) -> bool:
-        """Keep what has waited for so many seconds, to be read from the outbox in its turn; return whether any was."""
-        async with self._turn:
-            early = self._take_early(asyncio.get_running_loop().time() - age + EARLY)
-            if not early:
-                return False
-            me, context, sealing = self._means.address().username, self._means.context, self._sealing
-            # Copies for devices that turn out not to be there are dropped when they are to go out.
-            copies = sealing is None or _has_other_devices(sealing)
-            drawing = Drawing(me, self.recipient, context.clock(), context.random, copies)
-            try:
-                filled = await context.store.begin_together(keep_early, drawing, early)
-            except BaseException as error:
-                self._fresh.extendleft(reversed(early))
-                if isinstance(error, Exception):
-                    self.kick()
-                raise
-            # The lane does not end meanwhile, but it may have stopped.
-            self.kick()
-            for item, message in filled.unsealed:
-                item.message, item.content = message, None
-                self._kept[message.message_id] = item
-            self._fresh.extendleft(reversed(early[len(filled.unsealed) :]))
-            if filled.unsealed and self._read_after is None:
-                self._read_after = self._last
-            self._take_over_copies(filled)
-            return bool(filled.unsealed)
-
-    def _take_early(self, latest: float) -> list[Item]:
-        group: list[Item] = []
-        while self._fresh and len(group) < MOST_TOGETHER:
-            item = self._fresh[0]
-            # A part of a file is on the disk already, and is begun again from there.
-            if item.put_time > latest or not item.keep or item.wanted.HasField("file_part"):
-                break
-            if item.size > MOST_BYTES_EARLY:
-                break
-            group.append(self._fresh.popleft())
-        return group
+    def _is_kept(self, filled: Filled) -> None:
+        """Have what was kept early read from the outbox in its turn."""
+        if filled.unsealed and self._read_after is None:
+            self._read_after = self._last
+        self._take_over_copies(filled)
 
     def _refuse_kept(self, error: KeypostError) -> None:
         """Give up what was kept for a user who turns out not to exist."""
-        kept, self._kept = self._kept, {}
-        for item in kept.values():
+        for item in self._early.let_go():
             self._refuse(item, error)
 
     async def _has_anything(self) -> bool:
@@ -453,7 +395,7 @@ class Lane:
         for item, message, sealed in filled.sealed:
             item.message = message
             item.content = None
-            self._kept.pop(message.message_id, None)
+            self._early.kept.pop(message.message_id, None)
             self._last = max(self._last, message.counter)
             if isinstance(sealed, KeypostError):
                 self._refuse(item, sealed)
@@ -612,7 +554,7 @@ class Lane:
         self._tell_drained(error)
         # A timer may be early by as much as the loop's clock is coarse.
         latest = asyncio.get_running_loop().time() - self._means.retries.patience + EARLY
-        begun = [*self._handed, *self._ready, *self._kept.values()]
+        begun = [*self._handed, *self._ready, *self._early.kept.values()]
         for item in begun:
             if item.put_time <= latest:
                 self._stop_waiting(item, error)
@@ -627,14 +569,14 @@ class Lane:
     def _give_up(self, error: KeypostError) -> None:
         """Stop for now: whoever waits is told, and what is kept in the outbox goes out another time."""
         self._tell_drained(error)
-        for item in (*self._handed, *self._ready, *self._kept.values()):
+        for item in (*self._handed, *self._ready, *self._early.kept.values()):
             self._stop_waiting(item, error)
         for item in self._fresh:
             self._fail(item, error)
         for items in (self._handed, self._ready, self._fresh):
             items.clear()
         self._answers.clear()
-        self._kept = {}
+        self._early.let_go()
         self._read_after = 0
         self._resumes = True
         self._next_is_new_session = False
