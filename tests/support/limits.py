@@ -30,6 +30,10 @@ UNLIMITED: dict[str, Any] = {
 class AwayLimiter:
     """A Limiter that does not answer."""
 
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        del charges
+        return False
+
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         del charges
         raise LimitsAwayError("Redis: ConnectionError")

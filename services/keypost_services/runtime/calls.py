@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from dataclasses import dataclass
@@ -120,10 +121,7 @@ class Calls(grpc.aio.ServerInterceptor):
         return self._handlers[method]
 
     def _runner(self, method: str) -> Any:
-        async def run(context: Any, invoke: Invoke, *, streaming: bool) -> bytes | None:
-            return await self._run(method, context, invoke, streaming=streaming)
-
-        return run
+        return functools.partial(self._run, method)
 
     async def _run(self, method: str, context: Any, invoke: Invoke, *, streaming: bool) -> bytes | None:
         task, started, outcome = asyncio.current_task(), time.perf_counter(), _Outcome()
@@ -135,7 +133,7 @@ class Calls(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         span = NO_SPAN
         self._under_way.add(task)
-        self._metrics.under_way_of(method).inc()
+        self._metrics.begin(method)
         try:
             peer = Peer.of(context, metadata)
             facts["peer"] = peer.address
@@ -152,7 +150,7 @@ class Calls(grpc.aio.ServerInterceptor):
             return None
         finally:
             self._under_way.discard(task)
-            self._metrics.under_way_of(method).dec()
+            self._metrics.end(method)
             end_call(span, outcome.code, outcome.reason)
             self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
 
@@ -204,8 +202,10 @@ class Calls(grpc.aio.ServerInterceptor):
         return internal(error_id)
 
     def _request_id(self, metadata: Sequence[tuple[str, str | bytes]]) -> str:
-        given = next((value for name, value in metadata if name == REQUEST_ID), "")
-        return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else self._ids()
+        for name, given in metadata:
+            if name == REQUEST_ID:
+                return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else self._ids()
+        return self._ids()
 
     def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool) -> None:
         self._metrics.calls_of(method, outcome.code).inc()

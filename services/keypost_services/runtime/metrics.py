@@ -41,13 +41,25 @@ class CallMetrics:
         self.refusals = Counter(
             "keypost_refusals", "Calls that failed, by reason.", ("method", "reason"), registry=registry
         )
-        self.under_way = Gauge(
+        self._under_way = Gauge(
             "keypost_calls_under_way", "Calls and streams under way.", ("method",), registry=registry
         )
+        self._number_under_way: dict[str, int] = {}
         # Looking a child up by its labels takes longer than counting; methods are few, and so are codes.
-        self.under_way_of = lru_cache(self.under_way.labels)
         self.seconds_of = lru_cache(self.seconds.labels)
         self.calls_of = lru_cache(self.calls.labels)
+
+    def begin(self, method: str) -> None:
+        """Count a call as under way."""
+        numbers = self._number_under_way
+        if method not in numbers:
+            # Asked for when somebody reads it: every call would otherwise take a lock twice.
+            self._under_way.labels(method).set_function(lambda: numbers[method])
+        numbers[method] = numbers.get(method, 0) + 1
+
+    def end(self, method: str) -> None:
+        """Count it no more."""
+        self._number_under_way[method] -= 1
 
 
 class HealthMetrics:

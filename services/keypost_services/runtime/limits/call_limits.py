@@ -13,7 +13,7 @@ from keypost_services.runtime.auth import CallerKind
 from keypost_services.runtime.buckets import peer_address
 from keypost_services.runtime.errors import ServiceError, method_not_admitted, rate_limited
 from keypost_services.runtime.limits.batches import BatchCharges, set_batch_charges
-from keypost_services.runtime.limits.ports import Charge
+from keypost_services.runtime.limits.ports import Charge, Charges
 from keypost_services.runtime.limits.table import LOOK_UPS, QUOTAS, UNKNOWN_USERS
 from keypost_services.runtime.requests import MOST_USERNAMES, USER_NOT_FOUND
 
@@ -118,6 +118,8 @@ class CallLimits:
         if not charges:
             return
         limiter = self._limits.strict if row.strict else self._limits.lenient
+        if limiter.spend(charges):
+            return
         if (shortage := await limiter.take(charges)) is not None:
             what = WHAT.get(shortage.limit, f"calls of {method.rpartition('/')[2]}")
             raise self._limits.refusal(shortage, what)
@@ -159,7 +161,7 @@ class CallLimits:
         users = _users(request) if LOOK_UPS in limits else 1
         charges = self._charged.get((method, name, users))
         if charges is None:
-            charges = tuple(charge for limit in limits for charge in self._of(limit, method, name, users))
+            charges = Charges(charge for limit in limits for charge in self._of(limit, method, name, users))
             self._charged[method, name, users] = charges
         return charges
 

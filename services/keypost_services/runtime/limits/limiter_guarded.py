@@ -35,6 +35,10 @@ class WatchedLimiter:
         self._on_change = on_change
         self._metrics = metrics
 
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        """Take all of this out of what was taken ahead; return whether it was there."""
+        return self._limiter.spend(charges)
+
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         """Take all of this, or nothing; raises LimitsAwayError."""
         return await self._ask(lambda: self._limiter.take(charges))
@@ -73,6 +77,10 @@ class FallingBackLimiter:
         self._local = local
         self._metrics = metrics
 
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        """Take all of this out of what was taken ahead; return whether it was there."""
+        return self._shared.spend(charges)
+
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         """Take all of this, or nothing, here if not there."""
         try:
@@ -101,6 +109,10 @@ class RefusingLimiter:
     def __init__(self, shared: Limiter, metrics: LimitMetrics) -> None:
         self._shared = shared
         self._metrics = metrics
+
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        """Take all of this out of what was taken ahead; return whether it was there."""
+        return self._shared.spend(charges)
 
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         """Take all of this, or nothing.

@@ -65,19 +65,27 @@ class LeasingLimiter:
         self._booked: LRUCache[tuple[str, str], int] = LRUCache(most)
         self._under_way: set[asyncio.Task[None]] = set()
 
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        """Take all of this out of what was taken ahead; return whether it was there."""
+        key = charges if isinstance(charges, tuple) else tuple(charges)
+        lease = self._leases.get(key)
+        if lease is None or not self._spend(lease, charges):
+            return False
+        if 2 * lease.left <= lease.size and not lease.lock.locked():
+            self._take_ahead(lease, key)
+        return True
+
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         """Take all of this, or nothing; raises LimitsAwayError."""
-        key = tuple(charges)
+        if self.spend(charges):
+            return None
+        key = charges if isinstance(charges, tuple) else tuple(charges)
         most = _most_calls(key)
         if most < 2:  # noqa: PLR2004  # one is what is asked for anyway
             return await self._limiter.take(charges)
         lease = self._leases.get(key)
         if lease is None:
             lease = self._leases[key] = _Lease(most)
-        if self._spend(lease, charges):
-            if 2 * lease.left <= lease.size and not lease.lock.locked():
-                self._take_ahead(lease, key)
-            return None
         async with lease.lock:
             return None if self._spend(lease, charges) else await self._renew(lease, charges)
 

@@ -31,6 +31,11 @@ class LocalLimiter:
         self._most = most
         self._buckets: dict[Quota, Buckets] = {}
 
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        """Nothing is taken ahead here."""
+        del charges
+        return False
+
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         """Take all of this, or nothing."""
         waits = [Shortage(charge.limit, self._of(charge).wait(charge.bucket, charge.cost)) for charge in charges]

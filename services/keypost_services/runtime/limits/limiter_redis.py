@@ -45,6 +45,11 @@ class RedisLimiter:
         self._clock = clock
         self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
 
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        """Nothing is taken ahead here."""
+        del charges
+        return False
+
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         """Take all of this, or nothing."""
         number, wait_ms = await self._run(charges, force=False)

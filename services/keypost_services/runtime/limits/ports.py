@@ -65,6 +65,17 @@ class Charge:
         return sha256(pae(self.limit.encode(), self.caller.encode(), quota.encode()))[:_BUCKET_BYTES].hex()
 
 
+class Charges(tuple[Charge, ...]):  # noqa: SLOT001  # its hash is kept in its dictionary
+    """What a call takes, as a key that is looked up again and again: its hash is made once."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+
 @dataclass(frozen=True)
 class Shortage:
     """There is not enough left.
@@ -84,6 +95,10 @@ class LimitsAwayError(Exception):
 
 class Limiter(Protocol):
     """Counts what callers take."""
+
+    def spend(self, charges: Sequence[Charge]) -> bool:
+        """Take all of this out of what was taken ahead; return whether it was there. If not, ``take`` it."""
+        ...
 
     async def take(self, charges: Sequence[Charge]) -> Shortage | None:
         """Take all of this, or nothing if one of the quotas has too little left.
