@@ -157,7 +157,9 @@ class ModelStream:
         self._batches: asyncio.Queue[tuple[Sequence[envelope_pb2.Envelope], Sequence[str]] | None] = asyncio.Queue()
         self._held: set[tuple[str, int, int]] = set()
 
-    async def write(self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str]) -> None:
+    async def write(
+        self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str], _trace_contexts: Sequence[str] = ()
+    ) -> None:
         await self._batches.put((envelopes, resume))
 
     async def answers(self) -> AsyncIterator[Sequence[Answer]]:

@@ -16,41 +16,32 @@ import json
 import logging
 import os
 import secrets
-import socket
-import sqlite3
 import subprocess
 import sys
-import threading
 import traceback
-import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
-import redis
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keypost.client import Client, identity, restore_profile
-from keypost.client.storing import to_session
 from keypost.clock import HOUR, system_clock
 from keypost.directory.v1 import directory_service_pb2
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from keypost.errors import KeypostError
 from keypost.keystore import Argon2Cost, Passphrase, open_store
-from keypost.keystore.database import conversation_from
-from keypost.protocol.extension import DeviceKey
-from keypost.protocol.rsa import private_key_from_der
 from keypost.protocol.tokens import mint_token
 from keypost.transport.send_stream import SendStream
 from keypost_services.embedded import stack as stack_module
 from keypost_services.embedded.layout import SERVICES, settings_of
 from keypost_services.embedded.processes import clean_environment
 from support.keys import KeyPool
-from support.secret_scan import Place, Secret, files_below, of_content, of_ec_key, of_rsa_key, of_token, unescaped
+from support.secret_keys import server_secrets, store_secrets
+from support.secret_places import Monitor, marker, metrics, processes, valkey_places
+from support.secret_scan import Place, Secret, files_below, of_content, of_token, unescaped
 from support.secret_unlocks import talk_in_threads
 from support.stack import running_stack
 
@@ -197,7 +188,7 @@ class Story:
         for name, unlock in unlocks.items():
             store = open_store(self.profile(name), unlock)
             try:
-                self.secrets += _store_secrets(store, unlock)
+                self.secrets += store_secrets(store, unlock)
             finally:
                 store.close()
 
@@ -255,30 +246,6 @@ def show_live_objects(story: Story) -> None:
             story.shown[kind] = story.shown.get(kind, 0) + 1
 
 
-class Monitor:
-    """Writes down every command that Valkey is given, as its own MONITOR shows them."""
-
-    def __init__(self, path: Path, password: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
-        # All of it, and not the last 128 commands alone.
-        slow_log = "CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 100000"
-        self._socket.sendall(f"AUTH {password}\r\n{slow_log}\r\nMONITOR\r\n".encode())
-        self._answers = bytearray()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        while data := self._socket.recv(1 << 16):
-            self._answers += data
-
-    def end(self) -> bytes:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._socket.close()
-        return bytes(self._answers)
-
-
 @contextmanager
 def chatty_stack(folder: Path) -> Iterator[Stack]:
     """Yield a stack that logs all it can, counts, wants one-time codes, and allows both suites."""
@@ -309,7 +276,7 @@ def play(folder: Path) -> Story:
             with _logged(story), shown_instances(story):
                 _play(story)
         _collect_in_process(story)
-        story.places += files_below(folder, _marker)
+        story.places += files_below(folder, marker)
     story.secrets += [secret for token in story.tokens.read_text().split() for secret in of_token(token)]
     return story
 
@@ -339,10 +306,10 @@ def _play(story: Story) -> None:
     story.places += [
         Place("valkey: commands", commands, b"FCALL"),
         Place("valkey: commands, unescaped", unescaped(commands), b"alice"),
-        *_valkey_places(valkey.url),
-        *_metrics(story.stack),
-        *_processes(story.stack),
-        *files_below(story.folder, _marker),
+        *valkey_places(valkey.url),
+        *metrics(story.stack),
+        *processes(story.stack),
+        *files_below(story.folder, marker),
     ]
     story.secrets.append(
         Secret(
@@ -351,7 +318,7 @@ def _play(story: Story) -> None:
             frozenset({"valkey/valkey.conf", *(f"{service}: environment" for service in SERVICES)}),
         )
     )
-    story.secrets += _server_secrets(story.stack)
+    story.secrets += server_secrets(story.stack)
     story.collect_profiles({name: Passphrase(story.passphrase(name)) for name in ("alice", "bob", "carol")})
 
 
@@ -421,11 +388,14 @@ async def _tamper(alice: Client, story: Story) -> None:
 
     def altered(change: Callable[[envelope_pb2.Envelope], None]) -> Any:
         async def hand_over(
-            stream: SendStream, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str]
+            stream: SendStream,
+            envelopes: Sequence[envelope_pb2.Envelope],
+            resume: Sequence[str],
+            trace_contexts: Sequence[str],
         ) -> None:
             for envelope in envelopes:
                 change(envelope)
-            await write(stream, envelopes, resume)
+            await write(stream, envelopes, resume, trace_contexts)
 
         return hand_over
 
@@ -504,105 +474,6 @@ async def _answer_carol(story: Story) -> None:
     bob = await Client.open(story.profile("bob"), unlock=Passphrase(story.passphrase("bob")))
     await bob.send("carol", story.text(frozenset({"keypost carol receive: stdout"})))
     await bob.close()
-
-
-def _valkey_places(url: str) -> Iterator[Place]:
-    server = redis.Redis.from_url(url)
-    try:
-        keys = sorted(server.scan_iter(count=1000))
-        dumps = [server.dump(key) or b"" for key in keys]
-        contents = [repr(_read_key(server, key)).encode() for key in keys]
-        yield Place("valkey: keys", b"\n".join(keys), b"alice")
-        yield Place("valkey: values", b"\n".join(dumps), b"alice")
-        yield Place("valkey: values, read", b"\n".join(contents), b"alice")
-        yield Place("valkey: slow log", repr(server.slowlog_get(100_000)).encode(), b"FCALL")
-        yield Place("valkey: clients", repr(server.client_list()).encode(), b"addr")
-        yield Place("valkey: information", repr(server.info("everything")).encode(), b"redis_version")
-    finally:
-        server.close()
-
-
-def _read_key(server: redis.Redis, key: bytes) -> Any:
-    readers: dict[bytes, Callable[[bytes], Any]] = {
-        b"string": server.get,
-        b"hash": server.hgetall,
-        b"stream": server.xrange,
-        b"set": server.smembers,
-        b"zset": lambda name: server.zrange(name, 0, -1, withscores=True),
-        b"list": lambda name: server.lrange(name, 0, -1),
-        b"none": lambda _name: None,  # it expired since the keys were listed
-    }
-    return readers[server.type(key)](key)  # type: ignore[index]
-
-
-def _metrics(stack: Stack) -> Iterator[Place]:
-    for service in SERVICES:
-        port = json.loads(stack.layout.ready_file(service).read_text())["metrics_port"]
-        for page, marker in (("metrics", b"keypost_calls_total"), ("ready", b"ready")):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}") as answer:  # our own
-                yield Place(f"{service}: /{page}", answer.read(), marker)
-
-
-def _processes(stack: Stack) -> Iterator[Place]:
-    for part in stack.parts:
-        process = Path("/proc") / str(part.pid)
-        if process.exists():  # Linux
-            program = b"valkey" if part.name == "valkey" else b"keypost_services"
-            yield Place(f"{part.name}: command", (process / "cmdline").read_bytes(), program)
-            yield Place(f"{part.name}: environment", (process / "environ").read_bytes())
-
-
-def _marker(path: Path) -> bytes:
-    """Return something harmless that a file holds if it is what its name says."""
-    markers = {"keystore.sqlite3": b"SQLite format", "ca.db": b"SQLite format", ".key": b"PRIVATE KEY"}
-    if path.parent.name == "logs":
-        return b"alice" if path.name in {"directory.log", "delivery.log"} else b"/keypost.ca.v1"
-    if path.parent.name == "backups":
-        return b"keypost backup"
-    if path.parent.name == "broken":
-        return b"no profile"
-    return next((marker for end, marker in markers.items() if path.name.endswith(end)), b"")
-
-
-def _server_secrets(stack: Stack) -> Iterator[Secret]:
-    """Yield the private keys of the realm and of TLS, each at home in its own file, and the secret of the nonces."""
-    folder = stack.layout.folder
-    for path in sorted(folder.rglob("*.key")):
-        home = frozenset({path.relative_to(folder).as_posix()})
-        pem = path.read_bytes()
-        key: Any = serialization.load_pem_private_key(pem, None)
-        if isinstance(key, Ed25519PrivateKey):
-            yield Secret(f"private key {path.name}", key.private_bytes_raw(), home)
-        else:
-            yield from of_ec_key(f"private key {path.parent.name}/{path.name}", key, home)
-    yield Secret("nonce secret", _nonce_secret(stack), frozenset({"ca.db", "ca.db-wal"}))
-
-
-def _nonce_secret(stack: Stack) -> bytes:
-    with closing(sqlite3.connect(f"file:{stack.layout.folder / 'ca.db'}?mode=ro", uri=True)) as connection:
-        row: tuple[bytes] = connection.execute("SELECT value FROM secrets WHERE name = 'nonces'").fetchone()
-    return row[0]
-
-
-def _store_secrets(store: Any, unlock: Unlock) -> Iterator[Secret]:
-    database = store._database
-    yield Secret("data key", bytes(database.sealer._data_key))
-    if isinstance(unlock, Passphrase):
-        yield Secret("derived key", bytes(unlock.derive(database.one("SELECT parameters FROM unlock")[0])))
-    pairs = [pair for pair in (store.key_pairs.current(), *store.key_pairs.replaced()) if pair is not None]
-    signers = [DeviceKey(store.profile.read().address, pair.fingerprint) for pair in pairs]
-    for pair in pairs:
-        yield from of_rsa_key("private key", private_key_from_der(pair.private_key_der))
-    for session in _sessions(store):
-        yield Secret("session key", session.session_key)
-        opened = to_session(session, store.profile.read().realm)
-        for signer in {opened.creator, *signers}:
-            yield Secret("message key", opened.message_key(signer))
-
-
-def _sessions(store: Any) -> Iterator[Any]:
-    for (text,) in store._database.all("SELECT conversation FROM conversations"):
-        yield from store.sessions.newest(conversation_from(text))
 
 
 def _collect_in_process(story: Story) -> None:

@@ -24,6 +24,7 @@ from keypost_services.delivery.records import CallersRecords, Records
 from keypost_services.delivery.sending import Sending
 from keypost_services.delivery.servicer import DeliveryServicer
 from keypost_services.delivery.store_valkey import ValkeyMailboxes
+from keypost_services.delivery.tracing import MessageTraces
 from keypost_services.delivery.wake_up_hook.gateway import https_gateway
 from keypost_services.delivery.wake_up_hook.hook import Pace, WakeUpHook
 from keypost_services.delivery.wake_up_hook.signature import read_secrets
@@ -103,7 +104,15 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         keep_running(stack, runtime, "emptying", emptying.run)
         keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, servers, metrics))
         on_unheard = await _open_hook(stack, runtime, mailboxes, metrics)
-        sending = Sending(mailboxes, records, trust, runtime.clock, on_unheard=on_unheard, on_revoked=emptying.empty)
+        sending = Sending(
+            mailboxes,
+            records,
+            trust,
+            runtime.clock,
+            on_unheard=on_unheard,
+            on_revoked=emptying.empty,
+            traces=runtime.traces.traces,
+        )
         yield Parts(
             services=[
                 (
@@ -223,6 +232,7 @@ def _servicer(
         Listing(mailboxes, records),
         metrics,
         lambda why: runtime.health.set_degraded("mailboxes", why),
+        traces=MessageTraces(runtime.traces, runtime.log),
         start_seconds=runtime.settings.stream_start_seconds,
     )
 

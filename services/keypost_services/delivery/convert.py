@@ -26,6 +26,7 @@ from keypost.protocol.extension import (
 )
 from keypost.protocol.identifiers import check_username
 from keypost.protocol.suites import NONCE_BYTES, SUITES
+from keypost.tracing import is_context
 from keypost_services.delivery.errors import batch_too_large, envelope_too_large, header_mismatch
 from keypost_services.delivery.mailboxes import DELIVERY_ID
 from keypost_services.runtime.errors import invalid_field
@@ -74,6 +75,23 @@ def read_batch(request: pb.SendStreamRequest) -> Sequence[envelope_pb2.Envelope]
         except InvalidArgumentError as error:
             raise invalid_field(f"resume[{index}]", "is no username") from error
     return envelopes
+
+
+def read_trace_contexts(request: pb.SendStreamRequest) -> Sequence[str]:
+    """Return the trace contexts of a batch: one for each envelope, or none at all.
+
+    Raises:
+        ServiceError: INVALID_FIELD.
+    """
+    trace_contexts = request.trace_contexts
+    if not trace_contexts:
+        return ()
+    if len(trace_contexts) != len(request.envelopes):
+        raise invalid_field("trace_contexts", "must be as many as the envelopes, or none")
+    for index, context in enumerate(trace_contexts):
+        if context and not is_context(context):
+            raise invalid_field(f"trace_contexts[{index}]", "must be a traceparent of version 00, or empty")
+    return trace_contexts
 
 
 def read_envelope(envelope: envelope_pb2.Envelope, realm: str) -> SealedEnvelope:
@@ -189,7 +207,11 @@ def batch(waiting: Sequence[Waiting]) -> pb.ReceiveResponse:
     """Return the push of some envelopes."""
     deliveries = [
         pb.Delivery(
-            delivery_id=one.delivery_id, accept_time=one.accept_time, envelope=one.envelope, attempts=one.attempts
+            delivery_id=one.delivery_id,
+            accept_time=one.accept_time,
+            envelope=one.envelope,
+            attempts=one.attempts,
+            trace_context=one.trace_context,
         )
         for one in waiting
     ]

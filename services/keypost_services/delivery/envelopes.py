@@ -118,6 +118,7 @@ class Incoming:
         send_time: By the sender's clock, Unix milliseconds.
         digest: 32 bytes that tell a repetition from another envelope under the same message id.
         own: A serialised Envelope with everything but the key extension.
+        trace_context: The trace in which it is recorded; empty: in none.
     """
 
     known: KnownExtension
@@ -125,6 +126,7 @@ class Incoming:
     send_time: int
     digest: bytes
     own: bytes = field(repr=False)
+    trace_context: str = ""
 
     def for_key(self, fingerprint: bytes) -> bytes:
         """Return the serialised Envelope for the device with this key: with its own sealed key alone."""

@@ -1,7 +1,8 @@
 #!lua name=@LIBRARY@
 -- The mailboxes' server side: each function is one atomic step on one mailbox. All keys, and the channel of the wake-ups, carry
 -- the mailbox's address as hash tag, so that they share a slot.
---   waiting   stream: one entry an envelope, `t` accept time, `e` the envelope, `s` the sending user; ids are accept times that never
+--   waiting   stream: one entry an envelope, `t` accept time, `e` the envelope, `s` the sending user, `c` the trace
+--             context if it has one; ids are accept times that never
 --             go back
 --   load      hash: `bytes` of all entries, `last` millisecond of an id, how far the mailbox was handed out: `handed` at all,
 --             `prior` before this claim, `current` under this claim; the highest number `drawn` for a claim, and that of the last
@@ -160,8 +161,8 @@ local function refusal(box, held, limits, user, size)
 end
 
 -- The messages of a call: KEYS waiting, load, shares, attempts, seen…; ARGV most messages and bytes of all, of a sending user,
--- channel, then for each `seen` digest, accept time, mailbox age, sending user and what is to be put in.
-local HEAD, TERMS = 5, 5
+-- channel, then for each `seen` digest, accept time, mailbox age, sending user, what is to be put in and its trace context.
+local HEAD, TERMS = 5, 6
 local function messages_of(keys, args)
   local messages = {}
   for i = 1, #keys - 4 do
@@ -174,6 +175,7 @@ local function messages_of(keys, args)
       age = tonumber(args[at + 3]),
       user = args[at + 4],
       content = args[at + 5],
+      trace_context = args[at + 6],
     }
   end
   return messages
@@ -239,6 +241,9 @@ local function append(keys, args)
   local function put(message, held)
     held.last = math.max(message.now, held.last)
     local fields = { 't', message.accept_time, 'e', message.content, 's', message.user }
+    if message.trace_context ~= '' then
+      fields[7], fields[8] = 'c', message.trace_context
+    end
     local last = string.format('%.0f', held.last)
     local id = redis.pcall('XADD', box.waiting, last .. '-*', unpack(fields))
     -- What is written of the last id was lost: the stream knows better.
@@ -379,7 +384,7 @@ local function collect(box, marks, start, room, bytes)
       bytes = bytes - size_of(entry)
       if bytes < 0 and last then return found, last end
       last = entry[1]
-      found[#found + 1] = { last, entry[2][2], entry[2][4] or '', attempt(box, marks, last) }
+      found[#found + 1] = { last, entry[2][2], entry[2][4] or '', attempt(box, marks, last), entry[2][8] }
     end
     if #chunk < CHUNK then return found, last end
     room, start = room - #chunk, '(' .. last

@@ -88,6 +88,7 @@ class Posting:
         accept_time: When the service accepts it, Unix milliseconds.
         mailbox_age: How long it may wait and is remembered, milliseconds.
         envelopes: For each device's mailbox a serialised Envelope with that device's sealed key alone.
+        trace_context: The trace in which it is recorded, kept beside it; empty: in none. No part of its size.
     """
 
     name: MessageName
@@ -95,6 +96,7 @@ class Posting:
     accept_time: int
     mailbox_age: int
     envelopes: Mapping[Address, bytes]
+    trace_context: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,14 @@ class Waiting:
         accept_time: When the service accepted it, Unix milliseconds.
         envelope: A serialised Envelope.
         attempts: Under how many claims it has been handed out, this one included: 1 the first time.
+        trace_context: The trace in which it is recorded; empty: in none.
     """
 
     delivery_id: str
     accept_time: int
     envelope: bytes
     attempts: int
+    trace_context: str = ""
 
 
 @dataclass(frozen=True)

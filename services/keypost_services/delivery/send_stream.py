@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.envelopes import Conversation, Incoming
     from keypost_services.delivery.judging import Judging
     from keypost_services.delivery.sending import Answer, Sending
+    from keypost_services.delivery.tracing import MessageTraces
 
 Result = Stored | Stale | ServiceError | Held
 """What became of one envelope."""
@@ -50,10 +51,12 @@ class Batch:
     Attributes:
         envelopes: The envelopes; in the place of one that is not well-formed, why.
         resume: The recipients to whom nothing is held any longer.
+        trace_contexts: The traces in which envelopes are recorded, an empty text where one is not; nothing if none is.
     """
 
     envelopes: Sequence[Incoming | ServiceError]
     resume: Collection[str]
+    trace_contexts: Sequence[str] = ()
 
 
 class Outlet(Protocol):
@@ -72,6 +75,7 @@ class SendStream:
         caller: The key by which the device showed itself.
         mailboxes_failed: Told why, when the mailboxes cannot be reached.
         unknown: Counts a recipient who does not exist; raises ServiceError when there were too many.
+        traces: Tells of messages that are recorded.
         look_up_seconds: How long the records for a batch are waited for.
         judging_seconds: How long a batch is judged, the look-ups included.
     """
@@ -83,6 +87,7 @@ class SendStream:
         mailboxes_failed: Callable[[str], None],
         unknown: Callable[[str], Awaitable[None]],
         *,
+        traces: MessageTraces | None = None,
         look_up_seconds: float = LOOK_UP_SECONDS,
         judging_seconds: float = JUDGING_SECONDS,
     ) -> None:
@@ -90,6 +95,7 @@ class SendStream:
         self._caller = caller
         self._mailboxes_failed = mailboxes_failed
         self._unknown = unknown
+        self._traces = traces
         self._look_up_seconds = look_up_seconds
         self._judging_seconds = judging_seconds
         self._held: set[Conversation] = set()
@@ -114,6 +120,11 @@ class SendStream:
 
     async def send(self, batch: Batch) -> Sequence[Result]:
         """Return what becomes of the envelopes of one batch, in their order."""
+        if batch.trace_contexts and self._traces is not None:
+            return await self._traces.of_batch(batch, self._send)
+        return await self._send(batch)
+
+    async def _send(self, batch: Batch) -> Sequence[Result]:
         if batch.resume:
             self._held = {held for held in self._held if held[0] not in batch.resume}
         until = asyncio.get_running_loop().time() + self._judging_seconds

@@ -6,10 +6,12 @@ changed since.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from keypost.clock import MINUTE
+from keypost.tracing import Traces
 from keypost_services.delivery.emptying import revoked_devices
 from keypost_services.delivery.errors import MESSAGE_ID_USED, mailbox_full, message_id_used, sender_share_full
 from keypost_services.delivery.judging import Judging, Stale
@@ -25,7 +27,7 @@ from keypost_services.delivery.trust import realm_constants
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from keypost.clock import Clock
     from keypost.protocol.extension import DeviceKey
@@ -56,6 +58,8 @@ class Held:
     """The envelope was not looked at: an earlier one of its conversation was not stored."""
 
 
+APPEND = "FCALL append"
+APPEND_FACTS = {"db.system.name": "redis", "db.operation.name": "FCALL", "db.stored_procedure.name": "append"}
 Answer = Stored | ServiceError | MailboxesUnavailableError | Held
 """What became of an envelope that may wait."""
 R = TypeVar("R")
@@ -87,6 +91,7 @@ class Sending:
         clock: The time; accept_time comes from it.
         on_unheard: Told for which devices something was stored that nobody was woken by: they are not connected.
         on_revoked: Told into which mailboxes something may have been put whose devices were revoked meanwhile.
+        traces: Tells how long the mailboxes took, of messages that are recorded.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Sending:
         *,
         on_unheard: Callable[[Collection[Address]], None],
         on_revoked: Callable[[Collection[Address]], None],
+        traces: Traces | None = None,
     ) -> None:
         self._mailboxes = mailboxes
         self._records = records
@@ -105,6 +111,7 @@ class Sending:
         self._clock = clock
         self._on_unheard = on_unheard
         self._on_revoked = on_revoked
+        self._traces = traces or Traces(on=False)
 
     async def send(self, caller: Key, incoming: Incoming) -> Stored | Stale:
         """Store an envelope for every device of its recipient.
@@ -180,7 +187,8 @@ class Sending:
         answers, _ = hold_back(conversations, await self._foresee(postings))
         left = [posting for posting, answer in zip(postings, answers, strict=True) if isinstance(answer, Stored)]
         try:
-            results = await self._mailboxes.append_all(left) if left else ()
+            with self._storing(left):
+                results = await self._mailboxes.append_all(left) if left else ()
         finally:  # whatever was answered, or not waited for
             self._on_revoked(self._revoked_meanwhile(admitted))
         self._on_unheard(unheard(results))
@@ -189,6 +197,19 @@ class Sending:
             conversations, [next(appended) if isinstance(answer, Stored) else answer for answer in answers]
         )
         return answers
+
+    @contextlib.contextmanager
+    def _storing(self, postings: Iterable[Posting]) -> Iterator[None]:
+        """Tell of the messages that are recorded that they are being put into their mailboxes."""
+        recorded = [posting.trace_context for posting in postings if posting.trace_context]
+        spans = [self._traces.begin(APPEND, "CLIENT", follows=context, facts=APPEND_FACTS) for context in recorded]
+        failure = "MAILBOXES_UNAVAILABLE"
+        try:
+            yield
+            failure = ""
+        finally:
+            for span in spans:
+                span.end(failure)
 
     def _revoked_meanwhile(self, admitted: Iterable[Admitted]) -> Collection[Address]:
         """Return the devices that envelopes are sealed to by a record that is no longer the newest, and are revoked."""
@@ -250,6 +271,7 @@ def _posting(admitted: Admitted, now: int, mailbox_age: int) -> Posting:
         accept_time=now,
         mailbox_age=mailbox_age,
         envelopes={device.address: incoming.for_key(device.fingerprint) for device in admitted.devices},
+        trace_context=incoming.trace_context,
     )
 
 

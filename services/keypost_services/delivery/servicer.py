@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
+from keypost.tracing import here
 from keypost_services.delivery import answers, convert
 from keypost_services.delivery.envelopes import Envelopes
 from keypost_services.delivery.errors import SOON_MS, mailboxes_unavailable, start_missing
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.metrics import Metrics
     from keypost_services.delivery.send_stream import Result
     from keypost_services.delivery.sending import Sending
+    from keypost_services.delivery.tracing import MessageTraces
     from keypost_services.runtime.limits.batches import BatchCharges
 
 
@@ -48,6 +50,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         listing: Says how many wait.
         metrics: Counts.
         health: Told why the mailboxes fail.
+        traces: Tells of messages that are recorded.
         start_seconds: How long a stream may take to begin.
     """
 
@@ -60,6 +63,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         metrics: Metrics,
         health: Callable[[str | None], None],
         *,
+        traces: MessageTraces,
         start_seconds: float,
     ) -> None:
         self._envelopes = Envelopes(realm)
@@ -68,6 +72,7 @@ class DeliveryServicer(DeliveryServiceServicer):
         self._listing = listing
         self._metrics = metrics
         self._health = health
+        self._traces = traces
         self._start_seconds = start_seconds
         self._sending_streams: Counter[Address] = Counter()
 
@@ -75,7 +80,9 @@ class DeliveryServicer(DeliveryServiceServicer):
         """Store an envelope for every device of its recipient."""
         try:
             with self._mailboxes_may_fail():
-                outcome = await self._sending.send(_device_key(), self._envelopes.read_send(request))
+                incoming = self._envelopes.read_send(request)
+                incoming.trace_context = here()
+                outcome = await self._sending.send(_device_key(), incoming)
         except ServiceError as error:
             self._metrics.sent([error])
             raise
@@ -87,7 +94,7 @@ class DeliveryServicer(DeliveryServiceServicer):
     ) -> None:
         """Store what comes in batches, and say in the same order what became of it."""
         key, charges = _device_key(), batch_charges()
-        stream = SendStream(self._sending, key, self._health, charges.unknown)
+        stream = SendStream(self._sending, key, self._health, charges.unknown, traces=self._traces)
         with self._one_of_few(key.address):
             await stream.run(self._batches(request_iterator, charges), _Results(context, self._metrics))
 
@@ -111,10 +118,10 @@ class DeliveryServicer(DeliveryServiceServicer):
         self, requests: AsyncIterator[pb.SendStreamRequest], charges: BatchCharges
     ) -> AsyncIterator[Batch]:
         async for request in requests:
-            envelopes = convert.read_batch(request)
+            envelopes, trace_contexts = convert.read_batch(request), convert.read_trace_contexts(request)
             # Who sends more than there is for him is read on later.
             await charges.take(len(envelopes))
-            yield Batch([self._read(envelope) for envelope in envelopes], frozenset(request.resume))
+            yield Batch([self._read(envelope) for envelope in envelopes], frozenset(request.resume), trace_contexts)
 
     def _read(self, envelope: envelope_pb2.Envelope) -> Incoming | ServiceError:
         try:
@@ -131,7 +138,7 @@ class DeliveryServicer(DeliveryServiceServicer):
             address=_device_key().address,
             max_unacknowledged=convert.read_start(start),
             acknowledgements=_acknowledgements(request_iterator),
-            outlet=_Outlet(context),
+            outlet=_Outlet(context, self._traces),
         )
         with self._mailboxes_may_fail():
             await self._receiving.receive(device)
@@ -176,12 +183,14 @@ class _Results:
 class _Outlet:
     """Writes to the call; a slow reader holds one response in memory."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, traces: MessageTraces) -> None:
         self._context = context
+        self._traces = traces
 
     async def batch(self, waiting: Sequence[Waiting]) -> None:
         """Push envelopes."""
-        await self._context.write(convert.batch(waiting))
+        with self._traces.pushing(waiting) as pushed:
+            await self._context.write(convert.batch(pushed))
 
     async def queue_empty(self) -> None:
         """Say that the backlog is handed out."""

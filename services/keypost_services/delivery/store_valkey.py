@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from keypost.clock import DAY
+from keypost.tracing import is_context
 from keypost_services.delivery.functions import Call
 from keypost_services.delivery.mailboxes import (
     DELIVERY_ID,
@@ -153,7 +154,7 @@ class ValkeyMailboxes:
         ]
         for posting in postings:
             args += (posting.digest, posting.accept_time, posting.mailbox_age, posting.name.sender.username)
-            args.append(content(posting.envelopes[address]))
+            args += (content(posting.envelopes[address]), posting.trace_context)
         return self._functions.call(function, keys, *args)
 
     async def find(self, name: MessageName, addresses: Collection[Address], since: int) -> Mapping[Address, bytes]:
@@ -194,7 +195,8 @@ class ValkeyMailboxes:
         if verdict == b"displaced":
             raise ReceiverDisplacedError
         return [
-            Waiting(name.decode(), _accept_time(time), envelope, attempts) for name, time, envelope, attempts in entries
+            Waiting(name.decode(), _accept_time(time), envelope, attempts, *map(_trace_context, traced))
+            for name, time, envelope, attempts, *traced in entries
         ]
 
     async def acknowledge(self, address: Address, delivery_ids: Collection[str]) -> int:
@@ -283,6 +285,12 @@ def _seen(address: Address, name: MessageName) -> str:
 def _accept_time(value: bytes) -> int:
     """Return the accept time of an entry; 0, so that clients find it too old, if somebody else wrote what is none."""
     return int(value) if value.isdigit() and len(value) <= TIME_DIGITS else 0
+
+
+def _trace_context(value: bytes) -> str:
+    """Return the trace context of an entry; nothing if somebody else wrote what is none."""
+    context = value.decode("ascii", "replace")
+    return context if is_context(context) else ""
 
 
 def _acceptances(reply: Any) -> Iterator[Acceptance]:

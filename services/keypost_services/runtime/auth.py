@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from keypost_services.runtime.logs import fact
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -95,8 +97,7 @@ def current_call() -> Call:
 
 def request_id_or(draw: Callable[[], str]) -> str:
     """Return the id of the request that is being handled; of what is done for none, one that is drawn."""
-    call = _CALL.get(None)
-    return draw() if call is None else call.request_id
+    return fact("request_id") or draw()
 
 
 def current_caller() -> Caller:

@@ -50,7 +50,7 @@ class CallLog:
         """Write what nobody foresaw: every time, under the id that the caller was told."""
         self._log.error("unforeseen", error_id=error_id, exc_info=error)
 
-    def ended(self, method: str, code: str, reason: str, seconds: float) -> None:
+    def ended(self, method: str, code: str, reason: str, seconds: float, *, is_recorded: bool = False) -> None:
         """Write the line of a call, or leave it out: the next one of its like says how many were.
 
         Args:
@@ -58,13 +58,14 @@ class CallLog:
             code: The name of the gRPC status.
             reason: ``ErrorInfo.reason``; empty: there is none.
             seconds: How long it took.
+            is_recorded: It is part of a trace that leads here: then it has its line, whatever others there are.
         """
         now = self._monotonic()
         kind = (method, code, reason, seconds >= SLOW_SECONDS)
         alike = self._alike.get(kind)
         if alike is None or now - alike.begun >= 1:
             alike = self._alike[kind] = _Alike(now, left_out=alike.left_out if alike else 0)
-        if alike.lines >= self._per_second:
+        if alike.lines >= self._per_second and not is_recorded:
             alike.left_out += 1
             return
         facts = {"left_out": alike.left_out} if alike.left_out else {}

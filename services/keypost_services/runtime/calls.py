@@ -152,7 +152,8 @@ class Calls(grpc.aio.ServerInterceptor):
             self._under_way.discard(task)
             self._metrics.end(method)
             end_call(span, outcome.code, outcome.reason)
-            self._report(method, outcome, time.perf_counter() - started, streaming=streaming)
+            seconds = time.perf_counter() - started
+            self._report(method, outcome, seconds, streaming=streaming, is_recorded=span.is_recorded)
 
     async def _admit_and_invoke(
         self, method: str, peer: Peer, facts: dict[str, str], invoke: Invoke, *, streaming: bool
@@ -207,13 +208,13 @@ class Calls(grpc.aio.ServerInterceptor):
                 return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else self._ids()
         return self._ids()
 
-    def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool) -> None:
+    def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool, is_recorded: bool) -> None:
         self._metrics.calls_of(method, outcome.code).inc()
         if outcome.reason:
             self._metrics.refusals.labels(method, outcome.reason).inc()
         if not streaming:
             self._metrics.seconds_of(method).observe(seconds)
-        self._log.ended(method, outcome.code, outcome.reason, seconds)
+        self._log.ended(method, outcome.code, outcome.reason, seconds, is_recorded=is_recorded)
 
 
 def _is_transport(error: Exception) -> bool:

@@ -43,6 +43,11 @@ def set_facts(facts: Mapping[str, str]) -> None:
     _facts.set(facts)
 
 
+def fact(name: str) -> str:
+    """Return a fact of this task's lines; empty if there is none."""
+    return _facts.get({}).get(name, "")
+
+
 def _with_facts(_logger: object, _method: str, event: EventDict) -> EventDict:
     return {**_facts.get({}), **event}
 

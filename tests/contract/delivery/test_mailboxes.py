@@ -702,3 +702,16 @@ async def test_what_an_emptied_mailbox_held_takes_up_no_share(shared: Mailboxes)
     assert (await foresee(shared, posting(b"5")))[BOB].outcome is Outcome.SHARE_FULL
     await shared.empty(BOB)
     assert (await append(shared, posting(b"6")))[BOB].outcome is Outcome.APPENDED
+
+
+async def test_a_trace_context_is_kept_beside_an_envelope_and_weighs_nothing(mailboxes: Mailboxes) -> None:
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    traced, plain = replace(posting(b"one"), trace_context=context), posting(b"two")
+    await mailboxes.append_all([traced, plain])
+    await mailboxes.foresee_all([replace(posting(b"three"), trace_context=context)])
+    await mailboxes.claim(CLAIM)
+    found = await mailboxes.read(CLAIM, BEGINNING, ALL, 0)
+    assert [(waiting.envelope, waiting.trace_context) for waiting in found] == [(b"one", context), (b"two", "")]
+    assert await mailboxes.waiting(BOB) == Load(2, 6)
+    assert await mailboxes.acknowledge(BOB, [waiting.delivery_id for waiting in found]) == 2
+    assert await mailboxes.waiting(BOB) == Load(0, 0)

@@ -62,3 +62,11 @@ def test_a_full_outbox_refuses(limited: Callable[[Limits], Reopening], limits: L
         key_store.store.outbox.add(outgoing(3))
     key_store.store.outbox.remove(outgoing(1).message_id)
     key_store.again().outbox.add(outgoing(3))
+
+
+def test_a_trace_context_is_kept_and_makes_no_other_message(key_store: Reopening) -> None:
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    key_store.store.outbox.add(replace(OUTGOING, trace_context=context))
+    key_store.store.outbox.add(OUTGOING)
+    (found,) = key_store.again().outbox.page()
+    assert (found, found.trace_context) == (OUTGOING, context)

@@ -147,6 +147,8 @@ RESUME_RULES = {
     ),
     "resume": Rule(lambda _: True, TOO_MANY | refused("nothing is in it", invalid("envelopes")) | OK),
     "resume[]": Rule(username),
+    # As many as there are envelopes, and here there is none.
+    "trace_contexts": Rule(size_between(0, 0)),
 }
 FIRST_RULES = {
     "start": Rule(lambda value: value == {}),

@@ -29,7 +29,9 @@ class OneStream:
         self.told: asyncio.Queue[Sequence[Any]] = asyncio.Queue()
         self.written: asyncio.Queue[Sequence[envelope_pb2.Envelope]] = asyncio.Queue()
 
-    async def write(self, envelopes: Sequence[envelope_pb2.Envelope], _resume: Sequence[str]) -> None:
+    async def write(
+        self, envelopes: Sequence[envelope_pb2.Envelope], _resume: Sequence[str], _trace_contexts: Sequence[str] = ()
+    ) -> None:
         await self.written.put(envelopes)
 
     async def answers(self) -> AsyncIterator[Sequence[Any]]:

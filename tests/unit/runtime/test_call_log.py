@@ -79,3 +79,10 @@ def test_probes_are_for_whoever_looks_for_faults() -> None:
         bench = Bench(level=level)
         bench.end(1, CHECK)
         assert len(bench.lines) == number
+
+
+def test_a_call_that_a_trace_leads_to_always_has_its_line(bench: Bench) -> None:
+    bench.end(5)
+    for _ in range(3):
+        bench.calls.ended(SEND, "OK", "", 0.01, is_recorded=True)
+    assert len(bench.lines) == 2 + 3

@@ -26,6 +26,7 @@ from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.protocol.errors import ProtocolError
+from keypost.tracing import rpc_facts
 from keypost.transport.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ MOST_TOGETHER = 64
 MOST_BYTES_TOGETHER = 256 * 1024
 """How much is sealed in one transaction."""
 MOST_UNANSWERED = 256
+SEND_STREAM = "keypost.delivery.v1.DeliveryService/SendStream"
+SEND_STREAM_FACTS = rpc_facts(SEND_STREAM)
 ROUNDS = 6
 """How often messages are sealed anew because keys changed on their way, before one of them is stored."""
 
@@ -176,8 +179,10 @@ class Lane:
 
     async def _run(self) -> None:
         try:
-            while await self._step():
-                pass
+            # Nothing that a lane does belongs to whoever happened to begin it.
+            with self._means.context.traces.following(""):
+                while await self._step():
+                    pass
         except KeypostError as error:
             await self._answers_are_in()
             self._give_up(error)
@@ -254,13 +259,21 @@ class Lane:
 
     def _parcel(self, item: Item, number: int) -> Parcel:
         sealed = item.sealed_now
+        context = item.begun.trace_context
+        span = self._means.context.traces.begin_if(context, SEND_STREAM, "CLIENT", SEND_STREAM_FACTS)
+
+        def settle(answer: Answer | Broken | Outdated) -> None:
+            span.end(_failure(answer))
+            self._answered(item, answer)
+
         return Parcel(
             recipient=self.recipient,
             envelope=sealed.envelope,
             size=sealed.size,
             signer=sealed.signer,
-            settle=lambda answer: self._answered(item, answer),
+            settle=settle,
             resume=self._resumes and not number,
+            trace_context=span.passed_on,
         )
 
     def _take_ready(self) -> list[Item]:
@@ -294,7 +307,10 @@ class Lane:
     async def _seal(self, again: list[Item]) -> list[Item]:
         """Seal what is begun, or begin and seal what comes next; return what can be handed over."""
         try:
-            sealing = await self._look_up()
+            # What is asked once for several is told in the trace of the first.
+            first = next(iter(again or self._fresh or self._early.kept.values()), None)
+            with self._means.context.traces.following("" if first is None else first.trace_context):
+                sealing = await self._look_up()
             if sealing is None:
                 return []
             await self._turn.acquire()
@@ -639,6 +655,18 @@ class Lane:
 
 def _has_other_devices(sealing: Sealing) -> bool:
     return any(key.address != sealing.own.address for key in sealing.own_record.good_keys(sealing.now))
+
+
+def _failure(answer: Answer | Broken | Outdated) -> str:
+    """Return why an envelope was not stored, in a word; nothing if it was."""
+    match answer:
+        case pb.Stored():
+            return ""
+        case pb.StaleKeys():
+            return "STALE_KEYS"
+        case Broken() | Refusal():
+            return answer.error.reason
+    return "HELD"
 
 
 def _name(message: OutgoingMessage) -> str:

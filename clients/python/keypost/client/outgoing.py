@@ -14,6 +14,7 @@ from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.keystore.values import OutgoingMessage
 from keypost.protocol.errors import ProtocolError
 from keypost.protocol.identifiers import conversation_of
+from keypost.tracing import NO_SPAN, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ class Item:
         put_time: When it came, in seconds of the event loop.
         message: With id and counter, once it is begun.
         sealed: Its envelope, once it is sealed for the keys of now.
+        span: The call that sends it, of one that does not come out of the outbox.
     """
 
     content: envelope_pb2.Content | None = field(repr=False, default=None)
@@ -48,6 +50,12 @@ class Item:
     put_time: float = 0.0
     message: OutgoingMessage | None = None
     sealed: Sealed | None = None
+    span: Span = NO_SPAN
+
+    @property
+    def trace_context(self) -> str:
+        """The trace in which it is recorded; empty: in none."""
+        return self.span.passed_on if self.message is None else self.message.trace_context
 
     @property
     def wanted(self) -> envelope_pb2.Content:
@@ -209,7 +217,7 @@ def keep_early(store: KeyStore, drawing: Drawing, fresh: Sequence[Item]) -> Fill
 def _begin_unsealed(store: KeyStore, drawing: Drawing, item: Item, filled: Filled) -> None:
     """Draw id and counter of a message and keep it; raises KeyStoreFullError, and then it leaves no gap."""
     with store.transaction():
-        message = _draw(store, drawing, item.wanted)
+        message = _draw(store, drawing, item)
         keep(store, message, item.wanted)
     filled.unsealed.append((item, message))
     _copy(store, drawing, item, message, filled)
@@ -238,7 +246,7 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
     content = item.wanted
     try:
         with sealer.undone_on_failure(), store.transaction():
-            message = _draw(store, order.drawing, content)
+            message = _draw(store, order.drawing, item)
             sealed = sealer.seal(message, new_session=item.new_session)
             if item.keep:
                 keep(store, message, content)
@@ -251,16 +259,16 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
     _copy(store, order.drawing, item, message, filled)
 
 
-def _draw(
-    store: KeyStore, drawing: Drawing, content: envelope_pb2.Content, recipient: str | None = None
-) -> OutgoingMessage:
-    recipient = drawing.recipient if recipient is None else recipient
+def _draw(store: KeyStore, drawing: Drawing, item: Item, copy: envelope_pb2.Content | None = None) -> OutgoingMessage:
+    """Draw id and counter of a message, or of a copy of it for the sender's other devices."""
+    recipient, content = (drawing.recipient, item.wanted) if copy is None else (drawing.sender, copy)
     return OutgoingMessage(
         message_id=new_message_id(drawing.now, drawing.random).bytes,
         recipient=recipient,
         counter=store.counters.next_send(conversation_of(drawing.sender, recipient)),
         create_time=drawing.now,
         content=content.SerializeToString(),
+        trace_context=item.trace_context,
     )
 
 
@@ -274,7 +282,7 @@ def _copy(store: KeyStore, drawing: Drawing, item: Item, message: OutgoingMessag
     )
     try:
         with store.transaction():
-            drawn = _draw(store, drawing, envelope_pb2.Content(sent_copy=copy), drawing.sender)
+            drawn = _draw(store, drawing, item, envelope_pb2.Content(sent_copy=copy))
             store.outbox.add(drawn)
     except KeyStoreFullError:
         filled.copies_refused += 1

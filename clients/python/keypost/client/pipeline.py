@@ -67,6 +67,7 @@ class Parcel:
         signer: The fingerprint of the key that signed its extension: the stream must be that key's.
         settle: Called once with what became of it.
         resume: It takes the conversation up again.
+        trace_context: The trace in which it is recorded; empty: in none.
     """
 
     recipient: str
@@ -75,6 +76,7 @@ class Parcel:
     signer: bytes
     settle: Callable[[Answer | Broken | Outdated], None]
     resume: bool = False
+    trace_context: str = ""
 
 
 class Room:
@@ -234,7 +236,8 @@ class Pipeline:
                 self._flying.append(batch)
                 self._listen(anew=False)
                 resume = sorted({parcel.recipient for parcel in batch if parcel.resume})
-                await stream.write([parcel.envelope for parcel in batch], resume)
+                contexts = [parcel.trace_context for parcel in batch]
+                await stream.write([parcel.envelope for parcel in batch], resume, contexts if any(contexts) else ())
 
     async def _is_more(self) -> bool:
         try:

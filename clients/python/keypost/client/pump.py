@@ -9,6 +9,7 @@ from keypost.client.own_watch import as_revoked
 from keypost.client.receiving import Arrival
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.errors import ProtocolError
+from keypost.tracing import is_context
 from keypost.transport.remote_service import TOKEN_REFUSED
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class Pump:
         try:
             while self._follow or not self.caught_up:
                 try:
-                    await self._one_stream()
+                    # Whoever began to receive has nothing to do with what comes.
+                    with self._context.traces.following(""):
+                        await self._one_stream()
                     # Only now: whoever iterates ends the pump, and the last acknowledgement is on its way.
                     self.caught_up = True
                 except KeypostError as error:
@@ -153,4 +156,11 @@ class Pump:
 
 
 def _arrival(delivery: delivery_service_pb2.Delivery, now: int) -> Arrival:
-    return Arrival(delivery.envelope, delivery.accept_time, now, attempts=delivery.attempts)
+    return Arrival(
+        delivery.envelope,
+        delivery.accept_time,
+        now,
+        attempts=delivery.attempts,
+        # Nobody vouches for it.
+        trace_context=delivery.trace_context if is_context(delivery.trace_context) else "",
+    )

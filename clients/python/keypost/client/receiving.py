@@ -17,6 +17,7 @@ from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.encoding import parse
 from keypost.protocol.envelope import check_addressed, read_envelope
 from keypost.protocol.errors import NotYetError
+from keypost.tracing import NO_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from keypost.protocol.realm_trust import RealmTrust
 
 
+RECEIVE = "keypost receive"
 Earlier = Callable[[Collection[str]], Awaitable[Collection["Address"]]]
 """Settles what waits of these users, and returns the devices of which something holds up what comes later."""
 
@@ -52,6 +54,7 @@ class Arrival:
         receive_time: When this device received it.
         sequence: The sequence with which it first came to be kept; 0 if it comes just now.
         attempts: How often delivery has handed it out, this time counted; 0 if nobody counts.
+        trace_context: The trace in which it is recorded; empty: in none.
     """
 
     raw: bytes
@@ -59,6 +62,7 @@ class Arrival:
     receive_time: int
     sequence: int = 0
     attempts: int = 0
+    trace_context: str = ""
 
 
 class Receiving:
@@ -93,6 +97,21 @@ class Receiving:
             earlier: Settles those of some users that came before and wait, and returns the devices of which some still
                 do, for want of an answer: what comes of these waits behind them.
         """
+        if not any(arrival.trace_context for arrival in arrivals):
+            return await self._take(arrivals, earlier)
+        spans = [self._context.traces.begin_if(arrival.trace_context, RECEIVE, "CONSUMER") for arrival in arrivals]
+        failures = ["CUT_OFF"] * len(spans)
+        try:
+            # What is asked once for several is told in the trace of the first.
+            with next((span for span in spans if span.is_recorded), NO_SPAN).current():
+                outcomes = await self._take(arrivals, earlier)
+            failures = ["" if outcome.error is None else outcome.error.reason for outcome in outcomes]
+        finally:
+            for span, failure in zip(spans, failures, strict=True):
+                span.end(failure)
+        return outcomes
+
+    async def _take(self, arrivals: Sequence[Arrival], earlier: Earlier) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for suspect, group in groupby(arrivals, key=lambda arrival: is_suspect(arrival.attempts)):
             if suspect:

@@ -14,7 +14,7 @@ from keypost.client.pipeline import Pipeline
 from keypost.client.results import Outgoing
 from keypost.client.sealing import Sealing
 from keypost.delivery.v1 import envelope_pb2
-from keypost.errors import InvalidArgumentError
+from keypost.errors import InvalidArgumentError, KeypostError
 from keypost.protocol.key_info import SUPERSEDED
 from keypost.protocol.validity import check_can_act
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from keypost.transport.retries import Retries
 
 PAGE = 256
+SEND = "keypost send"
 
 
 async def nothing_first() -> None:
@@ -175,19 +176,28 @@ class Sending:
 
     def _put(self, recipient: str, content: envelope_pb2.Content, *, new_session: bool, keep: bool) -> Item:
         listener = asyncio.get_running_loop().create_future()
-        item = Item(content=content, new_session=new_session, keep=keep, listener=listener)
+        span = self._context.traces.begin(SEND, "PRODUCER")
+        item = Item(content=content, new_session=new_session, keep=keep, listener=listener, span=span)
         self._lane(recipient).put(item)
         return item
 
     async def _outcome(self, recipient: str, item: Item) -> Sent:
         if item.listener is None:
             raise AssertionError
+        failure = "CANCELLED"
         try:
-            return await item.listener
+            sent = await item.listener
+            failure = ""
         except asyncio.CancelledError:
             if (lane := self._lanes.get(recipient)) is not None:
                 lane.withdraw(item)
             raise
+        except KeypostError as error:
+            failure = error.reason
+            raise
+        finally:
+            item.span.end(failure)
+        return sent
 
     def _lane(self, recipient: str) -> Lane:
         if (lane := self._lanes.get(recipient)) is None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from keypost.keystore.database import Database, Row
 
 BOUND = "message_id, recipient, counter, create_time"
+READ = f"{BOUND}, content, trace_context"
 
 
 class SqliteOutbox:
@@ -36,10 +37,11 @@ class SqliteOutbox:
             bound = (message.message_id, message.recipient, message.counter, message.create_time)
             sealed = self._database.seal(("outbox", "content", *bound), message.content)
             self._database.run(
-                f"INSERT INTO outbox ({BOUND}, size, content) VALUES (?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO outbox ({BOUND}, size, content, trace_context) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 *bound,
                 len(message.content),
                 sealed,
+                message.trace_context,
             )
 
     def _check_room(self, size: int) -> None:
@@ -50,20 +52,20 @@ class SqliteOutbox:
 
     def find(self, message_id: bytes) -> OutgoingMessage | None:
         """Return a message on its way."""
-        row = self._database.one(f"SELECT {BOUND}, content FROM outbox WHERE message_id = ?", message_id)
+        row = self._database.one(f"SELECT {READ} FROM outbox WHERE message_id = ?", message_id)
         return None if row is None else self._read(row)
 
     def page(self, *, after: bytes = b"", limit: int = 64) -> tuple[OutgoingMessage, ...]:
         """Return messages on their way, ordered by id."""
         rows = self._database.all(
-            f"SELECT {BOUND}, content FROM outbox WHERE message_id > ? ORDER BY message_id LIMIT ?", after, limit
+            f"SELECT {READ} FROM outbox WHERE message_id > ? ORDER BY message_id LIMIT ?", after, limit
         )
         return tuple(self._read(row) for row in rows)
 
     def to(self, recipient: str, *, after: int = 0, limit: int = 64) -> tuple[OutgoingMessage, ...]:
         """Return messages on their way to one user, in the order in which they go out."""
         rows = self._database.all(
-            f"SELECT {BOUND}, content FROM outbox WHERE recipient = ? AND counter > ? ORDER BY counter LIMIT ?",
+            f"SELECT {READ} FROM outbox WHERE recipient = ? AND counter > ? ORDER BY counter LIMIT ?",
             recipient,
             after,
             limit,
@@ -80,9 +82,10 @@ class SqliteOutbox:
         self._database.run("DELETE FROM outbox WHERE message_id = ?", message_id)
 
     def _read(self, row: Row) -> OutgoingMessage:
-        message_id, recipient, counter, create_time, sealed = row
+        message_id, recipient, counter, create_time, sealed, trace_context = row
         place = ("outbox", "content", message_id, recipient, counter, create_time)
-        return OutgoingMessage(message_id, recipient, counter, create_time, self._database.open(place, sealed))
+        content = self._database.open(place, sealed)
+        return OutgoingMessage(message_id, recipient, counter, create_time, content, trace_context)
 
 
 def _is_same(held: OutgoingMessage, message: OutgoingMessage) -> bool:

@@ -132,6 +132,9 @@ _TRANSFERS = (
         create_time INTEGER NOT NULL, next INTEGER NOT NULL, description BLOB NOT NULL)""",
 )
 
+# No part of what a sealed row is bound to: a trace is of no consequence to what goes out.
+_TRACES = ("ALTER TABLE outbox ADD COLUMN trace_context TEXT NOT NULL DEFAULT ''",)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _WHEN_ENVELOPES_CAME,
@@ -140,5 +143,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _HOW_OFTEN,
     _OUTBOX_BY_COUNTER,
     _TRANSFERS,
+    _TRACES,
 )
 """The statements of each migration, the oldest first."""

@@ -289,6 +289,7 @@ class OutgoingMessage:
         counter: Its counter, from ``Counters.next_send``.
         create_time: When the application sent it.
         content: The serialised ``Content``. Secret.
+        trace_context: The trace in which its way is recorded; empty: in none. Makes no other message of it.
     """
 
     message_id: bytes
@@ -296,6 +297,7 @@ class OutgoingMessage:
     counter: int
     create_time: int
     content: bytes = field(repr=False)
+    trace_context: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ class DeliveryClient:
         stream_seconds: float = STREAM_SECONDS,
     ) -> None:
         self._stream_seconds = stream_seconds
+        self._traces = traces
         self._stub = DeliveryServiceStub(channel)
         self._remote = RemoteService(SERVICE, retries, tokens, endpoint=endpoint, on_refused=on_refused, traces=traces)
 
@@ -138,7 +139,7 @@ class DeliveryClient:
 
     def send_one_by_one(self) -> SendOneByOne:
         """Return the same for a service that has no SendStream."""
-        return SendOneByOne(self.send)
+        return SendOneByOne(self.send, self._traces)
 
     async def refresh_token(self) -> None:
         """After a token was refused: have the next call make a fresh one, by the key that is current then."""

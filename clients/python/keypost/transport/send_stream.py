@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -11,10 +12,11 @@ import grpc.aio
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import KeypostError, RefusedError, UnreachableError
+from keypost.tracing import Traces
 from keypost.transport.refusals import UNEXPECTED_ANSWER, Refusal, explained, read_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 SERVICE = "delivery"
 OF_THE_CALLER = frozenset({"TOKEN_REFUSED", "METHOD_NOT_ADMITTED", UNEXPECTED_ANSWER})
@@ -22,6 +24,9 @@ OF_THE_CALLER = frozenset({"TOKEN_REFUSED", "METHOD_NOT_ADMITTED", UNEXPECTED_AN
 
 Answer = pb.Stored | pb.StaleKeys | Refusal | pb.Held
 """What became of one envelope."""
+
+
+_Batch = tuple[Sequence[envelope_pb2.Envelope], Sequence[str]]
 
 
 class StreamEndedError(Exception):
@@ -39,8 +44,15 @@ class StreamEndedError(Exception):
 class OutgoingStream(Protocol):
     """Where envelopes go in batches, and their answers come from, in order."""
 
-    async def write(self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str]) -> None:
+    async def write(
+        self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str], trace_contexts: Sequence[str] = ()
+    ) -> None:
         """Hand over a batch; conversations with the users in ``resume`` are taken up again before it.
+
+        Args:
+            envelopes: The envelopes.
+            resume: The users.
+            trace_contexts: In which traces the envelopes are recorded, an empty text where one is not; or nothing.
 
         Raises:
             StreamEndedError: The stream has ended; ``answers`` says why.
@@ -76,10 +88,14 @@ class SendStream:
         self._call = call
         self._endpoint = endpoint
 
-    async def write(self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str]) -> None:
+    async def write(
+        self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str], trace_contexts: Sequence[str] = ()
+    ) -> None:
         """Hand over a batch."""
         try:
-            await self._call.write(pb.SendStreamRequest(envelopes=envelopes, resume=resume))
+            await self._call.write(
+                pb.SendStreamRequest(envelopes=envelopes, resume=resume, trace_contexts=trace_contexts)
+            )
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise StreamEndedError(_ended()) from None
 
@@ -118,23 +134,29 @@ class SendOneByOne:
 
     Args:
         send: Makes the call; raises RefusedError and UnreachableError.
+        traces: Records calls.
     """
 
-    def __init__(self, send: Callable[[envelope_pb2.Envelope], Awaitable[pb.SendResponse]]) -> None:
+    def __init__(
+        self, send: Callable[[envelope_pb2.Envelope], Awaitable[pb.SendResponse]], traces: Traces | None = None
+    ) -> None:
         self._send = send
-        self._batches: asyncio.Queue[Sequence[envelope_pb2.Envelope] | None] = asyncio.Queue(1)
+        self._traces = traces or Traces()
+        self._batches: asyncio.Queue[_Batch | None] = asyncio.Queue(1)
         self._held: set[tuple[str, int, int]] = set()
 
-    async def write(self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str]) -> None:
+    async def write(
+        self, envelopes: Sequence[envelope_pb2.Envelope], resume: Sequence[str], trace_contexts: Sequence[str] = ()
+    ) -> None:
         """Hand over a batch."""
         # Whoever takes a conversation up again has read all answers to what was held in it.
         self._held = {place for place in self._held if place[0] not in resume}
-        await self._batches.put(envelopes)
+        await self._batches.put((envelopes, trace_contexts or [""] * len(envelopes)))
 
     async def answers(self) -> AsyncIterator[Sequence[Answer]]:
         """Yield the answers to each batch."""
-        while (envelopes := await self._batches.get()) is not None:
-            yield await self._answers(envelopes)
+        while (batch := await self._batches.get()) is not None:
+            yield await self._answers(*batch)
 
     async def finish(self) -> None:
         """Say that no more comes."""
@@ -143,14 +165,17 @@ class SendOneByOne:
     def cancel(self) -> None:
         """Nothing is open."""
 
-    async def _answers(self, envelopes: Sequence[envelope_pb2.Envelope]) -> Sequence[Answer]:
+    async def _answers(
+        self, envelopes: Sequence[envelope_pb2.Envelope], trace_contexts: Sequence[str]
+    ) -> Sequence[Answer]:
         places = [_place(envelope) for envelope in envelopes]
         answers: list[Answer] = [pb.Held()] * len(envelopes)
 
         async def conversation(username: str) -> None:
             for number, (envelope, place) in enumerate(zip(envelopes, places, strict=True)):
                 if place[0] == username and place not in self._held:
-                    answers[number] = answer = await self._one(envelope)
+                    with self._traces.following(trace_contexts[number]):
+                        answers[number] = answer = await self._one(envelope)
                     is_there = isinstance(answer, pb.Stored) or _is_stored_already(answer)
                     if not is_there:
                         self._held.add(place)
