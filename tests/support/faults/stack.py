@@ -97,9 +97,16 @@ class _Builder:
     """Puts a stack together and starts its servers, all but the devices."""
 
     def __init__(
-        self, stack: Stack, shape: Shape, exits: AsyncExitStack, processes: Sequence[str] | None, code_of: CodeOf
+        self,
+        stack: Stack,
+        shape: Shape,
+        exits: AsyncExitStack,
+        processes: Sequence[str] | None,
+        code_of: CodeOf,
+        settings: Mapping[str, str],
     ) -> None:
         self.stack = stack
+        self._settings = settings
         self._exits = exits
         self._code_of = code_of
         self._ports: Iterator[int] = kept_ports()
@@ -175,7 +182,13 @@ class _Builder:
             self._layout, name, ports, f"redis://{valkey.target}/0", database=database, mailboxes=self._mailboxes
         )
         prefix = f"KEYPOST_{service.upper()}_"
-        environment = {**settings, f"{prefix}LIMITS": LIMITS, f"{prefix}LIMITS_TIMEOUT_SECONDS": "0.5"}
+        environment = {
+            **settings,
+            f"{prefix}LIMITS": LIMITS,
+            f"{prefix}LIMITS_TIMEOUT_SECONDS": "0.5",
+            f"{prefix}METRICS_LISTEN": "127.0.0.1:0",
+            **{name: value for name, value in self._settings.items() if name.startswith(prefix)},
+        }
         part = service_part(name, self._layout.log(name), environment, self.stack.guard)
         part.code = self._code_of(name)
         self.stack.servers[name] = part
@@ -207,6 +220,8 @@ async def running_stack(
     processes: Sequence[str] | None = None,
     code_of: CodeOf = lambda _name: None,
     patient: bool = False,
+    enrolled: bool = True,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
     """Start everything, enrol everybody, and end all of it afterwards.
 
@@ -216,17 +231,20 @@ async def running_stack(
         processes: The processes of the services, those that are called first; None: as the shape has them.
         code_of: Returns where the code of another version lies that a part begins with; None: it is this one.
         patient: Devices retry as the SDK does by itself, not sooner: no fault need be longer than their deadlines.
+        enrolled: Everybody is enrolled; else no device runs.
+        settings: Settings of services that are not as usual, by variable.
     """
     guard = Guard()
     async with AsyncExitStack() as exits:
         guard.start()
         exits.callback(guard.stop)
-        builder = _Builder(Stack(folder, Bell(), guard), shape, exits, processes, code_of)
+        builder = _Builder(Stack(folder, Bell(), guard), shape, exits, processes, code_of, settings or {})
         exits.push_async_callback(_kill_all, builder.stack)
         stack = await builder.build()
         for device in stack.devices.values():
             device.arguments = (PATIENT,) if patient else ()
-        await _enroll_all(stack)
+        if enrolled:
+            await _enroll_all(stack)
         yield stack
 
 
