@@ -27,7 +27,7 @@ from keypost.keystore import create_memory_store
 from keypost.protocol.suites import STRONG
 from keypost.transport.refusals import Refusal, explained
 from keypost.transport.retries import Backoff, Retries
-from keypost.transport.send_stream import StreamEndedError
+from keypost.transport.send_stream import SendOneByOne, StreamEndedError
 from support.key_store import UNLOCK
 from support.lies import publish
 from support.realm import REALM, SimulatedRealm
@@ -90,9 +90,24 @@ class ModelDelivery:
         self.opened += 1
         return ModelStream(self)
 
-    def send_one_by_one(self) -> ModelStream:
+    def send_one_by_one(self) -> SendOneByOne:
         self.opened += 1
-        return ModelStream(self, one_by_one=True)
+        return SendOneByOne(self._send)
+
+    async def _send(self, envelope: envelope_pb2.Envelope) -> pb.SendResponse:
+        """Answer as Send does."""
+        for _ in range(next(self.turns, 0)):
+            await asyncio.sleep(0)
+        try:
+            answer = self.look_at(envelope)
+        except StreamEndedError as broken:
+            raise broken.refusal.error from None
+        if isinstance(answer, Refusal):
+            raise answer.error
+        if isinstance(answer, pb.Stored):
+            return pb.SendResponse(stored=answer)
+        assert isinstance(answer, pb.StaleKeys)
+        return pb.SendResponse(stale_keys=answer)
 
     async def refresh_token(self) -> None:
         """Nothing is refused."""
@@ -149,11 +164,10 @@ class ModelDelivery:
 
 
 class ModelStream:
-    """One stream, or what stands in for one where there are none."""
+    """One stream."""
 
-    def __init__(self, delivery: ModelDelivery, *, one_by_one: bool = False) -> None:
+    def __init__(self, delivery: ModelDelivery) -> None:
         self._delivery = delivery
-        self._is_allowed = one_by_one or delivery.knows_streams
         self._batches: asyncio.Queue[tuple[Sequence[envelope_pb2.Envelope], Sequence[str]] | None] = asyncio.Queue()
         self._held: set[tuple[str, int, int]] = set()
 
@@ -163,7 +177,7 @@ class ModelStream:
         await self._batches.put((envelopes, resume))
 
     async def answers(self) -> AsyncIterator[Sequence[Answer]]:
-        if not self._is_allowed:
+        if not self._delivery.knows_streams:
             raise StreamEndedError(_refusal("PERMISSION_DENIED", "METHOD_NOT_ADMITTED"))
         while (batch := await self._batches.get()) is not None:
             envelopes, resume = batch
