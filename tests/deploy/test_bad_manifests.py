@@ -496,6 +496,16 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
         lambda m: spec(m, "NetworkPolicy", "devices-to-ca")["ingress"][0]["ports"][0].update(port=443),
         "not let through: device -> ca TCP 8443",
     ),
+    "a way out to every pod beside the collector": (
+        "flows",
+        lambda m: spec(m, "NetworkPolicy", "to-collector")["egress"][0]["to"][0].pop("podSelector"),
+        "let out: ca -> another pod of observability TCP 4317",
+    ),
+    "a collector at another port than the policy opens": (
+        "flows",
+        lambda m: settings(m, "keypost-ca").update(KEYPOST_CA_TRACING_ENDPOINT="http://collector.observability:4327"),
+        "not let through: ca -> collector TCP 4327",
+    ),
     "a way out to everybody": (
         "flows",
         lambda m: spec(m, "NetworkPolicy", "to-cache")["egress"][0]["to"][0]["ipBlock"].update(cidr="0.0.0.0/0"),

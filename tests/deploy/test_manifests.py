@@ -37,7 +37,7 @@ def test_a_rendering_is_good(manifests: Manifests, check: str) -> None:
 
 def test_the_tree_is_whole() -> None:
     assert OVERLAYS == ("dev", "production")
-    assert COMPONENTS == ("cert-manager", "gateway-api", "monitoring", "reflection")
+    assert COMPONENTS == ("cert-manager", "gateway-api", "monitoring", "reflection", "tracing")
     assert len(VERSIONS) == 3
     assert {file.name for file in SCHEMAS.glob("*.json")} == set(CUSTOM.values())
     assert all((TREE / "overlays" / name / "kustomization.yaml").exists() for name in OVERLAYS)

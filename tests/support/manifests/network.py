@@ -7,6 +7,7 @@ import itertools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from support.manifests.resources import NAMESPACE, selects
 from support.pages import ROOT, blocks, read
@@ -21,7 +22,8 @@ Flow = tuple[str, str, str, int]
 """Who calls, who is called, protocol, port."""
 STORE_PORTS = {"sql": 5432, "cache": 6379, "mailboxes": 6379, "limits": 6379}
 """By the store's name in the picture."""
-_EXTRA_PORTS = (("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 5432), ("TCP", 6379), ("TCP", 1))
+_EXTRA_PORTS = (("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 4317), ("TCP", 5432), ("TCP", 6379), ("TCP", 1))
+_TRACES = re.compile(r"KEYPOST_([A-Z]+)_TRACING_ENDPOINT")
 _SHORT = {"keypost-postgres": "sql"}
 
 
@@ -52,6 +54,8 @@ OUTSIDE = (
     End("another pod of kube-system", "kube-system", {"k8s-app": "other"}),
     End("prometheus", "monitoring", {"app.kubernetes.io/name": "prometheus"}),
     End("another pod of monitoring", "monitoring", {"app.kubernetes.io/name": "grafana"}),
+    End("collector", "observability", {"app.kubernetes.io/name": "opentelemetry-collector"}),
+    End("another pod of observability", "observability", {"app.kubernetes.io/name": "jaeger"}),
 )
 EXTERNAL_STORES = tuple(
     End(name, address=f"192.0.2.{10 + place}") for place, name in enumerate(("sql", "cache", "mailboxes", "limits"))
@@ -97,7 +101,16 @@ def wanted_flows(manifests: Manifests) -> set[Flow]:
     flows |= {(name, "dns", protocol, 53) for name in (*serves, "migrations") for protocol in ("UDP", "TCP")}
     if manifests.of_kind("ServiceMonitor"):
         flows |= {("prometheus", name, "TCP", ports["metrics"]) for name, ports in serves.items()}
+    # Where a service is told to hand its traces over, and only there.
+    flows |= {(name, "collector", "TCP", port) for name, port in _collector_ports(manifests).items() if name in serves}
     return flows
+
+
+def _collector_ports(manifests: Manifests) -> dict[str, int]:
+    """Return the port of the collector for each service that has one in its settings."""
+    settings = ((key, value) for each in manifests.of_kind("ConfigMap") for key, value in each.get("data", {}).items())
+    found = ((_TRACES.fullmatch(key), value) for key, value in settings)
+    return {match[1].lower(): urlsplit(value).port or 0 for match, value in found if match}
 
 
 def flow_problems(manifests: Manifests) -> list[str]:

@@ -24,6 +24,7 @@ from keypost_services.directory.settings import DirectorySettings
 from keypost_services.runtime.config import load_settings, variable_of
 from keypost_services.runtime.process import LAST_SECONDS, service_app
 from keypost_services.runtime.serving import SETTLE_SECONDS
+from keypost_services.runtime.tracing import FAREWELL_SECONDS
 from support.manifests.given import given_by_the_operator
 from support.settings_page import SERVICES
 
@@ -123,7 +124,7 @@ def drain_problems(manifests: Manifests) -> list[str]:
         variable = variable_of(settings_cls, "drain_seconds")
         drain = float(environment_of(manifests, pod).get(variable, settings_cls.model_fields["drain_seconds"].default))
         before = pod.spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-        needed = before + drain + SETTLE_SECONDS + LAST_SECONDS
+        needed = before + drain + SETTLE_SECONDS + FAREWELL_SECONDS + LAST_SECONDS
         if pod.spec.get("terminationGracePeriodSeconds", 30) < needed:
             problems.append(f"{pod.name}: may need {needed:g} s to end, and is killed before")
     return problems
