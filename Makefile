@@ -81,6 +81,10 @@ image: ## Build the image keypost:VERSION, with its bill of materials in it (IMA
 	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && $(IMAGE_TOOL) build --tag "keypost:$$version" --build-arg "VERSION=$$version" \
 		--build-arg "REVISION=$$(git rev-parse HEAD)" $(if $(BASE_IMAGE),--build-arg "BASE_IMAGE=$(BASE_IMAGE)") $(if $(PIP_CONF),--secret "id=pip,src=$(PIP_CONF)") .
 
+test-images: $(STAMP) ## Build the image and run compose.yaml with podman, as root; elsewhere it says what is missing (IMAGES=must: fail there)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt podman-compose
+	@KEYPOST_IMAGES=$(or $(IMAGES),try) $(BIN)/python -m pytest -p no:xdist -rs tests/images $(PYTEST_ARGS)
+
 docs: $(STAMP) ## Write anew what the pages show of the code: settings, --help, attacks
 	@PYTHONPATH=tests $(BIN)/python -m support.made_parts
 
@@ -93,4 +97,4 @@ clean: ## Remove the virtual environment and everything generated
 	rm -rf $(VENV) .keypost soak.json tests/benchmarks/results .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf clients/python/keypost/*/v1
 
-.PHONY: help install promtool run up test check test-cluster test-faults test-faults-cluster soak killed bench lint lock image docs format clean
+.PHONY: help install promtool run up test check test-cluster test-faults test-faults-cluster soak killed bench lint lock image test-images docs format clean

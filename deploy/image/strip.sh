@@ -20,5 +20,10 @@ for folder in /usr/local/bin /usr/bin; do
 done
 rm -rf /usr/share/python-wheels
 
+# Where compose.yaml mounts a volume for each part: a new volume takes the owner of the folder that it is mounted upon.
+for part in root administrator ca directory delivery migrations postgres cache mailboxes limits; do
+  install -d -m 0750 -o 10001 -g 10001 "/provision/$part"
+done
+
 echo 'keypost:x:10001:10001:Keypost:/nonexistent:/usr/sbin/nologin' >>/etc/passwd
 echo 'keypost:x:10001:' >>/etc/group

@@ -30,6 +30,10 @@ NOT_RUN = {
     ("docs/cli.md", "make up > up.log 2>&1 & stack=$!"): "it starts a stack of its own, in a test of its own",
     ("docs/backups.md", "keypost-ca admin audit list --json --since 2026-01-31T09:30 >> audit.jsonl"): "for cron",
     ("docs/backups.md", "valkey-cli CONFIG SET auto-aof-rewrite-percentage 0"): "tests/faults/test_restored.py does it",
+    (
+        "docs/images.md",
+        "docker compose up --detach --wait",
+    ): "it needs docker; make test-images does the same with podman",
     ("docs/secrets.md", "PYTHONPATH=tests python -P tests/support/memory.py"): "a measurement: it searches all memory",
     ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
 }

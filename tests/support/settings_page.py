@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 from keypost_services.ca.settings import CaSettings
 from keypost_services.delivery.settings import DeliverySettings
 from keypost_services.directory.settings import DirectorySettings
-from keypost_services.runtime.config import ServiceSettings, variable_of
+from keypost_services.runtime.config import ServiceSettings, described, variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +64,7 @@ def _table(rows: Iterable[str]) -> str:
 
 
 def _row(variable: str, field: FieldInfo) -> str:
-    return f"| `{variable}` | {_default(field)} | {field.description} |"
+    return f"| `{variable}` | {_default(field)} | {described(variable, field)} |"
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from keypost.programs import needs_extra
@@ -19,3 +23,23 @@ def test_a_missing_library_ends_with_what_to_install(capsys: pytest.CaptureFixtu
 def test_a_part_of_our_own_that_is_missing_is_no_matter_of_an_extra() -> None:
     with pytest.raises(ModuleNotFoundError), needs_extra("keypost", "cli"):
         import keypost.no_such_module  # type: ignore[import-not-found]  # noqa: F401, PLC0415
+
+
+SIGNALLED = """
+import os, signal, sys
+from keypost.programs import end_on_sigterm
+me, first = os.getpid(), int(sys.argv[1])
+os.getpid = lambda: first or me
+end_on_sigterm()
+print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+sys.stdout.flush()
+os.kill(me, signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(("first", "code"), [(1, 128 + signal.SIGTERM), (0, -signal.SIGTERM)])
+def test_process_1_handles_sigterm_from_the_start_and_others_leave_it_to_the_kernel(first: int, code: int) -> None:
+    command = [sys.executable, "-c", SIGNALLED, str(first)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == f"{first == 0}\n", done.stderr
+    assert done.returncode == code

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from keypost.programs import needs_extra
+from keypost.programs import end_on_sigterm, needs_extra
 
 
 def main() -> None:
     """Run the command that the arguments name."""
+    end_on_sigterm()
     with needs_extra("keypost-ca", "services"):
         from keypost_services.ca.command_line import app  # noqa: PLC0415  # its libraries may be missing
     app()

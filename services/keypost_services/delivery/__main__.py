@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from keypost.programs import needs_extra
+from keypost.programs import end_on_sigterm, needs_extra
 
 DESCRIPTION = "The delivery service of Keypost: stores sealed messages and hands them to their recipients' devices."
 
 
 def main() -> None:
     """Run the command that the arguments name."""
+    end_on_sigterm()
     with needs_extra("keypost-delivery", "services"):
         # Its libraries may be missing.
         from keypost_services.delivery.compose import compose  # noqa: PLC0415

@@ -11,6 +11,7 @@ from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost_services.delivery.cluster_url import is_cluster_url, read_cluster_url
 from keypost_services.delivery.mailboxes import Durability
 from keypost_services.runtime.config import ServiceSettings, check_redis_url, variable_of
+from keypost_services.runtime.setting_files import OR_IN_FILE
 from keypost_services.runtime.urls import check_https
 
 
@@ -42,6 +43,7 @@ class DeliverySettings(ServiceSettings):
         "redis+cluster://name:password@host:port,host:port (rediss+cluster:// for TLS; some of the nodes are enough). "
         "Every node must have maxmemory-policy noeviction.",
         repr=False,
+        json_schema_extra=OR_IN_FILE,
     )
     durability: Durability = Field(
         description="What holds when a sender is told that a message is stored. memory: nothing. process: it survives "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from keypost.programs import needs_extra
+from keypost.programs import end_on_sigterm, needs_extra
 
 DESCRIPTION = "The key directory of Keypost: fast look-ups of records that the CA signed."
 
 
 def main() -> None:
     """Run the command that the arguments name."""
+    end_on_sigterm()
     with needs_extra("keypost-directory", "services"):
         # Its libraries may be missing.
         from keypost_services.directory.compose import compose  # noqa: PLC0415

@@ -8,6 +8,7 @@ from pydantic import Field, FilePath, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from keypost_services.runtime.config import RedisUrl, ServiceSettings
+from keypost_services.runtime.setting_files import OR_IN_FILE
 
 
 class DirectorySettings(ServiceSettings):
@@ -18,7 +19,9 @@ class DirectorySettings(ServiceSettings):
     ca: str = Field(description="The CA's internal port: host:port, or a gRPC name such as dns:///ca.internal:8444.")
     bundle: FilePath = Field(description="The realm's bundle (JSON, as `keypost-ca bundle` makes it): its root keys.")
     cache_url: RedisUrl = Field(
-        description="URL of the Redis or Valkey that caches records (role cache: every key has a lifetime).", repr=False
+        description="URL of the Redis or Valkey that caches records (role cache: every key has a lifetime).",
+        repr=False,
+        json_schema_extra=OR_IN_FILE,
     )
     process_cache_megabytes: int = Field(
         description="About how much memory cached records may take in this process.", default=64, ge=1, le=65_536

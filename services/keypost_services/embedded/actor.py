@@ -88,9 +88,9 @@ class Actor:
         else:
             self._report.event("result", **facts)
 
-    async def enroll(self, username: str, suite: str) -> Facts:
-        """Enrol and return the address."""
-        return {"address": str(await self._client.enroll(username, suite=suite_named(suite)))}
+    async def enroll(self, username: str, suite: str, code: str) -> Facts:
+        """Enrol, by a one-time code unless it is empty, and return the address."""
+        return {"address": str(await self._client.enroll(username, suite=suite_named(suite), code=code or None))}
 
     async def listen(self) -> Facts:
         """Report what waits and what arrives from now on."""

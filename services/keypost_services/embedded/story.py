@@ -10,8 +10,8 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from keypost.protocol.steps import RENEWAL_TITLES
@@ -104,14 +104,16 @@ class Notebook:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where the story plays: the stack's bundles, the suite, a folder for the people's things.
+    """Where the story plays: the stack's bundles, the suite, a folder for the people's things, their one-time codes.
 
     Alice starts from the first bundle, Bob from the last: where there are several replicas they call different ones.
+    Without codes they enrol where anybody may.
     """
 
     bundles: Sequence[Path]
     suite: str
     folder: Path
+    codes: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Story:
@@ -158,7 +160,8 @@ class Story:
         self._tell_presence(self.bob, online=True)
         for person in (self.alice, self.bob):
             mark = len(self._note.steps)
-            enrolled = await person.do("enroll", username=person.name, suite=self._scene.suite)
+            code = self._scene.codes.get(person.name, "")
+            enrolled = await person.do("enroll", username=person.name, suite=self._scene.suite, code=code)
             self._note.check(
                 f"{person.name} published a key (step 1)",
                 self._note.taken_since(mark, "negotiation") == [1]

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path  # noqa: TC003  # pydantic reads the annotations
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
@@ -15,7 +15,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keypost.protocol.identifiers import check_realm
 from keypost_services.runtime.limits.text import read_limits
+from keypost_services.runtime.setting_files import OR_IN_FILE, file_variable, may_be_in_file, read_from_files
 from keypost_services.runtime.urls import check_collector
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 _LISTEN = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}")
 # Kubernetes puts such variables into every pod, for every service of its namespace.
@@ -130,6 +134,7 @@ class ServiceSettings(BaseSettings):
         "lifetime). Without it each process counts for itself.",
         default=None,
         repr=False,
+        json_schema_extra=OR_IN_FILE,
     )
     limits: Annotated[str, AfterValidator(_limits)] = Field(
         description="How often callers may call, where it is not as in docs/operations.md: NAME=MOST/PERIOD or "
@@ -215,7 +220,7 @@ def load_settings(settings_cls: type[SettingsT]) -> SettingsT:
     """
     try:
         _refuse_unknown(settings_cls)
-        return settings_cls()  # type: ignore[call-arg]  # the environment has the arguments
+        return settings_cls(**_given_as_files(settings_cls))
     except ValidationError as error:
         why = _sentence(settings_cls, error)
     except ValueError as error:
@@ -224,9 +229,21 @@ def load_settings(settings_cls: type[SettingsT]) -> SettingsT:
     raise SystemExit(2)
 
 
+def _in_files(settings_cls: type[ServiceSettings]) -> dict[str, str]:
+    """Return the fields that may be given as files, by variable."""
+    fields = settings_cls.model_fields.items()
+    return {variable_of(settings_cls, name): name for name, field in fields if may_be_in_file(field)}
+
+
+def _given_as_files(settings_cls: type[ServiceSettings]) -> dict[str, Any]:
+    names = _in_files(settings_cls)
+    return {names[variable]: value for variable, value in read_from_files(names).items()}
+
+
 def _refuse_unknown(settings_cls: type[ServiceSettings]) -> None:
     prefix = str(settings_cls.model_config.get("env_prefix", "")).upper()
     known = [variable_of(settings_cls, field) for field in settings_cls.model_fields]
+    known += map(file_variable, _in_files(settings_cls))
     for name in sorted(os.environ if prefix else ()):
         rest = name.upper().removeprefix(prefix)
         if not name.upper().startswith(prefix) or name.upper() in known or _KUBERNETES.fullmatch(rest):
@@ -263,8 +280,15 @@ def describe_settings(settings_cls: type[ServiceSettings]) -> str:
             default = "optional"
         else:
             default = f"default {_shown(field.default)}"
-        lines += [f"  {variable_of(settings_cls, name)} ({default})", f"      {field.description}"]
+        variable = variable_of(settings_cls, name)
+        lines += [f"  {variable} ({default})", f"      {described(variable, field)}"]
     return "\n".join(lines)
+
+
+def described(variable: str, field: FieldInfo) -> str:
+    """Return what a setting says, and how else it may be given."""
+    file = f" Or a file that has it: {file_variable(variable)}." if may_be_in_file(field) else ""
+    return f"{field.description}{file}"
 
 
 def _shown(value: object) -> str:

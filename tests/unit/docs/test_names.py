@@ -12,6 +12,7 @@ from keypost.cli.app import app as keypost
 from keypost_services.ca.command_line import app as keypost_ca
 from keypost_services.embedded.command_line import app as keypost_embedded
 from keypost_services.runtime.config import variable_of
+from keypost_services.runtime.setting_files import file_variable, may_be_in_file
 from support.pages import PAGES, ROOT, blocks, inline_code, name_of, read
 from support.settings_page import SERVICES
 
@@ -36,6 +37,13 @@ SOURCES = [
 
 def settings() -> set[str]:
     services = {variable_of(kind, field) for kind in SERVICES.values() for field in kind.model_fields}
+    services |= {
+        file_variable(variable_of(kind, name))
+        for kind in SERVICES.values()
+        for name, field in kind.model_fields.items()
+        if may_be_in_file(field)
+    }
+    services |= set(re.findall(r"\$\{(KEYPOST_[A-Z_]+)", read(ROOT / "compose.yaml")))
     return services | set(re.findall(r'"(KEYPOST_[A-Z_]+)"', "\n".join(SOURCES)))
 
 

@@ -90,6 +90,50 @@ def test_a_misspelt_variable_is_refused(environment: pytest.MonkeyPatch, capsys:
     )
 
 
+LIMITS_FILE = "KEYPOST_EXAMPLE_LIMITS_URL_FILE"
+
+
+def test_a_secret_setting_may_be_in_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "limits-url"
+    file.write_text("redis://:hunter2@limits:6379/0\nnot this\n")
+    environment.setenv(LIMITS_FILE, str(file))
+    assert load_settings(ExampleSettings).limits_url == "redis://:hunter2@limits:6379/0"
+    assert LIMITS_FILE in describe_settings(ExampleSettings)
+
+
+@pytest.mark.parametrize(
+    ("content", "variables", "begins"),
+    [
+        (b"http://hunter2", {}, "KEYPOST_EXAMPLE_LIMITS_URL: must be a Redis URL"),
+        (
+            b"redis://hunter2",
+            {LIMITS_FILE.removesuffix("_FILE"): "redis://a"},
+            f"{LIMITS_FILE}: KEYPOST_EXAMPLE_LIM",
+        ),
+        (b"redis://hunter2" * 5000, {}, f"{LIMITS_FILE}: "),
+        (b"hunter2\xff", {}, f"{LIMITS_FILE}: cannot read"),
+        (None, {}, f"{LIMITS_FILE}: cannot read"),
+        (b"x", {"KEYPOST_EXAMPLE_REALM_FILE": "/x"}, "KEYPOST_EXAMPLE_REALM_FILE: there is no such setting"),
+    ],
+)
+def test_a_bad_file_is_one_line_without_what_is_in_it(
+    environment: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: bytes | None,
+    variables: dict[str, str],
+    begins: str,
+) -> None:
+    file = tmp_path / "limits-url"
+    if content is not None:
+        file.write_bytes(content)
+    for name, value in {LIMITS_FILE: str(file), **variables}.items():
+        environment.setenv(name, value)
+    line = refusal(capsys)
+    assert line.startswith(begins)
+    assert "hunter2" not in line
+
+
 def test_variables_of_kubernetes_services_are_not_ours(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("KEYPOST_EXAMPLE_SERVICE_HOST", "10.0.0.1")
     environment.setenv("KEYPOST_EXAMPLE_PORT_8443_TCP_ADDR", "10.0.0.1")
