@@ -28,6 +28,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert dead_links(page) == []
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name_of)
+def test_a_link_to_a_heading_leads_to_one_only(page: Path) -> None:
+    """CHANGELOG.md has the same headings in every version, as Keep a Changelog wants them."""
+    assert sorted(anchors(read(page))) == sorted(set(anchors(read(page))))
+
+
 def test_a_dead_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
