@@ -65,7 +65,7 @@ LIVE = {
     *(f"{service}: /metrics" for service in ("ca", "directory", "delivery")),
     *(f"{part}: {what}" for part in ("valkey", "ca", "directory", "delivery") for what in ("command", "environment")),
 }
-HERE = {"log of this process", "errors", "events and steps", "reprs"}
+HERE = {"log of this process", "errors", "events and steps", "reprs", "traces"}
 SHOWN = {
     "Client",
     "Context",

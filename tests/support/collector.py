@@ -98,6 +98,16 @@ class Collector(TraceServiceServicer):
         return of_trace(self.wait_for(lambda spans: enough(of_trace(spans))))
 
 
+def everything_to(collector: Collector) -> dict[str, str]:
+    """Return the settings of a service that hands everything over to a collector, the names of callers too."""
+    return {
+        "TRACING_ENDPOINT": collector.endpoint,
+        "TRACING_RATIO": "1",
+        "TRACING_DEVICE_TRACES_PER_SECOND": "1000",
+        "TRACING_USERNAMES": "true",
+    }
+
+
 @contextmanager
 def collecting() -> Iterator[Collector]:
     """Yield a collector that listens on a free port."""

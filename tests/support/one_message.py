@@ -20,7 +20,7 @@ from keypost.keystore import Passphrase, open_store
 from keypost_services.embedded import stack as stack_module
 from keypost_services.embedded.layout import SERVICES, settings_of
 from keypost_services.embedded.processes import clean_environment
-from support.collector import Collected, collecting
+from support.collector import Collected, collecting, everything_to
 from support.secret_keys import server_secrets, store_secrets
 from support.secret_places import marker, metrics, valkey_places
 from support.secret_scan import Place, Secret, files_below
@@ -117,13 +117,7 @@ class Person:
 @contextmanager
 def traced_stack(folder: Path, collector: Collector) -> Iterator[Stack]:
     """Yield a stack that counts everything, and records all of it."""
-    more = {
-        "METRICS_LISTEN": "127.0.0.1:0",
-        "TRACING_ENDPOINT": collector.endpoint,
-        "TRACING_RATIO": "1",
-        "TRACING_DEVICE_TRACES_PER_SECOND": "1000",
-        "TRACING_USERNAMES": "true",
-    }
+    more = {"METRICS_LISTEN": "127.0.0.1:0"} | everything_to(collector)
 
     def settings(layout: Any, service: str, ports: Any, redis_url: str, **where: Any) -> dict[str, str]:
         named = {f"KEYPOST_{service.upper()}_{name}": value for name, value in more.items()}

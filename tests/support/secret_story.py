@@ -38,12 +38,14 @@ from keypost.transport.send_stream import SendStream
 from keypost_services.embedded import stack as stack_module
 from keypost_services.embedded.layout import SERVICES, settings_of
 from keypost_services.embedded.processes import clean_environment
+from support.collector import collecting, everything_to
 from support.keys import KeyPool
 from support.secret_keys import server_secrets, store_secrets
 from support.secret_places import Monitor, marker, metrics, processes, valkey_places
 from support.secret_scan import Place, Secret, files_below, of_content, of_token, unescaped
 from support.secret_unlocks import talk_in_threads
 from support.stack import running_stack
+from support.traced_person import provider_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from keypost.keystore import Unlock
     from keypost.protocol.steps import Step
     from keypost_services.embedded.stack import Stack
+    from support.collector import Collector
 
 PACKAGES = ("keypost.", "keypost_services.")
 RECORDED_CLI = Path(__file__).with_name("recorded_cli.py")
@@ -71,11 +74,13 @@ class Story:
         secrets: What nobody may find.
         places: Where it is looked for.
         shown: The classes whose instances were shown.
+        collector: Where traces go.
         codes: By username.
     """
 
     folder: Path
     stack: Stack
+    collector: Collector
     secrets: list[Secret] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     shown: dict[str, int] = field(default_factory=dict)
@@ -247,13 +252,12 @@ def show_live_objects(story: Story) -> None:
 
 
 @contextmanager
-def chatty_stack(folder: Path) -> Iterator[Stack]:
-    """Yield a stack that logs all it can, counts, wants one-time codes, and allows both suites."""
+def chatty_stack(folder: Path, collector: Collector) -> Iterator[Stack]:
+    """Yield a stack that logs all it can, counts, records every call, wants one-time codes, and allows both suites."""
+    told = {"LOG_LEVEL": "debug", "METRICS_LISTEN": "127.0.0.1:0"} | everything_to(collector)
 
     def settings(layout: Any, service: str, ports: Any, redis_url: str, **where: Any) -> dict[str, str]:
-        more = {"LOG_LEVEL": "debug", "METRICS_LISTEN": "127.0.0.1:0"} | (
-            {"SIGN_IN": "code"} if service == "ca" else {}
-        )
+        more = told | ({"SIGN_IN": "code"} if service == "ca" else {})
         named = {f"KEYPOST_{service.upper()}_{name}": value for name, value in more.items()}
         return settings_of(layout, service, ports, redis_url, **where) | named
 
@@ -269,15 +273,23 @@ def play(folder: Path) -> Story:
     temporary.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
-        with chatty_stack(folder) as stack:
-            story = Story(folder, stack)
+        with collecting() as collector:
+            story = _play_all(folder, collector)
+        story.places.append(Place("traces", b"".join(collector.raw), b"keypost send"))
+    story.secrets += [secret for token in story.tokens.read_text().split() for secret in of_token(token)]
+    return story
+
+
+def _play_all(folder: Path, collector: Collector) -> Story:
+    with pytest.MonkeyPatch.context() as patch:
+        with chatty_stack(folder, collector) as stack:
+            story = Story(folder, stack, collector)
             story.own_files.mkdir()
             patch.setattr(identity, "mint_token", story.minted)
             with _logged(story), shown_instances(story):
                 _play(story)
         _collect_in_process(story)
         story.places += files_below(folder, marker)
-    story.secrets += [secret for token in story.tokens.read_text().split() for secret in of_token(token)]
     return story
 
 
@@ -325,6 +337,7 @@ def _play(story: Story) -> None:
 async def _talk(story: Story) -> None:
     """Two clients in this process: what they may do, and what they may not."""
     bundle, keys = story.stack.layout.bundle, story.keys
+    provider = provider_for("application", story.collector.endpoint)
 
     async def client(name: str, passphrase: str = "", **options: Any) -> Client:
         return await Client.open(
@@ -332,6 +345,7 @@ async def _talk(story: Story) -> None:
             unlock=Passphrase(passphrase or story.passphrase(name), CHEAP),
             **{"bundle": bundle, "observer": story.seen.append, "on_event": story.seen.append, **options},
             generate=keys,
+            tracer_provider=provider,
         )
 
     alice, bob = await client("alice"), await client("bob")
@@ -367,6 +381,7 @@ async def _talk(story: Story) -> None:
     alice = await client("alice", bundle=None)
     await _receive(alice, story)
     await alice.close()
+    await asyncio.to_thread(provider.shutdown)
 
 
 async def _back_up(alice: Client, story: Story) -> None:
