@@ -1,4 +1,4 @@
-"""The table of limits in docs/operations.md, made from the code."""
+"""The table of limits in docs/limits.md, made from the code."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ VALUES: dict[str, tuple[str, ...]] = {
 """Every value of the labels that have few."""
 OTHERS = {
     "code": "a gRPC status, such as `OK` or `UNAVAILABLE`",
-    "limit": "a limit's name ([limits](operations.md#limits))",
+    "limit": "a limit's name ([limits](limits.md))",
     "method": "the full name of a method in the protos; `unlisted` for every other one that somebody calls",
     "outcome": "of look-ups and sends: a reason of [errors](errors.md), or `OK`, `accepted`, `duplicate`, `stale`, "
     "`held`; of questions to the CA: `answered`, `away`, `not_asked`; of wake-ups: `sent`, `nothing_waits`, "

@@ -1,6 +1,6 @@
 """Every method of every service, and how often each caller may call it. What is not in this table is not served.
 
-How the numbers come about: docs/operations.md, "Limits".
+How the numbers come about: docs/limits.md.
 """
 
 from __future__ import annotations
