@@ -35,7 +35,11 @@ MOST = 2
 
 async def test_a_device_that_has_every_call_recorded(tmp_path: Path) -> None:
     with collecting() as collector:
-        on = {"tracing_endpoint": collector.endpoint, "tracing_ratio": 0, "tracing_device_traces_per_second": MOST}
+        on: dict[str, Any] = {
+            "tracing_endpoint": collector.endpoint,
+            "tracing_ratio": 0,
+            "tracing_device_traces_per_second": MOST,
+        }
         async with (
             serving(tmp_path, methods={SEND: anyone()}, clock=lambda: 0, **on) as service,
             service.public_channel() as channel,
