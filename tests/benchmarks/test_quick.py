@@ -34,3 +34,13 @@ def test_every_row_is_measured_beside_its_baseline(tmp_path: Path) -> None:
         assert "client" in row["cpu_seconds_per_1000"]
     assert [row["durability"] for row in report["rows"]] == ["fsync"] * 3 + [""] * 3
     assert report["record_signing"]
+
+
+def test_what_each_process_takes_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.sizing", "--quick"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:-1]]
+    assert [row[0] for row in rows] == ["ca", "directory", "delivery", "valkey"]
+    assert all(float(cell) > 0 for row in rows for cell in row[1:6])
