@@ -106,7 +106,8 @@ class Engine:
     def build(self, context: Path, tag: str, options: Sequence[str], *, file: str) -> None:
         """Build an image; inside, ``RUN`` has neither capabilities of its own nor another network."""
         isolated = ("--isolation", "chroot", "--network", "host")
-        self.run("buildah", "bud", "--quiet", *isolated, *options, "--tag", tag, "--file", file, ".", cwd=context)
+        words = ("--quiet", *isolated, *options, "--tag", tag, "--file", file, ".")
+        self.run("buildah", "bud", *words, cwd=context, seconds=900)
 
     def remove(self) -> None:
         """End and remove everything, and what networks left in the kernel."""
