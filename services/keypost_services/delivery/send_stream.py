@@ -188,7 +188,8 @@ def _bounded(results: Sequence[Result]) -> Sequence[Result]:
     for result in results:
         size = result.size if isinstance(result, Stale) else 0
         is_first = room == MOST_RECORD_BYTES
-        has_room = size <= room or is_first
+        # What has no records needs no room, and there may be less than none: the first is told however large it is.
+        has_room = not size or size <= room or is_first
         room -= size if has_room else 0
         bounded.append(result if has_room else Held())
     return bounded
