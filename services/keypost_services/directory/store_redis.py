@@ -73,7 +73,7 @@ class RedisStore:
         self._keys = f"kd:{realm}:"
         self._timeout_ms = timeout_ms
         self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
-        self._single: Gathering[str, Any] = Gathering(self._values, most=MOST_TOGETHER)
+        self._single: Gathering[str, Any] = Gathering(self._values, most=MOST_TOGETHER, away=(StoreAwayError,))
 
     async def get_many(self, usernames: Sequence[str]) -> Mapping[str, KeyRecord]:
         """Return the records of these users that verify; drop and count what does not."""

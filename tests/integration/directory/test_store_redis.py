@@ -15,6 +15,7 @@ from keypost_services.directory.look_up.ports import StoreAwayError
 from keypost_services.directory.store_guarded import MOST_MISSED, GuardedStore
 from keypost_services.directory.store_redis import PREFIX_DIGITS, RedisStore
 from keypost_services.runtime.breaker import Breaker
+from keypost_services.runtime.gathering import MOST_BATCHES
 from keypost_services.runtime.redis import redis_client
 from support.clock import ManualClock
 from support.directory import Ears, new_metrics, new_verifier
@@ -22,7 +23,7 @@ from support.realm import REALM, SimulatedRealm, seeded_signer
 from support.valkey import ValkeyServer, running_valkey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from keypost.keys.v1 import key_info_pb2
@@ -201,6 +202,25 @@ async def test_dropping_everything_leaves_what_is_not_the_directorys(bench: Benc
     await bench.redis.mset({f"kd:{REALM}:r:user{number}": "x" for number in range(2_500)})
     await bench.store.drop_all()
     assert await bench.redis.keys() == [b"else"]
+
+
+async def test_of_many_who_ask_a_server_that_hangs_none_waits_for_others_first(bench: Bench) -> None:
+    """Look-ups of single users go together, and are many more than go at once: no batch waits for those before it."""
+    store = RedisStore(bench.redis, bench.store._verifier, bench.clock, realm=REALM, timeout_ms=200)
+    asked: list[int] = []
+    values = store._single._ask
+
+    async def counted(usernames: Sequence[str]) -> Sequence[Any]:
+        asked.append(len(usernames))
+        return await values(usernames)
+
+    store._single._ask = counted
+    bench.server.freeze()
+    answers = await asyncio.gather(*(store.get_many([f"user-{n}"]) for n in range(640)), return_exceptions=True)
+    bench.server.thaw()
+    assert {type(answer) for answer in answers} == {StoreAwayError}
+    # 640 in turn would be 20 batches.
+    assert len(asked) <= MOST_BATCHES
 
 
 async def test_a_server_that_hangs_is_away_within_the_timeout(bench: Bench) -> None:
