@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc import StatusCode
 
-from keypost.tracing import NO_SPAN
 from keypost_services.runtime.auth import Call, set_current_call
 from keypost_services.runtime.authenticator import Peer
 from keypost_services.runtime.errors import ServiceError, shutting_down
 from keypost_services.runtime.handlers import Handler, Invoke, refusing, wrap
 from keypost_services.runtime.logs import set_facts
 from keypost_services.runtime.refusals import ErrorCodes, Refusal, internal, refusal_of
-from keypost_services.runtime.tracing import end_call
+from keypost_services.runtime.tracing import NO_TRACE, CallTrace, end_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -42,6 +41,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 class _Outcome:
     code: str = "OK"
     reason: str = ""
+    trace: CallTrace = NO_TRACE
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,15 @@ class Calls(grpc.aio.ServerInterceptor):
         facts = {"request_id": request_id}
         set_facts(facts)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        span = NO_SPAN
         self._under_way.add(task)
         self._metrics.begin(method)
         try:
             peer = Peer.of(context, metadata)
             facts["peer"] = peer.address
             is_service = peer.certificate_pem is not None
-            span, ids = self._traces.begin_call(method, metadata, is_service=is_service, streaming=streaming)
-            facts.update(ids)
-            with span.current():
-                return await self._admit_and_invoke(method, peer, facts, invoke, streaming=streaming)
+            outcome.trace = self._traces.begin_call(method, metadata, is_service=is_service, streaming=streaming)
+            facts.update(outcome.trace.ids)
+            return await self._admit_and_invoke(method, peer, outcome, facts, invoke, streaming=streaming)
         except asyncio.CancelledError:
             outcome.code = "CANCELLED"
             raise
@@ -151,22 +149,25 @@ class Calls(grpc.aio.ServerInterceptor):
         finally:
             self._under_way.discard(task)
             self._metrics.end(method)
-            end_call(span, outcome.code, outcome.reason)
+            end_call(outcome.trace.span, outcome.code, outcome.reason)
             seconds = time.perf_counter() - started
-            self._report(method, outcome, seconds, streaming=streaming, is_recorded=span.is_recorded)
+            self._report(method, outcome, seconds, streaming=streaming)
 
     async def _admit_and_invoke(
-        self, method: str, peer: Peer, facts: dict[str, str], invoke: Invoke, *, streaming: bool
+        self, method: str, peer: Peer, outcome: _Outcome, facts: dict[str, str], invoke: Invoke, *, streaming: bool
     ) -> bytes | None:
         if self._draining:
             raise shutting_down()
         with self._bounds.under_way.any_call():
-            caller = await self._authenticator.admit(method, peer)
-            facts.update(caller=caller.name, caller_kind=caller.kind.value)
-            self._traces.name_caller(caller)
-            set_current_call(Call(caller, facts["request_id"]))
-            with self._bounds.under_way.call_of(caller, streaming=streaming):
-                return await self._limited(method, caller, invoke, streaming=streaming)
+            with outcome.trace.span.current():
+                caller = await self._authenticator.admit(method, peer)
+            outcome.trace = self._traces.admitted(outcome.trace, method, caller)
+            facts.update(outcome.trace.ids, caller=caller.name, caller_kind=caller.kind.value)
+            with outcome.trace.span.current():
+                self._traces.name_caller(caller)
+                set_current_call(Call(caller, facts["request_id"]))
+                with self._bounds.under_way.call_of(caller, streaming=streaming):
+                    return await self._limited(method, caller, invoke, streaming=streaming)
 
     async def _limited(self, method: str, caller: Caller, invoke: Invoke, *, streaming: bool) -> bytes | None:
         async def before(request: Any) -> None:
@@ -208,13 +209,13 @@ class Calls(grpc.aio.ServerInterceptor):
                 return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else self._ids()
         return self._ids()
 
-    def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool, is_recorded: bool) -> None:
+    def _report(self, method: str, outcome: _Outcome, seconds: float, *, streaming: bool) -> None:
         self._metrics.calls_of(method, outcome.code).inc()
         if outcome.reason:
             self._metrics.refusals.labels(method, outcome.reason).inc()
         if not streaming:
             self._metrics.seconds_of(method).observe(seconds)
-        self._log.ended(method, outcome.code, outcome.reason, seconds, is_recorded=is_recorded)
+        self._log.ended(method, outcome.code, outcome.reason, seconds, is_recorded=outcome.trace.span.is_recorded)
 
 
 def _is_transport(error: Exception) -> bool:

@@ -1,8 +1,9 @@
 """Traces of a service: from its settings to a provider, and the server's part of each call.
 
 What a device says of its trace is taken as a wish: whoever calls on the public port may have so many traces a second
-recorded and no more, together. Other services are believed. An exporter that gets nothing through costs a bounded queue
-and never a call.
+recorded and no more, together. It is granted once it is known who calls, so nobody without a token uses up what devices
+have, and whoever calls where anyone may has an allowance apart. Other services are believed. An exporter that gets
+nothing through costs a bounded queue and never a call.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +28,13 @@ from keypost.tracing import (
     rpc_facts,
     trace_id_of,
 )
+from keypost_services.runtime.auth import CallerKind
 from keypost_services.runtime.buckets import Buckets
 from keypost_services.runtime.config import variable_of
 from keypost_services.runtime.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from keypost.clock import Clock
     from keypost_services.runtime.auth import Caller
@@ -46,8 +49,27 @@ FAREWELL_SECONDS = 3.0
 """How long the last spans have when the service ends."""
 _LONGEST_VALUE = 256
 _DEVICES = "devices"
+_ANYONE = "anyone"
 _QUIET = "/grpc."
 """Probes and reflection."""
+
+
+@dataclass(frozen=True)
+class CallTrace:
+    """The service's part of one call.
+
+    Attributes:
+        span: What is current while the call is handled.
+        ids: What log lines say of it.
+        wish: The context of a device that wants the call recorded, while nobody knows whether it is one.
+    """
+
+    span: Span
+    ids: Mapping[str, str]
+    wish: str = ""
+
+
+NO_TRACE = CallTrace(NO_SPAN, {})
 
 
 class ServiceTraces:
@@ -66,8 +88,8 @@ class ServiceTraces:
 
     def begin_call(
         self, method: str, metadata: Sequence[tuple[str, str | bytes]], *, is_service: bool, streaming: bool
-    ) -> tuple[Span, dict[str, str]]:
-        """Begin the service's part of a call.
+    ) -> CallTrace:
+        """Begin the service's part of a call; nothing is recorded by a device's wish yet.
 
         Streams have none: they last an hour, and the messages on them have traces of their own.
 
@@ -76,24 +98,31 @@ class ServiceTraces:
             metadata: Its metadata.
             is_service: Whether a service's certificate was shown.
             streaming: Whether it is a stream.
-
-        Returns:
-            The span, and what log lines say of it.
         """
         said = next((value for name, value in metadata if name == HEADER and isinstance(value, str)), "")
         if said and not is_context(said):
             said = ""
         if not self.traces.are_on or streaming or method.startswith(_QUIET):
-            return NO_SPAN, {"trace_id": trace_id_of(said)} if said else {}
-        if is_sampled(said) and not (is_service or self.grant()):
-            said = f"{said[:-2]}00"
-        name = method.removeprefix("/")
-        span = self.traces.begin(name, "SERVER", follows=said, facts=rpc_facts(name))
-        return span, span.ids
+            return CallTrace(NO_SPAN, {"trace_id": trace_id_of(said)} if said else {})
+        if is_service or not is_sampled(said):
+            return self._begin(method, said)
+        return replace(self._begin(method, f"{said[:-2]}00"), wish=said)
 
-    def grant(self) -> bool:
-        """Return whether one more trace that a device began is recorded."""
-        return self.traces.are_on and not self._wishes.take(_DEVICES)
+    def admitted(self, trace: CallTrace, method: str, caller: Caller) -> CallTrace:
+        """Return the trace of a call whose caller is known: another one, begun now, if its wish is granted."""
+        if trace.wish and self.grant(caller):
+            return self._begin(method, trace.wish)
+        return trace
+
+    def _begin(self, method: str, follows: str) -> CallTrace:
+        name = method.removeprefix("/")
+        span = self.traces.begin(name, "SERVER", follows=follows, facts=rpc_facts(name))
+        return CallTrace(span, span.ids)
+
+    def grant(self, caller: Caller | None = None) -> bool:
+        """Return whether one more trace is recorded that a caller began; by default one that showed itself."""
+        is_anyone = caller is not None and caller.kind is CallerKind.ANYONE
+        return self.traces.are_on and not self._wishes.take(_ANYONE if is_anyone else _DEVICES)
 
     def name_caller(self, caller: Caller) -> None:
         """Say in the current span who calls, if the operator wants that."""

@@ -18,9 +18,11 @@ from keypost.protocol.suites import WEAK
 from keypost.protocol.tokens import mint_token
 from keypost_services.runtime.auth import CallerKind, current_caller
 from keypost_services.runtime.errors import ServiceError
+from keypost_services.runtime.method_table import anyone, devices
 from support.clock import ManualClock
+from support.collector import collecting
 from support.realm import REALM, SimulatedRealm
-from support.service import error_info, retry_after_ms, serving
+from support.service import RECEIVE, SEND, error_info, retry_after_ms, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from support.service import ServiceUnderTest
 
 AUDIENCE = f"{REALM}/delivery"
+LIST = SEND.replace("Send", "ListMailboxes")
 
 
 @dataclass
@@ -246,3 +249,24 @@ async def test_a_service_that_knows_no_devices_admits_none(tmp_path: Path) -> No
             grpc.StatusCode.PERMISSION_DENIED,
             "METHOD_NOT_ADMITTED",
         )
+
+
+async def test_strangers_do_not_use_up_what_devices_may_have_recorded(tmp_path: Path) -> None:
+    """Attack: calls without a token, and others where anyone may call, each part of a trace that is to be recorded."""
+    wish = ("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")
+    with collecting() as collector:
+        on = {"tracing_endpoint": collector.endpoint, "tracing_ratio": 0, "tracing_device_traces_per_second": 1}
+        methods = {SEND: devices(), RECEIVE: anyone(), LIST: anyone()}
+        async with world(tmp_path, methods=methods, **on) as here:
+            for authorization in [(), (("authorization", "Bearer a.b.c"),)] * 5:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await here.stub.Send(pb.SendRequest(), metadata=(wish, *authorization), timeout=10)
+            for _ in range(10):
+                with pytest.raises(grpc.aio.AioRpcError, match="INTERNAL"):  # nothing more than that anyone may call it
+                    await here.stub.ListMailboxes(pb.ListMailboxesRequest(), metadata=(wish,), timeout=10)
+            bearer = ("authorization", f"Bearer {here.token()}")
+            for _ in range(10):
+                await here.stub.Send(pb.SendRequest(), metadata=(wish, bearer), timeout=10)
+    names = [span.name.rpartition("/")[2] for span in collector.spans]
+    assert sorted(names) == ["ListMailboxes"] * 2 + ["Send"] * 2
+    assert [span.failed for span in collector.spans if span.name.endswith("/Send")] == [False, False]
