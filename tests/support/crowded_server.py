@@ -13,16 +13,15 @@ from pathlib import Path
 import grpc.aio
 
 from keypost_services.runtime.logs import make_logger
-from keypost_services.runtime.tls import TlsFiles, server_credentials
+from keypost_services.runtime.tls import TlsFiles, follow, server_credentials
 from support.defences import Defence
 
 
 async def serve(certificate: str, private_key: str) -> None:
     """Serve until the process ends."""
     server = grpc.aio.server()
-    credentials = server_credentials(
-        TlsFiles(Path(certificate), Path(private_key)), make_logger("crowded", "error", "json", sys.stderr)
-    )
+    files = TlsFiles(Path(certificate), Path(private_key))
+    credentials = server_credentials(follow(files, make_logger("crowded", "error", "json", sys.stderr)))
     port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
     print(port, flush=True)  # noqa: T201  # for whoever started this process

@@ -139,4 +139,4 @@ def held_however_old(_self: object, held: _Held) -> KeyRecord | None:
 
 
 def content_at_every_connection(self: FollowedFiles) -> grpc.ServerCertificateConfiguration:
-    return self.content
+    return self.content.shown

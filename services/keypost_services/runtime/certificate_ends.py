@@ -1,13 +1,17 @@
-"""When the certificates of a service end: read from their files, as whoever renews them leaves them."""
+"""When the certificates of a service end: of each that a port shows or asks for, as it is in use.
+
+A file may have been renewed and be no good: then what ends is what was there before.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from cryptography import x509
+from keypost_services.runtime.tls import ends_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -15,11 +19,11 @@ if TYPE_CHECKING:
     from keypost_services.runtime.health import Health
     from keypost_services.runtime.metrics import HealthMetrics
     from keypost_services.runtime.serving import Runtime
+    from keypost_services.runtime.tls import FollowedFiles
 
 CERTIFICATES = "certificates"
 LOOK_SECONDS = 60.0
-OWN = ("tls_certificate", "internal_tls_certificate")
-ROOTS = "internal_tls_root"
+PUBLIC, INTERNAL, ROOTS = "tls_certificate", "internal_tls_certificate", "internal_tls_root"
 CALLING = "calling"
 """What a service shows when it calls another one: read when it starts, whatever becomes of the file."""
 
@@ -29,12 +33,22 @@ class CertificateEnds:
 
     Args:
         settings: Name the files.
+        followed: What the ports follow, by the setting of the certificate. What no port shows is read from its file.
         metrics: Where it is said.
-        health: Where it is said that a file cannot be read.
+        health: Where it is said that a file is no good.
     """
 
-    def __init__(self, settings: ServiceSettings, metrics: HealthMetrics, health: Health) -> None:
-        self._files = {field: file for field in (*OWN, ROOTS) if (file := getattr(settings, field)) is not None}
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        followed: Mapping[str, FollowedFiles],
+        metrics: HealthMetrics,
+        health: Health,
+    ) -> None:
+        self._followed = followed
+        named = (PUBLIC, INTERNAL, ROOTS)
+        in_use = {*followed, *([ROOTS] if INTERNAL in followed else [])}
+        self._files = {field: file for field in named if (file := getattr(settings, field)) and field not in in_use}
         self._metrics = metrics
         self._health = health
 
@@ -45,25 +59,32 @@ class CertificateEnds:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Look at every file once."""
-        problems = [problem for problem in [await self._measure(*named) for named in self._files.items()] if problem]
-        self._health.set_degraded(CERTIFICATES, "; ".join(problems) or None)
+        """Look at every certificate once."""
+        problems = [await self._of_port(*named) for named in self._followed.items()]
+        problems += [await self._of_file(*named) for named in self._files.items()]
+        self._health.set_degraded(CERTIFICATES, "; ".join(filter(None, problems)) or None)
 
-    async def _measure(self, field: str, file: Path) -> str | None:
+    async def _of_port(self, field: str, followed: FollowedFiles) -> str | None:
+        # Without this a port where nobody connects anew would show the end of what it does not use any more.
+        await asyncio.to_thread(followed.look, again=True)
+        self._say(field, followed.content.ends)
+        if followed.content.root_ends is not None:
+            self._say(ROOTS, followed.content.root_ends)
+        return followed.refused and f"{followed.files.certificate}: {followed.refused}"
+
+    async def _of_file(self, field: str, file: Path) -> str | None:
         try:
-            ends = await asyncio.to_thread(_ends, file)
+            self._say(field, ends_of(await asyncio.to_thread(file.read_bytes)))
         except (OSError, ValueError) as error:
             return f"{file}: {error}"
+        return None
+
+    def _say(self, field: str, ends: Sequence[float]) -> None:
         # Of a chain all are needed; of roots one that is in force is enough while another one goes.
         self._metrics.certificate_end_time.labels(field).set(max(ends) if field == ROOTS else min(ends))
-        return None
 
 
 def note_calling_certificate(runtime: Runtime[Any]) -> None:
     """Say when the certificate ends by which this service calls others; called where the channel is made."""
     certificate, _, _ = runtime.settings.require_internal_tls()
-    runtime.health_metrics.certificate_end_time.labels(CALLING).set(min(_ends(certificate)))
-
-
-def _ends(file: Path) -> list[float]:
-    return [one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(file.read_bytes())]
+    runtime.health_metrics.certificate_end_time.labels(CALLING).set(min(ends_of(certificate.read_bytes())))

@@ -27,7 +27,7 @@ from keypost_services.runtime.call_log import CallLog
 from keypost_services.runtime.callers import VerifiedCallers
 from keypost_services.runtime.calls import Bounds, Calls
 from keypost_services.runtime.calls_under_way import CallsUnderWay
-from keypost_services.runtime.certificate_ends import CERTIFICATES, CertificateEnds
+from keypost_services.runtime.certificate_ends import CERTIFICATES, INTERNAL, PUBLIC, CertificateEnds
 from keypost_services.runtime.config import ServiceSettings, variable_of
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.grpc_server import steady_server
@@ -41,7 +41,7 @@ from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, C
 from keypost_services.runtime.metrics import CallMetrics, HealthMetrics, describe_process
 from keypost_services.runtime.probes import Probes, serve_probes
 from keypost_services.runtime.refusals import KNOWN_ERRORS, ErrorCodes
-from keypost_services.runtime.tls import TlsFiles, check_own_certificate, server_credentials
+from keypost_services.runtime.tls import FollowedFiles, TlsFiles, check_own_certificate, follow, server_credentials
 from keypost_services.runtime.tracing import ServiceTraces, open_traces
 
 if TYPE_CHECKING:
@@ -196,14 +196,15 @@ async def running(
         runtime = Runtime(settings, clock, ids, log, registry, health, callers, limits, traces, health_metrics)
         heartbeat = Heartbeat(health_metrics.loop_lag.observe)
         keep_running(stack, runtime, "heartbeat", heartbeat.run)
-        keep_running(stack, runtime, CERTIFICATES, CertificateEnds(settings, health_metrics, health).run)
         metrics_port = None
         if settings.metrics_listen:
             metrics_port = await _serve_probes(stack, runtime, Probes(health, heartbeat))
         parts = await stack.enter_async_context(compose(runtime))
         authenticator = _authenticator(name, runtime, parts, methods)
         calls = _calls(authenticator, runtime, parts, call_metrics, _bounds(runtime, method_limits))
-        server, ports = _server(name, runtime, parts, calls)
+        server, ports, followed = _server(name, runtime, parts, calls)
+        ends = CertificateEnds(settings, followed, health_metrics, health)
+        keep_running(stack, runtime, CERTIFICATES, ends.run)
         await server.start()
         stack.push_async_callback(_drain, server, calls, health, settings.drain_seconds)
         service = RunningService(runtime, *ports, metrics_port, server, calls)
@@ -254,7 +255,7 @@ def _calls(
 
 def _server(
     name: str, runtime: Runtime[Any], parts: Parts, calls: Calls
-) -> tuple[grpc.aio.Server, tuple[int, int | None]]:
+) -> tuple[grpc.aio.Server, tuple[int, int | None], Mapping[str, FollowedFiles]]:
     settings = runtime.settings
     options = (
         *_OPTIONS,
@@ -268,26 +269,23 @@ def _server(
     if settings.reflection:
         names = [entry[0] for entry in parts.services]
         reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server)
-    public = _bind(
-        server, settings, "public_listen", TlsFiles(settings.tls_certificate, settings.tls_private_key), runtime.log
-    )
-    return server, (public, _internal_port(name, server, runtime))
+    followed = {PUBLIC: follow(TlsFiles(settings.tls_certificate, settings.tls_private_key), runtime.log)}
+    public, internal = _bind(server, settings, "public_listen", followed[PUBLIC]), None
+    if settings.internal_listen is not None:
+        followed[INTERNAL] = follow(_internal_files(name, settings), runtime.log)
+        internal = _bind(server, settings, "internal_listen", followed[INTERNAL])
+    return server, (public, internal), followed
 
 
-def _internal_port(name: str, server: grpc.aio.Server, runtime: Runtime[Any]) -> int | None:
-    settings = runtime.settings
-    if settings.internal_listen is None:
-        return None
+def _internal_files(name: str, settings: ServiceSettings) -> TlsFiles:
     certificate, private_key, root = settings.require_internal_tls()
     check_own_certificate(certificate, settings.realm, name)
-    return _bind(server, settings, "internal_listen", TlsFiles(certificate, private_key, root), runtime.log)
+    return TlsFiles(certificate, private_key, root)
 
 
-def _bind(
-    server: grpc.aio.Server, settings: ServiceSettings, field_name: str, files: TlsFiles, log: FilteringBoundLogger
-) -> int:
+def _bind(server: grpc.aio.Server, settings: ServiceSettings, field_name: str, followed: FollowedFiles) -> int:
     listen = getattr(settings, field_name)
-    credentials = server_credentials(files, log)
+    credentials = server_credentials(followed)
     try:
         _try_to_bind(listen)
         return server.add_secure_port(listen, credentials)

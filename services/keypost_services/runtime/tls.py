@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from keypost_services.runtime.errors import ServiceError, StartError
 from keypost_services.runtime.identity import service_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -31,12 +33,13 @@ class TlsFiles:
     private_key: Path
     root: Path | None = None
 
-    def stamp(self) -> tuple[tuple[int, int], ...]:
-        """Return what changes when a file changes."""
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what changes when a file changes, or the right to read it."""
         files = (self.certificate, self.private_key, self.root)
-        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (file.stat() for file in files if file))
+        stats = (file.stat() for file in files if file)
+        return tuple((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats)
 
-    def load(self) -> grpc.ServerCertificateConfiguration:
+    def load(self) -> TlsContent:
         """Return the files' content.
 
         Raises:
@@ -44,11 +47,38 @@ class TlsFiles:
             OSError: a file cannot be read.
         """
         certificate, private_key = self.certificate.read_bytes(), self.private_key.read_bytes()
-        _check_pair(certificate, private_key)
         root = self.root.read_bytes() if self.root else None
-        if root is not None:
-            x509.load_pem_x509_certificates(root)
-        return grpc.ssl_server_certificate_configuration([(private_key, certificate)], root)
+        try:
+            _check_pair(certificate, private_key)
+            ends, root_ends = ends_of(certificate), ends_of(root) if root is not None else None
+        except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
+            raise ValueError(str(error)) from error
+        shown = grpc.ssl_server_certificate_configuration([(private_key, certificate)], root)
+        return TlsContent(shown, ends, root_ends)
+
+
+@dataclass(frozen=True)
+class TlsContent:
+    """What was read from the files.
+
+    Attributes:
+        shown: What gRPC takes.
+        ends: When each certificate of the chain ends, Unix seconds.
+        root_ends: When each root ends by which callers show themselves, Unix seconds; None: they show no certificate.
+    """
+
+    shown: grpc.ServerCertificateConfiguration
+    ends: Sequence[float]
+    root_ends: Sequence[float] | None
+
+
+def ends_of(certificates_pem: bytes) -> list[float]:
+    """Return when each of these certificates ends, Unix seconds.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    return [one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(certificates_pem)]
 
 
 class FollowedFiles:
@@ -58,7 +88,8 @@ class FollowedFiles:
     the handshake of another connection may be just about to begin with it (github.com/grpc/grpc/issues/36693). With
     something at every connection, whoever connects often enough ends the process, and needs no certificate for it. So
     gRPC gets something only when the files have changed, and not before those who asked until then have begun: gRPC
-    lets nobody else ask meanwhile.
+    lets nobody else ask meanwhile. For the same reason files that are no good are read once and not at every
+    connection: whoever connects would have a private key checked, and a line written, each time.
 
     Args:
         files: The files.
@@ -66,34 +97,68 @@ class FollowedFiles:
         wait: Lets seconds pass.
 
     Attributes:
-        content: What is in use.
+        files: The files.
+        content: What the next connection is shown.
+        refused: Why that is not what the files hold; None: it is, as far as anybody has looked.
 
     Raises:
         OSError, ValueError: a file is no good to begin with.
     """
 
     def __init__(self, files: TlsFiles, log: FilteringBoundLogger, wait: Callable[[float], None] = time.sleep) -> None:
-        self._files = files
+        self.files = files
+        self.refused: str | None = None
         self._log = log
         self._wait = wait
-        self._stamp, self.content = files.stamp(), files.load()
+        self._seen: object = files.stamp()
+        self.content = files.load()
+        self._handed_over = self.content
+        # gRPC asks from threads of its own.
+        self._lock = threading.Lock()
+
+    def look(self, *, again: bool = False) -> None:
+        """Read the files if they have changed since anybody looked; never raises.
+
+        Args:
+            again: Read what is no good as well if it has not changed: what was in the way may be gone.
+        """
+        with self._lock:
+            seen = self._stamp()
+            if seen != self._seen or (again and self.refused is not None):
+                self._seen = seen
+                self._read()
 
     def renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what the files hold if they have changed since it was last returned, or None; never raises."""
-        try:
-            if (seen := self._files.stamp()) == self._stamp:
-                return None
-            self.content, self._stamp = self._files.load(), seen
-        except (OSError, ValueError) as error:
-            self._log.warning("certificate not renewed", file=str(self._files.certificate), why=str(error))
+        self.look()
+        content = self.content
+        if content is self._handed_over:
             return None
         self._wait(BEGIN_SECONDS)
-        self._log.info("certificate renewed", file=str(self._files.certificate))
-        return self.content
+        self._handed_over = content
+        return content.shown
+
+    def _stamp(self) -> object:
+        try:
+            return self.files.stamp()
+        except OSError as error:
+            return str(error)
+
+    def _read(self) -> None:
+        file = str(self.files.certificate)
+        try:
+            self.content = self.files.load()
+        except (OSError, ValueError) as error:
+            if self.refused != str(error):
+                self._log.warning("certificate not renewed", file=file, why=str(error))
+            self.refused = str(error)
+        else:
+            self.refused = None
+            self._log.info("certificate renewed", file=file)
 
 
-def server_credentials(files: TlsFiles, log: FilteringBoundLogger) -> grpc.ServerCredentials:
-    """Return credentials of one port that follow their files.
+def follow(files: TlsFiles, log: FilteringBoundLogger) -> FollowedFiles:
+    """Return files of one port that are followed.
 
     Args:
         files: The files.
@@ -103,13 +168,17 @@ def server_credentials(files: TlsFiles, log: FilteringBoundLogger) -> grpc.Serve
         StartError: a file is no good to begin with.
     """
     try:
-        followed = FollowedFiles(files, log)
+        return FollowedFiles(files, log)
     except (OSError, ValueError) as error:
         raise StartError(f"{files.certificate} with {files.private_key}: {error}") from error
+
+
+def server_credentials(followed: FollowedFiles) -> grpc.ServerCredentials:
+    """Return credentials of one port that show what the files hold that it follows."""
     return grpc.dynamic_ssl_server_credentials(
-        followed.content,
+        followed.content.shown,
         followed.renewed,  # type: ignore[arg-type]  # it may return None, as gRPC's own page says
-        require_client_authentication=files.root is not None,
+        require_client_authentication=followed.files.root is not None,
     )
 
 

@@ -16,15 +16,17 @@ from prometheus_client import CollectorRegistry
 
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc
-from keypost_services.runtime.certificate_ends import CertificateEnds
+from keypost_services.runtime.certificate_ends import PUBLIC, CertificateEnds
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.health import Health
 from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.method_table import METHODS, anyone
 from keypost_services.runtime.metrics import HealthMetrics
 from keypost_services.runtime.probes import Probes, serve_probes
+from keypost_services.runtime.tls import TlsFiles, follow
 from support.directory import silent_log
 from support.service import SEND, SERVICE, error_info, serving
+from support.tls import issue_tls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,16 +138,26 @@ async def test_certificates_say_when_they_end(tmp_path: Path) -> None:
     async with serving(tmp_path, metrics_listen="127.0.0.1:0") as service:
         settings, metrics = service.running.runtime.settings, service.running.runtime.metrics
         health = service.running.runtime.health
-        look = CertificateEnds(settings, service.running.runtime.health_metrics, health).look
+        port = follow(TlsFiles(settings.tls_certificate, settings.tls_private_key), service.running.runtime.log)
+        look = CertificateEnds(settings, {PUBLIC: port}, service.running.runtime.health_metrics, health).look
         name, labels = "keypost_certificate_end_time_seconds", {"certificate": "tls_certificate"}
         await look()
         (certificate, *_) = x509.load_pem_x509_certificates(settings.tls_certificate.read_bytes())
         assert metrics.get_sample_value(name, labels) == certificate.not_valid_after_utc.timestamp()
         assert health.degraded == {}
-        settings.tls_certificate.write_text("no certificate")
+        # Half a renewal: the new certificate is there, and its key is not. Served is the old one.
+        own = settings.tls_certificate.read_bytes()
+        settings.tls_certificate.write_bytes(issue_tls().certificate_pem)
         await look()
         assert set(health.degraded) == {"certificates"}
         assert metrics.get_sample_value(name, labels) == certificate.not_valid_after_utc.timestamp()
+        settings.tls_certificate.write_bytes(own)
+        await look()
+        assert health.degraded == {}
+        assert settings.internal_tls_root is not None
+        settings.internal_tls_root.write_text("no certificate")
+        await look()
+        assert set(health.degraded) == {"certificates"}
 
 
 async def test_health_over_grpc(tmp_path: Path) -> None:
