@@ -34,8 +34,8 @@ check: $(STAMP) ## Lint, check types, and run the tests that start no server: wh
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -n 2 tests/unit tests/vectors $(PYTEST_ARGS)
 
-bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1)
-	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(JSON),--json) $(if $(QUICK),--quick)
+bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1; PAGE=1 writes the last figures to the page)
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(JSON),--json) $(if $(QUICK),--quick) $(if $(PAGE),--page)
 
 FAULTS = $(if $(STACK),KEYPOST_FAULTS_STACK=$(STACK)) $(if $(SEED),KEYPOST_FAULTS_SEED=$(SEED))
 

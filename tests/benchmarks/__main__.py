@@ -2,7 +2,8 @@
 
 Every row is measured beside its baseline in the same run, by turns. The processes are those of a deployment, with TLS,
 and a real Valkey; clients are the wire alone. Written to ``tests/benchmarks/results/latest.json``; ``--json`` prints
-that, ``--quick`` measures so little that the figures mean nothing.
+that, ``--quick`` measures so little that the figures mean nothing, ``--page`` measures nothing and writes the table of
+docs/operations.md from it. A row that fails, or does not end, is left out and said at the end; the others are measured.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import asyncio
 import json
 import os
 import platform
+import sys
 import tempfile
+import traceback
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import record_signing
 from benchmarks.calls import Calls, batches, echoes, look_ups, sends
 from benchmarks.people import Conversation, enroll
-from benchmarks.report import lines
+from benchmarks.report import lines, write_page
 from benchmarks.rows import Row, by_turns
 from benchmarks.stack import BenchStack
 from benchmarks.streams import Load, Pipelines, Streams
@@ -29,7 +32,7 @@ from keypost.clock import system_clock
 from keypost_services.delivery.mailboxes import Durability
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from benchmarks.people import Person
@@ -59,7 +62,9 @@ class Scale:
     durabilities: Sequence[Durability]
 
 
-FULL = Scale(5, Load(1, 8_192, 256), Load(100, 128, 64), 2_000, 300, DURABILITIES)
+ROW_SECONDS = 120.0
+"""So long a row may take, all its rounds together."""
+FULL = Scale(5, Load(1, 4_096, 256), Load(100, 64, 64), 2_000, 300, DURABILITIES)
 QUICK = Scale(1, Load(1, 64, 32), Load(4, 16, 8), 32, 110, DURABILITIES[:1])
 
 
@@ -70,41 +75,54 @@ class Bench:
     stack: BenchStack
     people: Sequence[Person]
     scale: Scale
+    found: list[Row] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
-    async def rows(self) -> list[Row]:
-        """Return all rows."""
-        found = await self._stored(self.scale.durabilities[0]) + await self._looked_up()
+    async def measure(self) -> None:
+        """Measure all rows."""
+        await self._stored(self.scale.durabilities[0])
+        await self._looked_up()
         for durability in self.scale.durabilities[1:]:
             await asyncio.to_thread(self.stack.promise, durability)
-            found += await self._stored(durability)
-        return found
+            await self._stored(durability)
 
-    async def _stored(self, durability: Durability) -> list[Row]:
-        conversation = Conversation(self.stack.layout.realm, self.people[-2], self.people[-1])
-        envelope = conversation.envelopes(1)[0].SerializeToString()
-        found = []
+    async def _stored(self, durability: Durability) -> None:
         for name, load, aim in (("one pair", self.scale.one_pair, 0.5), (None, self.scale.many_pairs, 0.4)):
             row = Row(name or f"{load.pairs} pairs", "messages", durability.value, aim, "redis-py, pipelines")
-            async with Streams(self.stack, self.people, load) as ours:
-                pipelines = Pipelines(self.stack, load, envelope)
-                found.append(await by_turns(row, self.scale.rounds, ours, pipelines.round))
+            await self._add(row, self._streamed(row, load))
         row = Row("one unary send", "calls", durability.value, 0.5, "")
-        found.append(await self._beside_echo(row, sends(self.stack, conversation, self.scale.calls)))
-        return found
+        await self._add(row, self._beside_echo(row, sends(self.stack, self._conversation(), self.scale.calls)))
 
-    async def _looked_up(self) -> list[Row]:
+    def _conversation(self) -> Conversation:
+        return Conversation(self.stack.layout.realm, self.people[-2], self.people[-1])
+
+    async def _streamed(self, row: Row, load: Load) -> Row:
+        envelope = self._conversation().envelopes(1)[0].SerializeToString()
+        async with Streams(self.stack, self.people, load) as ours:
+            return await by_turns(row, self.scale.rounds, ours, Pipelines(self.stack, load, envelope).round)
+
+    async def _add(self, row: Row, measuring: Awaitable[Row]) -> None:
+        """Add a row once it is measured."""
+        print(f"{row.name} {row.durability}", file=sys.stderr, flush=True)
+        try:
+            async with asyncio.timeout(ROW_SECONDS):
+                self.found.append(await measuring)
+        except Exception:  # noqa: BLE001  # whatever it is, the other rows say what they say
+            traceback.print_exc()
+            self.failed.append(f"{row.name} {row.durability}".strip())
+
+    async def _looked_up(self) -> None:
         stack, people, calls = self.stack, self.people, self.scale.calls
         process, redis, hundred = (
             Row("one look-up, from process memory", "calls", "", 0.75, ""),
             Row("one look-up, from Redis", "calls", "", 0.4, ""),
             Row("100 usernames a call, from process memory", "usernames", "", 30, ""),
         )
-        return [
-            await self._beside_echo(process, look_ups(stack, people, calls, cached=True)),
-            await self._beside_echo(redis, look_ups(stack, people, calls, cached=False)),
-            # A username beside an echo: of the size of one look-up, not of a hundred.
-            await self._beside_echo(hundred, batches(stack, people, max(4, calls // 20)), of_one=True),
-        ]
+        await self._add(process, self._beside_echo(process, look_ups(stack, people, calls, cached=True)))
+        await self._add(redis, self._beside_echo(redis, look_ups(stack, people, calls, cached=False)))
+        # A username beside an echo: of the size of one look-up, not of a hundred.
+        many = batches(stack, people, max(4, calls // 20))
+        await self._add(hundred, self._beside_echo(hundred, many, of_one=True))
 
     async def _beside_echo(self, row: Row, opening: AbstractAsyncContextManager[Calls], *, of_one: bool = False) -> Row:
         async with AsyncExitStack() as stack:
@@ -117,15 +135,19 @@ class Bench:
 
 async def measure(scale: Scale) -> dict[str, Any]:
     """Return everything that was measured, as it is written."""
+    load = os.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory(prefix="keypost-bench-") as folder,
         BenchStack(Path(folder) / "stack", scale.durabilities[0]) as stack,
     ):
-        rows = await Bench(stack, await enroll(stack, scale.users), scale).rows()
+        bench = Bench(stack, await enroll(stack, scale.users), scale)
+        await bench.measure()
     return {
         "time": system_clock(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "rows": [row.to_json() for row in rows],
+        "load": [round(load, 1), round(os.getloadavg()[1], 1)],
+        "rows": [row.to_json() for row in bench.found],
+        "failed": bench.failed,
     }
 
 
@@ -135,13 +157,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quick", action="store_true", help="measure next to nothing: whether it runs at all")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where to write the report")
+    parser.add_argument("--page", action="store_true", help="write the table of docs/operations.md from the report")
     arguments = parser.parse_args()
+    if arguments.page:
+        write_page(json.loads(arguments.output.read_text()))
+        return
     report = asyncio.run(measure(QUICK if arguments.quick else FULL))
     rounds = 1 if arguments.quick else record_signing.ROUNDS
     report["record_signing"] = asyncio.run(record_signing.measure(rounds=rounds))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report) if arguments.json else "\n".join(lines(report)))
+    if report["failed"]:
+        sys.exit(f"not measured: {', '.join(report['failed'])}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
-"""The figures for people: a line a row, and below it what each process has used."""
+"""The figures for people: a line a row, what each process has used below; and the table of docs/operations.md."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _WIDTH = 58
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+_TABLE = re.compile(r"(?<=<!-- make bench PAGE=1 -->\n).*?(?=<!-- made -->)", re.DOTALL)
+_HEAD = (
+    "| | durability | a second | baseline | ratio | aim | CPU ms for 1,000 | baseline's | of CPU |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+)
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -31,3 +39,30 @@ def _row(row: Mapping[str, Any]) -> Iterator[str]:
 
 def _cpu(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value * 1000:,.0f}" for name, value in seconds.items())
+
+
+def write_page(report: Mapping[str, Any]) -> None:
+    """Write the table of docs/operations.md."""
+    before, meanwhile = report["load"]
+    about = f"Measured on {report['machine']}; the load was {before} before, and {meanwhile} in the last five minutes."
+    table = "\n".join((about, "", *_HEAD, *map(_page_row, report["rows"])))
+    page, number = _TABLE.subn(lambda _: f"{table}\n", PAGE.read_text())
+    if number != 1:
+        raise ValueError(f"{PAGE.name} has no place for the table")
+    PAGE.write_text(page)
+
+
+def _page_row(row: Mapping[str, Any]) -> str:
+    ours, baseline = row["cpu_seconds_per_1000"], row["baseline_cpu_seconds_per_1000"]
+    cells = (
+        row["name"],
+        row["durability"],
+        f"{row['per_second']:,.0f}",
+        f"{row['baseline_per_second']:,.0f}",
+        f"{row['ratio']:.2f}",
+        f"{row['aim']:g}",
+        _cpu(ours),
+        _cpu(baseline),
+        f"{sum(baseline.values()) / sum(ours.values()):.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
