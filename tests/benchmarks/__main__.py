@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import traceback
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from keypost.clock import system_clock
 from keypost_services.delivery.mailboxes import Durability
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from benchmarks.people import Person
@@ -64,6 +65,7 @@ class Scale:
 
 ROW_SECONDS = 120.0
 """So long a row may take, all its rounds together."""
+ATTEMPTS = 2
 FULL = Scale(5, Load(1, 4_096, 256), Load(100, 64, 64), 2_000, 300, DURABILITIES)
 QUICK = Scale(1, Load(1, 64, 32), Load(4, 16, 8), 32, 110, DURABILITIES[:1])
 
@@ -89,40 +91,48 @@ class Bench:
     async def _stored(self, durability: Durability) -> None:
         for name, load, aim in (("one pair", self.scale.one_pair, 0.5), (None, self.scale.many_pairs, 0.4)):
             row = Row(name or f"{load.pairs} pairs", "messages", durability.value, aim, "redis-py, pipelines")
-            await self._add(row, self._streamed(row, load))
-        row = Row("one unary send", "calls", durability.value, 0.5, "")
-        await self._add(row, self._beside_echo(row, sends(self.stack, self._conversation(), self.scale.calls)))
+            await self._add(row, functools.partial(self._streamed, load))
+        send = Row("one unary send", "calls", durability.value, 0.5, "")
+        await self._add(
+            send, lambda row: self._beside_echo(row, sends(self.stack, self._conversation(), self.scale.calls))
+        )
 
     def _conversation(self) -> Conversation:
         return Conversation(self.stack.layout.realm, self.people[-2], self.people[-1])
 
-    async def _streamed(self, row: Row, load: Load) -> Row:
+    async def _streamed(self, load: Load, row: Row) -> Row:
         envelope = self._conversation().envelopes(1)[0].SerializeToString()
         async with Streams(self.stack, self.people, load) as ours:
             return await by_turns(row, self.scale.rounds, ours, Pipelines(self.stack, load, envelope).round)
 
-    async def _add(self, row: Row, measuring: Awaitable[Row]) -> None:
-        """Add a row once it is measured."""
-        print(f"{row.name} {row.durability}", file=sys.stderr, flush=True)
-        try:
-            async with asyncio.timeout(ROW_SECONDS):
-                self.found.append(await measuring)
-        except Exception:  # noqa: BLE001  # whatever it is, the other rows say what they say
-            traceback.print_exc()
-            self.failed.append(f"{row.name} {row.durability}".strip())
+    async def _add(self, row: Row, measuring: Callable[[Row], Awaitable[Row]]) -> None:
+        """Add a row once it is measured: at the second attempt, where others keep the disk busy for seconds."""
+        for _ in range(ATTEMPTS):
+            print(f"{row.name} {row.durability}", file=sys.stderr, flush=True)
+            try:
+                async with asyncio.timeout(ROW_SECONDS):
+                    self.found.append(await measuring(replace(row, ours=[], baseline=[])))
+            except Exception:  # noqa: BLE001  # whatever it is, the other rows say what they say
+                traceback.print_exc()
+                await asyncio.to_thread(self.stack.forget)
+            else:
+                return
+        self.failed.append(f"{row.name} {row.durability}".strip())
 
     async def _looked_up(self) -> None:
         stack, people, calls = self.stack, self.people, self.scale.calls
-        process, redis, hundred = (
-            Row("one look-up, from process memory", "calls", "", 0.75, ""),
-            Row("one look-up, from Redis", "calls", "", 0.4, ""),
-            Row("100 usernames a call, from process memory", "usernames", "", 30, ""),
-        )
-        await self._add(process, self._beside_echo(process, look_ups(stack, people, calls, cached=True)))
-        await self._add(redis, self._beside_echo(redis, look_ups(stack, people, calls, cached=False)))
+        for tier, aim, cached in (("process memory", 0.75, True), ("Redis", 0.4, False)):
+            row = Row(f"one look-up, from {tier}", "calls", "", aim, "")
+            await self._add(row, functools.partial(self._one_by_one, cached))
         # A username beside an echo: of the size of one look-up, not of a hundred.
-        many = batches(stack, people, max(4, calls // 20))
-        await self._add(hundred, self._beside_echo(hundred, many, of_one=True))
+        hundred = Row("100 usernames a call, from process memory", "usernames", "", 30, "")
+        await self._add(
+            hundred,
+            lambda row: self._beside_echo(row, batches(stack, people, max(4, calls // 20)), of_one=True),
+        )
+
+    async def _one_by_one(self, cached: bool, row: Row) -> Row:  # noqa: FBT001  # bound beforehand
+        return await self._beside_echo(row, look_ups(self.stack, self.people, self.scale.calls, cached=cached))
 
     async def _beside_echo(self, row: Row, opening: AbstractAsyncContextManager[Calls], *, of_one: bool = False) -> Row:
         async with AsyncExitStack() as stack:

@@ -91,6 +91,11 @@ class BenchStack:
         """Return the ids of these processes."""
         return {name: self._processes[name].pid for name in names}
 
+    def forget(self) -> None:
+        """Have the Valkey forget what is in it: what a row that failed has left behind."""
+        with contextlib.closing(redis.Redis.from_url(self.redis_url)) as client:
+            client.flushall()
+
     def promise(self, durability: Durability) -> None:
         """Have the Valkey and delivery promise so much from now on; delivery begins anew."""
         self._end("delivery")
