@@ -46,7 +46,7 @@ def write_page(report: Mapping[str, Any]) -> None:
     before, meanwhile = report["load"]
     about = f"Measured on {report['machine']}; the load was {before} before, and {meanwhile} in the last five minutes."
     table = "\n".join((about, "", *_HEAD, *map(_page_row, report["rows"])))
-    page, number = _TABLE.subn(lambda _: f"{table}\n", PAGE.read_text())
+    page, number = _TABLE.subn(lambda _: f"{table}\n", PAGE.read_text(), count=1)
     if number != 1:
         raise ValueError(f"{PAGE.name} has no place for the table")
     PAGE.write_text(page)
