@@ -177,7 +177,7 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
     "killed while it drains": (
         "drain",
         lambda m: pod(m).update(terminationGracePeriodSeconds=30),
-        "31 s",
+        "34 s",
     ),
     "a drain that is longer than before": (
         "drain",
