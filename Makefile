@@ -1,4 +1,5 @@
-# Keypost. `make run` shows the main job, `make test` runs all tests. Needs Python >= 3.11 and nothing else.
+# Keypost. `make run` shows the main job, `make test` runs all tests. Both need Python >= 3.11 and nothing else.
+# Tests that need more (promtool for the alert rules, podman for the image) say what is missing; `.ci/run` wants it all.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -26,7 +27,7 @@ up: $(STAMP) ## Start the whole stack and leave it running (STACK=postgres|clust
 	@$(BIN)/keypost-embedded up $(if $(SUITE),--suite $(SUITE)) $(if $(STACK),--stack $(STACK))
 
 test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -rs -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(STAMP) ## Lint, check types, and run the tests that start no server: while you work
 	@$(BIN)/ruff check
@@ -55,8 +56,10 @@ test-cluster: $(STAMP) ## Run the tests on a Valkey Cluster alone, then test-fau
 killed: $(STAMP) ## Kill a device before every one of its writes, not a sample (minutes)
 	@KEYPOST_EVERY_WRITE=1 $(BIN)/python -m pytest -s -p no:xdist tests/integration/client/test_killed.py
 
-promtool: $(STAMP) ## Get promtool from Debian, by which the alert rules are tested
-	@test -x $(BIN)/promtool || { folder=$$(mktemp -d) && cd $$folder && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . \
+promtool: $(STAMP) ## Get promtool from Debian, by which the alert rules are tested, if there is none on the PATH
+	@test -x $(BIN)/promtool || command -v promtool >/dev/null || { \
+	  command -v apt-get >/dev/null || { echo "there is no apt-get here: put promtool, of Prometheus, on the PATH" >&2; exit 1; }; \
+	  folder=$$(mktemp -d) && cd $$folder && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . \
 	  && cp usr/bin/promtool $(abspath $(BIN))/promtool && rm -r $$folder; }
 
 lint: $(STAMP) ## Run all linters
