@@ -12,7 +12,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && install() { python3 -m pip --python "$1/bin/python" install --quiet --require-hashes --only-binary :all: --no-deps --requirement "$2"; } \
     && install tools build.lock \
     && install /opt/keypost keypost.lock
-COPY pyproject.toml hatch_build.py README.md LICENSE* ./
+COPY pyproject.toml hatch_build.py README.md LICENSE* NOTICE ./
 COPY protos protos
 COPY services services
 COPY clients/python clients/python

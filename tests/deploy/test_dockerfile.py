@@ -11,7 +11,10 @@ from support.pages import ROOT, read
 
 TEXT = read(ROOT / "Dockerfile").replace("\\\n", " ")
 STAGES = re.split(r"^(?=FROM )", TEXT, flags=re.MULTILINE)[1:]
-BUILT_FROM = ("clients/python", "services", "protos", "hatch_build.py", "pyproject.toml", "README.md", "deploy/image")
+BUILT_FROM = (
+    *("clients/python", "services", "protos", "hatch_build.py", "pyproject.toml", "README.md", "NOTICE"),
+    "deploy/image",
+)
 
 
 def test_both_stages_are_made_on_the_base_that_is_asked_for() -> None:
@@ -45,6 +48,7 @@ def test_the_context_has_what_is_copied_and_nothing_else() -> None:
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == {*BUILT_FROM, "LICENSE*"}
     copied = [word for line in re.findall(r"^COPY (?!--from)(.*)$", TEXT, re.MULTILINE) for word in line.split()[:-1]]
+    assert {"NOTICE", "LICENSE*"} <= {*copied}, "the wheel has both, and so has whoever is given the image"
     for word in copied:
         assert any(
             word == rule or word.startswith(f"{rule}/") or fnmatch(word, rule) for rule in (*BUILT_FROM, "LICENSE*")
