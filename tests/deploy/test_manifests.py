@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +64,20 @@ def test_dev_has_its_stores() -> None:
     assert stores == ["keypost-cache", "keypost-limits", "keypost-mailboxes", "keypost-postgres"]
 
 
+def test_the_image_is_the_one_that_is_built() -> None:
+    version = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["version"]
+    for overlay in OVERLAYS:
+        images = [
+            container["image"]
+            for pod in Manifests(rendered(overlay)).pods
+            if pod.is_ours
+            for container in pod.spec["containers"]
+        ]
+        assert images
+        assert {*images} == {f"keypost:{version}"}, overlay
+    assert f"`keypost:{version}` on your machine" in read(ROOT / "docs" / "kubernetes.md")
+
+
 def test_a_changed_setting_replaces_the_pods() -> None:
     """Names end with a hash of what is in them: other settings, another name, new pods."""
     plain, reflecting = Manifests(rendered("production")), Manifests(rendered("production", ["reflection"]))
@@ -81,6 +96,12 @@ def test_an_overlay_as_the_page_shows_it_is_good(tmp_path: Path) -> None:
     assert realm_of(found) == "chat.example.com"
     uris = [each["spec"]["uris"] for each in found.of_kind("Certificate") if "uris" in each["spec"]]
     assert uris == [[f"keypost://chat.example.com/service/{name}"] for name in ("ca", "delivery", "directory")]
+    # Each alert leads to where the operator reads its page.
+    (rule,) = found.of_kind("PrometheusRule")
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    urls = [one["annotations"]["runbook_url"] for one in alerts]
+    assert {url.rpartition("/docs/runbook/")[0] for url in urls} == {"https://git.example.com/keypost/blob/main"}
+    assert not [one for one in found.of_kind("ConfigMap") if one["metadata"]["name"].startswith("pages")]
     problems = {name: check(found) for name, check in CHECKS.items() if name != "flows"}
     assert [problem for each in problems.values() for problem in each] == []
     # The address of the database is the page's, not the tree's.

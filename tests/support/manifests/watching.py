@@ -64,7 +64,7 @@ def rule_problems(manifests: Manifests) -> list[str]:
         problems += [f"{called}: there is no job {job}" for job in sorted(named - jobs)]
         if "alert" in rule:
             problems += [
-                f"{called}: has no {part}" for part in ("summary", "runbook") if part not in rule["annotations"]
+                f"{called}: has no {part}" for part in ("summary", "runbook_url") if part not in rule["annotations"]
             ]
     return problems
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer.main
 
+from keypost.cli.app import app as keypost
+from keypost_services.ca.command_line import app as keypost_ca
+from keypost_services.embedded.command_line import app as keypost_embedded
 from support.metrics_page import VALUES, labels_of_all, names
 from support.monitoring import (
     METRIC,
@@ -29,6 +33,13 @@ if TYPE_CHECKING:
 PARTS = ["what-it-means", "what-users-see", "how-to-look", "how-to-mend-it", "when-to-escalate"]
 SEVERITIES = {"page", "ticket"}
 PAGES = sorted(RUNBOOK.glob("Keypost*.md"))
+INCIDENTS = sorted((ROOT / "docs" / "incidents").glob("*.md"))
+ADDRESS = re.compile(r"https://keypost\.example/docs/runbook/(\w+)\.md")
+"""Operators put where they read the pages in place of the host."""
+PROGRAMS: dict[str, Any] = {
+    name: typer.main.get_command(app)
+    for name, app in (("keypost", keypost), ("keypost-ca", keypost_ca), ("keypost-embedded", keypost_embedded))
+}
 NOT_THE_SERVICES_FAULT = {"SHUTTING_DOWN", "REVISION_UNKNOWN", "START_MISSING", "STREAM_EXPIRED"}
 """Reasons with a status of failure that the objective leaves out."""
 FOR_THE_CURIOUS = {
@@ -110,16 +121,29 @@ def test_the_operators_form_of_the_rules_is_made_from_them() -> None:
 def test_the_objective_counts_every_reason_for_which_the_service_is_to_blame() -> None:
     failing = re.compile(r"^\| `([A-Z_]+)` \| (?:UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED) \|", re.MULTILINE)
     rows = failing.findall(read(ROOT / "docs" / "errors.md"))
-    counted = {re.findall(r'reason=~"([^"]+)"', rule["expr"])[0] for rule in rules() if "record" in rule}
+    records = [rule for rule in rules() if "record" in rule]
+    counted = {re.findall(r'(?:reason|outcome)=~"([^"]+)"', rule["expr"])[0] for rule in records}
     (reasons,) = counted
     assert set(reasons.split("|")) == set(rows) - NOT_THE_SERVICES_FAULT
     assert set(rows) >= NOT_THE_SERVICES_FAULT
+    # An envelope on a stream fails without any call that does.
+    of = {(rule["record"], rule["labels"]["of"], METRIC.findall(rule["expr"])[0]) for rule in records}
+    failed = {"calls": "keypost_refusals_total", "envelopes": "keypost_delivery_sends_total"}
+    assert of == {(name, *kind) for name in recorded() for kind in failed.items()}
+
+
+def page_of(rule: dict[str, Any]) -> str:
+    """Return the name of an alert's page; raises AssertionError if no page can be there."""
+    found = ADDRESS.fullmatch(rule["annotations"]["runbook_url"])
+    assert found, rule
+    return found[1]
 
 
 def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
-    assert {page.stem for page in PAGES} == set(alerts())
+    assert {page.stem for page in PAGES} == {page_of(rule) for rule in alerts().values()}
     for name, rule in alerts().items():
-        assert rule["annotations"]["runbook"] == f"docs/runbook/{name}.md"
+        # Those that say the same thing sooner have one page with it.
+        assert page_of(rule) == name.removesuffix("Soon")
         assert rule["labels"]["severity"] in SEVERITIES
 
 
@@ -129,9 +153,12 @@ def test_every_alert_is_tested_both_ways() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_has_its_parts_and_names_what_there_is(page: Path) -> None:
-    text, rule = read(page), alerts()[page.stem]
+    text, about = read(page), {name: rule for name, rule in alerts().items() if page_of(rule) == page.stem}
     assert [anchor for anchor in anchors(text) if anchor != page.stem.lower()] == PARTS
-    assert re.search(rf"\b{rule['labels']['severity'].title()}\b", text.splitlines()[2])
+    first, _, others = text.splitlines()[2].partition(" `Keypost")
+    for name, rule in about.items():
+        said = first if name == page.stem else f"Keypost{others}".partition(f"{name}`: ")[2].partition(" `Keypost")[0]
+        assert re.search(rf"\b{rule['labels']['severity'].title()}\b", said), name
     assert blocks(text) == [], "commands of the runbook stand in its sentences"
     for code in inline_code(text):
         assert problems_of(code) - {code} == set(), code
@@ -145,5 +172,39 @@ def test_a_page_has_its_parts_and_names_what_there_is(page: Path) -> None:
 
 
 def test_every_alert_is_in_the_index_with_its_severity() -> None:
-    rows = re.findall(r"^\| \[(\w+)\]\(\1\.md\) \| (\w+) \|", read(RUNBOOK / "README.md"), re.MULTILINE)
-    assert dict(rows) == {name: rule["labels"]["severity"] for name, rule in alerts().items()}
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (\w+) \|", read(RUNBOOK / "README.md"), re.MULTILINE)
+    assert {(name, page_of(rule), rule["labels"]["severity"]) for name, rule in alerts().items()} == {*rows}
+
+
+def test_pages_of_alerts_and_of_incidents_lead_to_each_other() -> None:
+    to_incidents = {(page.stem, to) for page in PAGES for to in re.findall(r"\(\.\./incidents/(\w+)\.md", read(page))}
+    to_alert = re.compile(r"\(\.\./runbook/(Keypost\w+)\.md")
+    back = {(alert, page.stem) for page in INCIDENTS for alert in to_alert.findall(read(page))}
+    assert {pair for pair in to_incidents if pair[1] != "README"} == back
+    assert back
+
+
+def unknown_to_the_command_line(code: str) -> str:
+    """Return what of a command there is not; a group that stands alone does nothing, and is not one either."""
+    program, *words = code.split()
+    command: Any = PROGRAMS[program]
+    while hasattr(command, "commands"):
+        word = words.pop(0) if words else "nothing"
+        if word not in command.commands:
+            return f"{word} after {command.name}"
+        command = command.commands[word]
+    options = {option for parameter in command.params for option in parameter.opts}
+    return " ".join(word for word in words if word.startswith("--") and word not in options)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *INCIDENTS], ids=lambda page: page.stem)
+def test_a_page_tells_of_commands_that_there_are(page: Path) -> None:
+    commands = [code for code in inline_code(read(page)) if code.partition(" ")[0] in PROGRAMS and " " in code]
+    assert {code: unknown for code in commands if (unknown := unknown_to_the_command_line(code))} == {}
+
+
+def test_a_command_that_there_is_not_is_found() -> None:
+    assert unknown_to_the_command_line("keypost-ca admin audit list --user NAME") == ""
+    assert unknown_to_the_command_line("keypost-ca admin audit") == "nothing after audit"
+    assert unknown_to_the_command_line("keypost-ca admin undo alice") == "undo after admin"
+    assert unknown_to_the_command_line("keypost-ca admin show --everything alice") == "--everything"
