@@ -45,10 +45,11 @@ from keypost_services.ca.reset import Resets
 from keypost_services.ca.revocation import Revocations
 from keypost_services.ca.sign_in.admission import Admission
 from keypost_services.ca.sign_in.code_sign_in import CodeSignIn
+from keypost_services.ca.sign_in.oidc_sign_in import _check_same
 from keypost_services.ca.sign_in.open_sign_in import OpenSignIn
-from keypost_services.ca.sign_in.port import Kind, Proof
+from keypost_services.ca.sign_in.port import Grant, Kind, Proof
 from keypost_services.ca.signatories import DeviceSignatory
-from keypost_services.ca.store import OneTimeCode
+from keypost_services.ca.store import Identity, OneTimeCode
 from keypost_services.ca.trust.realm import Realm, ServedRealm
 from keypost_services.ca.trust.signing import LocalSigner
 from keypost_services.runtime.logs import make_logger
@@ -70,11 +71,25 @@ if TYPE_CHECKING:
 KEY_LIFETIME = ca_statements.KEY_LIFETIME
 RESET_DELAY = DAY
 OPEN = Proof()
+ISSUER = "https://id.example.org"
 
 
 def served_realm(trust: RealmTrust, *signers: Ed25519Signer) -> ServedRealm:
     """Return a realm as the CA serves it, with these record keys at hand."""
     return ServedRealm(Realm(trust, signers=tuple(LocalSigner(signer) for signer in signers)))
+
+
+class KnownSubjects:
+    """Sign-in at an issuer whose token is the subject alone; who stays whom is the CA's own rule."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def admit(self, username: str, proof: Proof, fingerprint: bytes | None) -> Grant:
+        del fingerprint
+        identity = Identity(username, ISSUER, proof.id_token or "")
+        _check_same(identity, await self._store.find_identities(identity))
+        return Grant(identity=identity)
 
 
 @dataclass
@@ -100,11 +115,13 @@ class CaBench:
         self.records = Records(self.store, served_realm(self.trust, self.realm.record_signer), policy, self.clock)
         self.feed = EventFeed(self.store, poll_seconds=5, heartbeat_seconds=5)
         quality = self.quality or KeyQuality(self.blocked)
-        authority = Authority(self.store, nonces, policy, quality, self.records, self.feed, self.clock)
+        log = make_logger("ca", "debug", "json", self.output)
+        authority = Authority(self.store, nonces, policy, quality, self.records, self.feed, self.clock, log)
         self.binding = realm_hash(self.trust.realm, self.trust.root_keys)
         by_code = CodeSignIn(self.store, self.binding, self.clock)
         kinds: dict[Kind, SignIn] = {Kind.OPEN: OpenSignIn()} if self.open_sign_in else {Kind.CODE: by_code}
-        sign_in = Admission(kinds, make_logger("ca", "debug", "json", self.output))
+        kinds[Kind.OIDC] = KnownSubjects(self.store)
+        sign_in = Admission(kinds, log)
         self.enrollment = Enrollment(authority, sign_in, os.urandom)
         self.renewal = Renewal(authority, self.steps.append, decoys.next_revision)
         self.approval = Approval(authority, decoys.next_revision, os.urandom)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost_services.ca.audit import BEGINNING, OPERATOR
 from keypost_services.ca.database import open_store
-from keypost_services.ca.redoing import redo
+from keypost_services.ca.redo import redo
 from keypost_services.ca.store import Change, EventDraft
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PAGE = 256
 
 
 @dataclass(frozen=True)
-class Reopened:
+class AfterRestore:
     """What was done.
 
     Attributes:
@@ -41,7 +41,9 @@ class Reopened:
     head: str
 
 
-async def reopen(database: str, entries: Sequence[AuditEntry], now: int, noted: Head = BEGINNING) -> Reopened:
+async def after_restore(
+    database: str, entries: Sequence[AuditEntry], now: int, noted: Head = BEGINNING, issuer: str = ""
+) -> AfterRestore:
     """Make again what a restored database lacks, then end what may have ended since.
 
     Args:
@@ -49,21 +51,23 @@ async def reopen(database: str, entries: Sequence[AuditEntry], now: int, noted: 
         entries: Entries of the audit log that were kept elsewhere, in order; none if none were.
         now: Unix milliseconds.
         noted: A head that was noted elsewhere: they must have it.
+        issuer: The URL of the issuer at which users signed in; empty if there is none.
 
     Raises:
         StartError: The database cannot be opened, or a CA serves from it.
         AuditBrokenError: The entries are not this log's.
+        IssuerMissingError: They tell of an issuer.
     """
-    async with open_store(database) as store:
-        redone = await redo(store, entries, noted)
+    async with open_store(database, alone=True) as store:
+        redone = await redo(store, entries, noted, issuer)
         newest = await _newest_time(store)
         cancelled = 0
         async for user in _users(store):
             if user.reset_time:
                 await store.apply(_cancellation(user, max(now, newest)))
                 cancelled += 1
-        codes = await store.reopen(now)
-        return Reopened(redone, newest, codes, cancelled, str(await store.audit_head()))
+        codes = await store.after_restore()
+        return AfterRestore(redone, newest, codes, cancelled, str(await store.audit_head()))
 
 
 async def _users(store: SqlStore) -> AsyncIterator[UserSummary]:

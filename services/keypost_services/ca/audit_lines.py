@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 Entries = AsyncIterator["AuditEntry"]
 _SHOWN_DIGITS = 8
+_LOGGED = ("sequence", "action", "actor_kind", "username", "device_id", "fingerprint", "revision", "reason")
 _NO_REASON = "REVOCATION_REASON_UNSPECIFIED"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which entries are wanted; times in Unix milliseconds, 0 for no bound."""
+    """Which entries are wanted; times in Unix milliseconds, 0 for no bound; after which number."""
 
     username: str = ""
     from_time: int = 0
     until_time: int = 0
+    after: int = 0
 
 
 ALL = Wanted()
@@ -66,6 +68,12 @@ def facts_of(entry: AuditEntry) -> dict[str, Any]:
         "evidence": act.evidence.hex(),
         "hash": entry.hash.hex(),
     }
+
+
+def line_facts(entry: AuditEntry) -> dict[str, Any]:
+    """Return what the CA's own log tells of an entry: which key of whom, and not what was signed."""
+    facts = facts_of(entry)
+    return {name: facts[name] for name in _LOGGED if facts[name]}
 
 
 def line_of(entry: AuditEntry) -> str:

@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING, TypeVar
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost_services.ca import errors
 from keypost_services.ca.audit import NOWHERE, Origin
-from keypost_services.ca.store import CodeUsedError, IdentityTakenError, KeyAlreadyKnownError, RevisionTakenError
+from keypost_services.ca.audit_lines import line_facts
+from keypost_services.ca.store import (
+    CodeUsedError,
+    IdentityTakenError,
+    KeyAlreadyKnownError,
+    RevisionTakenError,
+    StoreAwayError,
+)
 from keypost_services.runtime.auth import current_call
 from keypost_services.runtime.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from structlog.typing import FilteringBoundLogger
 
     from keypost.clock import Clock
     from keypost.protocol.key_requests import KeyRequest
+    from keypost_services.ca.audit import AuditEntry
     from keypost_services.ca.events import EventFeed
     from keypost_services.ca.key_quality import KeyQuality
     from keypost_services.ca.nonces import Nonces
@@ -58,6 +68,7 @@ class Authority:
     records: Records
     feed: EventFeed
     clock: Clock
+    log: FilteringBoundLogger
 
     async def find_user(self, username: str) -> User | None:
         """Return the user, if they exist."""
@@ -119,12 +130,22 @@ class Authority:
         Raises:
             RevisionTakenError, KeyAlreadyKnownError, CodeUsedError, IdentityTakenError: As ``Store.apply``.
         """
-        await self.store.apply(replace(change, origin=origin_of_call()))
+        try:
+            self.tell(await self.store.apply(replace(change, origin=origin_of_call())))
+        except StoreAwayError:
+            # It may have been made all the same: then this line is all that tells of it.
+            self.log.warning("change_in_doubt", username=change.username, revision=change.revision)
+            raise
         self.feed.announce()
         user = await self.find_user(change.username)
         if user is None:
             raise AssertionError("a user that was just recorded is gone")
         return await self.records.sign(user)
+
+    def tell(self, entries: Sequence[AuditEntry]) -> None:
+        """Log a change that was made: a line for each of its entries, none of them left out as those of calls are."""
+        for entry in entries:
+            self.log.info("change", **line_facts(entry))
 
 
 def origin_of_call() -> Origin:

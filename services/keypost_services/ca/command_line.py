@@ -15,6 +15,7 @@ from keypost_services.ca.command_options import Database, Folder, NoPassphrase, 
 from keypost_services.ca.compose import compose
 from keypost_services.ca.printing import CommandError, Json, check_agreed, fail, print_facts
 from keypost_services.ca.settings import CaSettings
+from keypost_services.ca.sign_in.urls import check_issuer
 from keypost_services.ca.trust.command_line import record_key_app, root_app, trust_app
 from keypost_services.runtime.process import service_app
 
@@ -154,7 +155,16 @@ def after_restore(
         typer.Option("--audit", help="The audit log as it was kept elsewhere: what `audit list --json` printed."),
     ] = None,
     head: Noted = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    issuer: Annotated[
+        str,
+        typer.Option(
+            envvar="KEYPOST_CA_OIDC_ISSUER", help="The issuer at which users signed in, exactly as it names itself."
+        ),
+    ] = "",
+    without_audit: Annotated[
+        bool, typer.Option("--without-audit", help="There is no log: what was changed since the backup is lost.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether a CA is serving.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a database fit to serve that was restored from a backup.
@@ -164,11 +174,20 @@ def after_restore(
     """
     noted = read_noted(head)
     try:
-        check_agreed("No CA is serving from this database?", "nothing was done", yes=yes)
-        if audit_file is None and not yes:
-            question = "Without --audit, what was changed since the backup is lost: revoked keys are good again. Go on?"
-            check_agreed(question, "nothing was done", yes=False)
-        done = commands.reopen_database(database, audit_file, noted, system_clock())
-    except CommandError as error:
+        _check_restoring(audit_file, without_audit=without_audit, yes=yes)
+        done = commands.after_restore(database, audit_file, noted, issuer and check_issuer(issuer), system_clock())
+    except (CommandError, ValueError) as error:
         fail(error)
     print_facts(vars(done), as_json=as_json)
+
+
+def _check_restoring(audit: Path | None, *, without_audit: bool, yes: bool) -> None:
+    """Have a person agree; that a log is missing, whoever uses --yes must have said too: a script may have lost it."""
+    if audit is not None and without_audit:
+        raise CommandError("nothing was done: --audit and --without-audit contradict each other")
+    if audit is None and yes and not without_audit:
+        raise CommandError("nothing was done: name the log by --audit, or say --without-audit")
+    check_agreed("No CA is serving from this database?", "nothing was done", yes=yes)
+    if audit is None:
+        question = "Without --audit, what was changed since the backup is lost: revoked keys are good again. Go on?"
+        check_agreed(question, "nothing was done", yes=without_audit)

@@ -15,7 +15,8 @@ from keypost.protocol.identifiers import check_realm, check_username
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import suite_named
 from keypost_services.ca.acts import code_made
-from keypost_services.ca.after_restore import Reopened, reopen
+from keypost_services.ca.after_restore import AfterRestore
+from keypost_services.ca.after_restore import after_restore as make_fit
 from keypost_services.ca.audit import NOWHERE, OPERATOR, AuditBrokenError
 from keypost_services.ca.bundle import OidcOptions, make_bundle
 from keypost_services.ca.codes import MadeCode, new_code, realm_hash
@@ -24,7 +25,7 @@ from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.engine import database_file
 from keypost_services.ca.migrate import SchemaDiffersError, expected_revision
 from keypost_services.ca.printing import CommandError
-from keypost_services.ca.redoing import read_entries
+from keypost_services.ca.redo import IssuerMissingError, lines_of_file, read_entries
 from keypost_services.ca.settings import check_database
 from keypost_services.ca.store_failures import sentence_of
 from keypost_services.ca.trust.realm_files import RealmFilesError, RealmFolder, create_realm, load_realm, load_trust
@@ -177,22 +178,23 @@ def migrate_database(database: str, grant_to: str | None) -> str:
     return expected_revision()
 
 
-def reopen_database(database: str, audit: Path | None, noted: Head, now: int) -> Reopened:
+def after_restore(database: str, audit: Path | None, noted: Head, issuer: str, now: int) -> AfterRestore:
     """Make a restored database fit to serve.
 
     Args:
         database: Its URL.
         audit: A file of entries of the audit log, one a line.
         noted: A head that they must have.
+        issuer: The URL of the issuer at which users signed in; empty if there is none.
         now: Unix milliseconds.
 
     Raises:
         CommandError: The database or the file cannot be used, or they do not fit together.
     """
     try:
-        entries = [] if audit is None else list(read_entries(audit.read_text(encoding="utf-8").splitlines()))
-        return asyncio.run(reopen(check_database(database), entries, now, noted))
-    except (ValueError, OSError, StartError, AuditBrokenError) as error:
+        entries = [] if audit is None else list(read_entries(lines_of_file(audit)))
+        return asyncio.run(make_fit(check_database(database), entries, now, noted, issuer))
+    except (ValueError, OSError, StartError, AuditBrokenError, IssuerMissingError) as error:
         raise CommandError(str(error)) from error
     except SQLAlchemyError as error:
         raise CommandError(f"the database cannot be used: {sentence_of(error)}") from error

@@ -170,7 +170,7 @@ async def _build(
     decoys = Decoys(secret, beginning, policy.key_lifetime * 2 // 3)
     records = Records(store, realm, policy, runtime.clock)
     quality = KeyQuality(await asyncio.to_thread(load_blocked_keys, runtime.settings.blocked_keys))
-    authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock)
+    authority = Authority(store, nonces, policy, quality, records, feed, runtime.clock, runtime.log)
     # Codes are bound to the root keys that the realm began with, which no roll-over changes.
     binding = realm_hash(realm.name, root_keys)
     kinds = guarded(sign_ins(runtime.settings, store, binding, runtime.clock), runtime.limits)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from keypost_services.ca.engine_postgres import connect_arguments
+from keypost_services.ca.engine_postgres import SERVING_STATEMENT, connect_arguments
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,8 +24,12 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
 
+class _RestoringError(Exception):
+    """Somebody makes the database fit to serve; until then nobody may."""
+
+
 class DatabaseWatch:
-    """Listens over a connection of its own, and again whenever that breaks.
+    """Listens over a connection of its own, and again whenever that breaks; it holds the lock of those who serve.
 
     A notification that is lost delays: the feed of events asks the database anyway, every second.
 
@@ -59,7 +63,7 @@ class DatabaseWatch:
         while True:
             try:
                 await self._listen()
-            except (psycopg.Error, TimeoutError, OSError) as error:
+            except (psycopg.Error, TimeoutError, OSError, _RestoringError) as error:
                 why = next(iter(str(error).splitlines()), "") or "it does not answer in time"
             pause = FIRST_PAUSE_SECONDS if self._listens else min(2 * pause, LONGEST_PAUSE_SECONDS)
             self._listens = False
@@ -69,6 +73,9 @@ class DatabaseWatch:
     async def _listen(self) -> None:
         async with self._connected() as connection:
             async with asyncio.timeout(ANSWER_SECONDS):
+                # Here, since this connection lasts as long as the process: nobody restores while it does.
+                if (await (await connection.execute(SERVING_STATEMENT.encode())).fetchone()) != (True,):
+                    raise _RestoringError("`keypost-ca after-restore` is at work on it")
                 await connection.execute(f"LISTEN {CHANNEL}".encode())
             self._listens = True
             self._on_change(None)

@@ -5,6 +5,7 @@ No wait is without end: not for a connection, a statement, a lock, or a transact
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -12,6 +13,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -34,6 +37,10 @@ _CONNECT = {
 }
 _MIGRATIONS_LOCK = 5_407_208_519_284_610_053
 """Any number, always the same: who takes the database's next steps holds the advisory lock of this number."""
+_SERVING_LOCK = 5_407_208_519_284_610_054
+"""Another such number: who serves holds its lock together with others, who restores holds it alone."""
+SERVING_STATEMENT = f"SELECT pg_try_advisory_lock_shared({_SERVING_LOCK})"
+"""Takes the lock of those who serve until the connection ends; false: somebody restores."""
 _REQUIRED = {"fsync": "on", "full_page_writes": "on", "server_encoding": "UTF8"}
 
 
@@ -80,6 +87,36 @@ async def lock_migrations(connection: AsyncConnection) -> None:
     """Wait until no other process takes steps, and keep others from it until the transaction ends."""
     await connection.execute(text("".join(f"SET LOCAL {name} = 0;" for name in _LIMITS)))
     await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATIONS_LOCK})
+
+
+async def check_nobody_restores(engine: AsyncEngine) -> None:
+    """Check that nobody makes a restored database fit to serve just now.
+
+    Raises:
+        UnsuitableDatabaseError: Somebody does.
+    """
+    async with engine.begin() as connection:
+        statement = text("SELECT pg_try_advisory_xact_lock_shared(:number)")
+        if not (await connection.execute(statement, {"number": _SERVING_LOCK})).scalar_one():
+            raise UnsuitableDatabaseError("`keypost-ca after-restore` is at work on it")
+
+
+@contextlib.asynccontextmanager
+async def alone(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Keep others from serving as long as the context lasts.
+
+    Raises:
+        UnsuitableDatabaseError: Somebody serves.
+    """
+    # A connection of its own: the lock is its, and goes with it.
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        statement = text("SELECT pg_try_advisory_lock(:number)")
+        if not (await connection.execute(statement, {"number": _SERVING_LOCK})).scalar_one():
+            raise UnsuitableDatabaseError("another keypost-ca process serves from it: stop all of them")
+        try:
+            yield
+        finally:
+            await connection.invalidate()
 
 
 async def check_suitable(engine: AsyncEngine) -> None:

@@ -259,10 +259,15 @@ class Store(Protocol):
         """Return the key with this fingerprint, of whatever user and state."""
         ...
 
-    async def apply(self, change: Change) -> None:
-        """Apply a change whole, with its entries in the audit log, or not at all.
+    async def apply(self, change: Change, expected: Sequence[AuditEntry] = ()) -> Sequence[AuditEntry]:
+        """Apply a change whole, with its entries in the audit log, or not at all; return those.
+
+        Args:
+            change: The change.
+            expected: The entries that it must lead to, where it is made again; none where it is new.
 
         Raises:
+            AuditBrokenError: It would lead to other entries.
             RevisionTakenError: The user is not at the revision before it.
             KeyAlreadyKnownError: The key's fingerprint has been recorded before.
             CodeUsedError: The one-time code is used up, or gone.
@@ -274,8 +279,12 @@ class Store(Protocol):
         """Return at most `limit` users whose names come after `after_username`, ordered by name."""
         ...
 
-    async def add_code(self, code: OneTimeCode, act: Act) -> None:
-        """Keep a new one-time code, and enter in the audit log that it was made."""
+    async def add_code(self, code: OneTimeCode, act: Act, expected: Sequence[AuditEntry] = ()) -> Sequence[AuditEntry]:
+        """Keep a new one-time code, and enter in the audit log that it was made; return the entry.
+
+        Raises:
+            AuditBrokenError: It is not the ``expected`` one.
+        """
         ...
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:

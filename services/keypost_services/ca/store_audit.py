@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
 
-from keypost_services.ca.audit import BEGINNING, Act, AuditEntry, Head, chain
+from keypost_services.ca.audit import BEGINNING, Act, AuditBrokenError, AuditEntry, Head, chain
 from keypost_services.ca.tables import audit_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,10 +22,20 @@ _IN_PLACE = ("sequence", "hash")
 NEWEST = select(audit_entries.c.sequence, audit_entries.c.hash).order_by(audit_entries.c.sequence.desc()).limit(1)
 
 
-async def append_acts(connection: AsyncConnection, acts: Iterable[Act]) -> None:
-    """Append entries; who calls holds the lock of the event counter's row, so that no other head comes between."""
+async def append_acts(
+    connection: AsyncConnection, acts: Iterable[Act], expected: Sequence[AuditEntry] = ()
+) -> Sequence[AuditEntry]:
+    """Append entries and return them; who calls holds the lock of the event counter's row: no other head comes between.
+
+    Raises:
+        AuditBrokenError: They are to be ``expected``, and are not.
+    """
     head = head_of((await connection.execute(NEWEST)).mappings().first())
-    await connection.execute(insert(audit_entries), [_row_of(entry) for entry in chain(head, acts)])
+    entries = chain(head, acts)
+    if expected and [entry.hash for entry in entries] != [entry.hash for entry in expected]:
+        raise AuditBrokenError(f"entry {expected[0].sequence} came out otherwise than it was written")
+    await connection.execute(insert(audit_entries), [_row_of(entry) for entry in entries])
+    return entries
 
 
 def entries_after(sequence: int, limit: int, wanted: AuditFilter) -> Select[Any]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy import and_, case, func, insert, or_, select, text, update
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from keypost_services.ca.audit import Act, AuditEntry, Head
+
+R = TypeVar("R")
 
 _WRITERS = 4
 """How many transactions of one process may be under way that write to a shared database."""
@@ -106,10 +108,10 @@ class SqlStore:
         row = await self._first(query)
         return None if row is None else RecordedKey(**row)
 
-    async def apply(self, change: Change) -> None:
-        """Apply a change whole, or not at all."""
+    async def apply(self, change: Change, expected: Sequence[AuditEntry] = ()) -> Sequence[AuditEntry]:
+        """Apply a change whole, or not at all; return its entries in the audit log."""
 
-        async def transaction(connection: AsyncConnection) -> None:
+        async def transaction(connection: AsyncConnection) -> Sequence[AuditEntry]:
             await _step_user(connection, change)
             if change.key is not None:
                 await _insert_key(connection, change.key)
@@ -119,9 +121,9 @@ class SqlStore:
             acts = acts_of(change, await _devices_of(connection, change))
             # Last: the row of the counter is what every other writer waits for.
             await _append_events(connection, change)
-            await append_acts(connection, acts)
+            return await append_acts(connection, acts, expected)
 
-        await self._write(transaction)
+        return await self._write(transaction)
 
     async def list_users(self, after_username: str, limit: int) -> Sequence[UserSummary]:
         """Return users in the order of their names."""
@@ -135,15 +137,15 @@ class SqlStore:
         query = select(*_USER, good).where(users.c.username > after_username).order_by(users.c.username).limit(limit)
         return [UserSummary(**row) for row in await self._all(query)]
 
-    async def add_code(self, code: OneTimeCode, act: Act) -> None:
-        """Keep a new one-time code."""
+    async def add_code(self, code: OneTimeCode, act: Act, expected: Sequence[AuditEntry] = ()) -> Sequence[AuditEntry]:
+        """Keep a new one-time code; return its entry in the audit log."""
 
-        async def transaction(connection: AsyncConnection) -> None:
+        async def transaction(connection: AsyncConnection) -> Sequence[AuditEntry]:
             await connection.execute(insert(one_time_codes).values(asdict(code)))
             await _take_numbers(connection, 0)
-            await append_acts(connection, [act])
+            return await append_acts(connection, [act], expected)
 
-        await self._write(transaction)
+        return await self._write(transaction)
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
         """Return the code with this hash."""
@@ -192,23 +194,20 @@ class SqlStore:
             return proposal if row is None else bytes(row["value"])
         return proposal
 
-    async def reopen(self, now: int) -> int:
+    async def after_restore(self) -> int:
         """End what may have been used up since the backup that this database was restored from; return how many.
 
-        Those are the one-time codes. The numbers of events go on far behind all that were ever given out: whoever
-        watches begins anew.
+        Those are the one-time codes, all that are unused: whether one is over is not judged by the clock here. The
+        numbers of events go on far behind all that were ever given out: whoever watches begins anew.
         """
-        voided = 0
 
-        async def transaction(connection: AsyncConnection) -> None:
-            nonlocal voided
-            open_codes = one_time_codes.c.used_fingerprint == b"", one_time_codes.c.expire_time > now
-            step = update(one_time_codes).where(*open_codes).values(expire_time=now)
-            voided = (await connection.execute(step)).rowcount
+        async def transaction(connection: AsyncConnection) -> int:
+            unused = one_time_codes.c.used_fingerprint == b"", one_time_codes.c.expire_time != 0
+            ended = await connection.execute(update(one_time_codes).where(*unused).values(expire_time=0))
             await _take_numbers(connection, LEAP)
+            return ended.rowcount
 
-        await self._write(transaction)
-        return voided
+        return await self._write(transaction)
 
     async def _all(self, query: Select[Any]) -> Sequence[RowMapping]:
         with self._measured(self._metrics.reads):
@@ -219,17 +218,17 @@ class SqlStore:
     async def _first(self, query: Select[Any]) -> RowMapping | None:
         return next(iter(await self._all(query)), None)
 
-    async def _write(self, transaction: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+    async def _write(self, transaction: Callable[[AsyncConnection], Awaitable[R]]) -> R:
         """Carry out a transaction; again if the database gave it up for another one's sake."""
         for _ in range(_MOST_ATTEMPTS - 1):
             with contextlib.suppress(TransactionGivenUpError):
                 return await self._write_once(transaction)
         return await self._write_once(transaction)
 
-    async def _write_once(self, transaction: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+    async def _write_once(self, transaction: Callable[[AsyncConnection], Awaitable[R]]) -> R:
         with self._measured(self._metrics.writes):
             async with failures_named(self._seconds), self._writers, self._writing_engine.begin() as connection:
-                await transaction(connection)
+                return await transaction(connection)
 
     @contextlib.contextmanager
     def _measured(self, seconds: Histogram) -> Iterator[None]:

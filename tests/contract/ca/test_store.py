@@ -218,7 +218,7 @@ async def test_a_code_raced_for_is_used_once(store: Store) -> None:
     await store.add_code(code, code_act(code))
     changes = [change(key(number, f"user{number}"), code_hash=code.code_hash) for number in range(1, 9)]
     outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["CodeUsedError"] * 7 + ["NoneType"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["CodeUsedError"] * 7 + ["list"]
     assert await store.newest_sequence() == 1
 
 
@@ -267,7 +267,7 @@ async def test_a_subject_that_signs_in_as_two_users_at_once_is_one_of_them(store
         change(key(number, name), identity=Identity(name, ISSUER, "one")) for number, name in enumerate(names, start=1)
     ]
     outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
-    assert sorted(map(type, outcomes), key=str) == sorted([type(None), *[IdentityTakenError] * 3], key=str)
+    assert sorted(map(type, outcomes), key=str) == sorted([list, *[IdentityTakenError] * 3], key=str)
     assert len(await store.find_users(names)) == 1
 
 
@@ -275,7 +275,7 @@ async def test_a_revision_raced_for_is_taken_once(store: Store) -> None:
     await store.apply(change(key(1)))
     changes = [renewal(number, replaced=1, revision=2) for number in range(2, 10)]
     outcomes = await asyncio.gather(*map(store.apply, changes), return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType"] + ["RevisionTakenError"] * 7
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["RevisionTakenError"] * 7 + ["list"]
     assert len((await store.find_users(["alice"]))["alice"].keys) == 2
 
 

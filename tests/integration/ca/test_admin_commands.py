@@ -133,6 +133,17 @@ async def test_the_audit_log_is_listed_and_verified(ca: CaUnderTest) -> None:
         ("code_made", "administrator", "ada"),
     ]
     assert [row["sequence"] for row in await printed(ca, "audit", "list", "--user", "bob")] == [2]
+    # By number: what came later may have an earlier time, if a clock was put back.
+    assert await printed(ca, "audit", "list", "--after", "1") == rows[1:]
+    assert await printed(ca, "audit", "list", "--after", "2") == []
+    # Of each the CA's own log has a line, by which it is found without the database.
+    told = [line for line in ca.log if line["event"] == "change"]
+    assert [(line["sequence"], line["action"], line["username"]) for line in told] == [
+        (1, "enrolled", "alice"),
+        (2, "code_made", "bob"),
+    ]
+    assert all(line["request_id"] for line in told)
+    assert (told[0]["fingerprint"], told[0]["revision"]) == (rows[0]["fingerprint"], 1)
     lines = (await run(ca, "audit", "list")).stdout.splitlines()
     assert "  code_made  bob  by administrator ada  from ipv4:127.0.0.1:" in lines[1]
     (verified,) = await printed(ca, "audit", "verify")

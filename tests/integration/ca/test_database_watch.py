@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from keypost_services.ca.after_restore import after_restore
+from keypost_services.ca.database import open_store
 from keypost_services.ca.database_watch import DatabaseWatch
 from keypost_services.ca.engine import open_engine
 from keypost_services.ca.events import EventFeed
 from keypost_services.ca.store_sql import SqlStore
+from keypost_services.runtime.errors import StartError
 from support.ca_changes import change, key
 from support.ca_database import postgres_database
 from support.postgres import running_postgres, shared_postgres
@@ -104,6 +107,26 @@ async def test_a_change_by_another_replica_is_told_at_once(name: str) -> None:
         for number, username in enumerate(["alice", "bob", "carol"], start=1):
             await there.store.apply(change(key(number, username)))
             assert [event.username for event in await next_events(events)] == [username]
+
+
+async def test_who_restores_is_alone(name: str) -> None:
+    """A database is made fit to serve while nobody serves from it; who starts meanwhile does not, or waits."""
+    url = shared_postgres().serving_url(name)
+    async with replica(url):
+        with pytest.raises(StartError, match="another keypost-ca process serves from it"):
+            await after_restore(url, [], 1)
+    async with open_store(url, alone=True):
+        with pytest.raises(StartError, match="after-restore` is at work"):
+            async with open_store(url):
+                pass
+        waiting = Replica(url, SqlStore(open_engine(url)), HOUR)
+        running = asyncio.create_task(waiting.watch.run())
+        await waiting.until_away("after-restore` is at work")
+    await waiting.until_listening()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert (await after_restore(url, [], 1)).entries_redone == 0
 
 
 async def test_who_refuses_tells_nothing(name: str) -> None:

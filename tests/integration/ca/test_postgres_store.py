@@ -107,9 +107,9 @@ async def test_of_what_replicas_do_at_once_one_wins_and_the_others_are_told(name
             ],
         }
         for loses, changes in races.items():
-            assert await outcomes_of(stores, changes) == sorted([loses.__name__] * 5 + ["NoneType"])
+            assert await outcomes_of(stores, changes) == sorted([loses.__name__] * 5 + ["list"])
         first = [change(key(50 + n, "frank")) for n in range(6)]
-        assert await outcomes_of(stores, first) == ["NoneType"] + ["RevisionTakenError"] * 5
+        assert await outcomes_of(stores, first) == ["RevisionTakenError"] * 5 + ["list"]
         assert [event.sequence for event in await stores[1].list_events(0, 99)] == list(range(1, 7))
 
 

@@ -103,6 +103,7 @@ USERS_RULES = {"page_size": PAGE_SIZE, "page_token": Rule(username_token)}
 ENTRIES_RULES = {
     "username": Rule(no_user_or),
     "from_time": Rule(number(0)),
+    "after_sequence": Rule(number(0)),
     "until_time": Rule(number(0)),
     "page_size": PAGE_SIZE,
     "page_token": Rule(sequence_token),

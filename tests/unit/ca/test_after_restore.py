@@ -15,15 +15,18 @@ from typer.testing import CliRunner
 from keypost.clock import MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import WEAK
-from keypost_services.ca.audit import OPERATOR, Action, Head, chain
+from keypost_services.ca.audit import OPERATOR, Action, AuditBrokenError, Head, chain
 from keypost_services.ca.audit_lines import facts_of
+from keypost_services.ca.codes import hash_code
 from keypost_services.ca.command_line import app
 from keypost_services.ca.database import open_store, open_store_as_it_is
 from keypost_services.ca.events import EventFeed
-from keypost_services.ca.redoing import read_entries
+from keypost_services.ca.redo import in_order, lines_of_file, read_entries
+from keypost_services.ca.sign_in.port import Proof
+from keypost_services.ca.store import Identity, OneTimeCode
 from keypost_services.ca.store_sql import LEAP
 from keypost_services.runtime.errors import ServiceError
-from support.ca import OPEN, open_bench
+from support.ca import ISSUER, OPEN, open_bench
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
     from keypost_services.ca.store import User
     from support.ca import CaBench
 
-USERS = ["alice", "bob", "carol", "dave"]
+USERS = ["alice", "bob", "carol", "dave", "frank"]
+FRANK = Proof(id_token="subject-frank")
+AT_ISSUER = ("--issuer", ISSUER)
 COMPROMISED = pb.REVOCATION_REASON_COMPROMISED
 
 
@@ -70,7 +75,7 @@ class Lost:
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def reopen(self, *arguments: str) -> Result:
+    def after_restore(self, *arguments: str) -> Result:
         return command("after-restore", "--database", self.url, "--yes", *arguments)
 
     async def restored(self) -> Mapping[str, User]:
@@ -83,7 +88,7 @@ def command(*arguments: str) -> Result:
 
 
 async def everything_happens(bench: CaBench, first: DeviceKeyPair) -> None:
-    """Have every kind of entry written."""
+    """Have every kind of entry written, and a sign-in at an issuer."""
     second = await bench.approve(first)
     bench.clock.advance(MINUTE)
     renewed = await bench.renew(second)
@@ -101,6 +106,7 @@ async def everything_happens(bench: CaBench, first: DeviceKeyPair) -> None:
     _, anew = await bench.enroll_request("dave", suite=WEAK, kind=pb.KEY_REQUEST_KIND_RESET)
     await bench.submit_enroll(anew)
     await bench.add_code("erin")
+    await bench.enroll("frank", FRANK, WEAK)
     await bench.resets.request("bob", OPEN)
 
 
@@ -115,15 +121,15 @@ async def lost(tmp_path: Path) -> Lost:
     return found
 
 
-async def reopened(lost: Lost, *arguments: str) -> dict[str, Any]:
-    result = await asyncio.to_thread(lost.reopen, *arguments)
+async def made_fit(lost: Lost, *arguments: str) -> dict[str, Any]:
+    result = await asyncio.to_thread(lost.after_restore, *arguments)
     assert result.exit_code == 0, result.stderr
     facts: dict[str, Any] = json.loads(result.stdout)
     return facts
 
 
 async def test_every_record_comes_back_as_it_was_to_the_revision_and_the_millisecond(lost: Lost) -> None:
-    facts = await reopened(lost, "--audit", str(lost.log), "--head", lost.head)
+    facts = await made_fit(lost, "--audit", str(lost.log), "--head", lost.head, *AT_ISSUER)
     assert facts["entries_redone"] == len(lost.lines()) - 1
     assert {line["action"] for line in lost.lines()} == {str(action) for action in Action}
     restored = await lost.restored()
@@ -136,17 +142,17 @@ async def test_every_record_comes_back_as_it_was_to_the_revision_and_the_millise
 async def test_files_that_overlap_may_be_put_together(lost: Lost) -> None:
     lines = lost.log.read_text().splitlines()
     lost.log.write_text("\n".join([*lines[4:], *lines[:8]]))
-    assert (await reopened(lost, "--audit", str(lost.log)))["entries_redone"] == len(lines) - 1
+    assert (await made_fit(lost, "--audit", str(lost.log), *AT_ISSUER))["entries_redone"] == len(lines) - 1
 
 
 async def test_it_is_done_once(lost: Lost) -> None:
-    await reopened(lost, "--audit", str(lost.log))
-    again = await reopened(lost, "--audit", str(lost.log))
+    await made_fit(lost, "--audit", str(lost.log), *AT_ISSUER)
+    again = await made_fit(lost, "--audit", str(lost.log), *AT_ISSUER)
     assert (again["entries_redone"], again["resets_cancelled"]) == (0, 0)
 
 
 async def test_without_the_log_it_says_how_far_the_backup_goes(lost: Lost) -> None:
-    facts = await reopened(lost)
+    facts = await made_fit(lost, "--without-audit")
     assert (facts["entries_redone"], facts["newest_entry_time"]) == (0, lost.lines()[0]["create_time"])
 
 
@@ -183,13 +189,13 @@ async def test_another_log_is_refused(lost: Lost) -> None:
 
 
 async def test_what_is_no_log_is_refused(lost: Lost) -> None:
-    for text in ("{", "[]", '{"sequence": 1}'):
+    for text in ("{\n", "[]", '{"sequence": 1}'):
         lost.log.write_text(text)
         await refused(lost, "line 1 is no entry")
 
 
 async def refused(lost: Lost, why: str, *arguments: str) -> None:
-    result = await asyncio.to_thread(lost.reopen, "--audit", str(lost.log), *arguments)
+    result = await asyncio.to_thread(lost.after_restore, "--audit", str(lost.log), *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert why in result.stderr
 
@@ -198,11 +204,16 @@ async def test_a_code_from_before_is_good_no_longer(tmp_path: Path) -> None:
     """It may have been used up since the backup."""
     lost = Lost(tmp_path)
     async with open_bench(tmp_path, open_sign_in=False) as bench:
-        code = await bench.add_code("alice")
+        code, binding = await bench.add_code("alice"), bench.binding
         lost.back_up()
         await bench.enroll("alice", code, WEAK)
-    facts = await reopened(lost)
+    # Whatever the clock of the machine says on which it is restored: it may be ahead, and the CA's own behind it.
+    facts = await made_fit(lost, "--without-audit")
     assert facts["codes_ended"] == 1
+    async with open_store_as_it_is(lost.url) as store:
+        kept = await store.find_code(hash_code(code.code or "", "alice", binding))
+    assert kept is not None
+    assert kept.expire_time == 0
     (tmp_path / "restored.db").rename(tmp_path / "ca.db")
     async with open_bench(tmp_path, open_sign_in=False) as bench:
         with pytest.raises(ServiceError, match="sign-in"):
@@ -210,7 +221,7 @@ async def test_a_code_from_before_is_good_no_longer(tmp_path: Path) -> None:
 
 
 async def test_whoever_watched_before_begins_anew_even_if_nothing_happens(lost: Lost) -> None:
-    await reopened(lost)
+    await made_fit(lost, "--without-audit")
     async with open_store_as_it_is(lost.url) as store:
         feed = EventFeed(store, poll_seconds=5, heartbeat_seconds=5)
         assert await store.newest_sequence() > LEAP
@@ -228,8 +239,70 @@ async def to_the_end(feed: EventFeed, after: int) -> None:
             pass
 
 
+async def test_who_signed_in_first_at_the_issuer_stays_that_user(lost: Lost) -> None:
+    """Frank has lost his devices, and the issuer has given his name to somebody else."""
+    facts = await made_fit(lost, "--audit", str(lost.log), *AT_ISSUER)
+    assert facts["entries_redone"] == len(lost.lines()) - 1
+    (lost.folder / "ca.db").unlink()
+    (lost.folder / "restored.db").rename(lost.folder / "ca.db")
+    async with open_bench(lost.folder) as bench:
+        assert await bench.store.find_identities(Identity("frank", ISSUER, "")) == [
+            Identity("frank", ISSUER, "subject-frank")
+        ]
+        with pytest.raises(ServiceError, match="sign-in"):
+            await bench.resets.request("frank", Proof(id_token="subject-newcomer"))
+
+
+async def test_without_the_issuer_nothing_is_made_again(lost: Lost) -> None:
+    await refused(lost, "frank enrolled by a sign-in at the issuer")
+    assert not (await lost.restored()).keys() - {"alice"}
+    await refused(lost, "must", "--issuer", "no url")
+
+
+async def test_a_noted_head_that_the_database_has_passed_is_compared_with_it(lost: Lost) -> None:
+    await refused(lost, "entry 1 in the database is not the one that was noted", "--head", f"1:{'00' * 32}", *AT_ISSUER)
+    first = lost.lines()[0]["hash"]
+    await made_fit(lost, "--audit", str(lost.log), "--head", f"1:{first}", *AT_ISSUER)
+
+
+async def test_a_line_that_was_cut_off_is_told(lost: Lost) -> None:
+    whole = lost.log.read_text()
+    lost.log.write_text(whole[:-40])
+    last = len(lost_lines := whole.splitlines())
+    await refused(lost, f"line {last}, the last one, is cut off", *AT_ISSUER)
+    checked = await asyncio.to_thread(command, "audit", "verify", "--file", str(lost.log))
+    assert (checked.exit_code, f"line {last}, the last one, is cut off" in checked.stderr) == (2, True)
+    lost.log.write_text("\n".join([*lost_lines[:-1], lost_lines[-1][:-40], ""]))
+    await refused(lost, f"line {last} is no entry", *AT_ISSUER)
+
+
+async def test_the_kept_log_is_verified_by_itself(lost: Lost) -> None:
+    lines = lost.log.read_text().splitlines(keepends=True)
+    lost.log.write_text("".join([*lines, *lines[3:]]))
+    checked = await asyncio.to_thread(command, "audit", "verify", "--file", str(lost.log), "--head", lost.head)
+    assert json.loads(checked.stdout)["head"] == lost.head
+    lost.log.write_text("".join(lines[:2] + lines[3:]))
+    checked = await asyncio.to_thread(command, "audit", "verify", "--file", str(lost.log))
+    assert (checked.exit_code, "entry 3 is not in its place" in checked.stderr) == (1, True)
+
+
+async def test_what_comes_out_otherwise_is_not_made(lost: Lost) -> None:
+    """What was written in between is noticed before anything is committed behind it: the log does not fork."""
+    entries = in_order(read_entries(lines_of_file(lost.log)), after=1)
+    code = next(entry for entry in entries if entry.act.action == Action.CODE_MADE)
+    async with open_store(lost.url) as store:
+        before = await store.audit_head()
+        made = OneTimeCode(code.act.evidence, code.act.username, 0)
+        with pytest.raises(AuditBrokenError, match=f"entry {code.sequence} came out otherwise"):
+            await store.add_code(made, code.act, [code])
+        assert (await store.find_code(made.code_hash), await store.audit_head()) == (None, before)
+
+
 async def test_nothing_is_done_while_a_ca_serves_or_unless_somebody_agrees(lost: Lost) -> None:
     asked = await asyncio.to_thread(CliRunner().invoke, app, ["after-restore", "--database", lost.url], input="y\nn\n")
     assert (asked.exit_code, "revoked keys are good again" in asked.output) == (2, True)
+    forgotten = await asyncio.to_thread(lost.after_restore)
+    assert (forgotten.exit_code, "or say --without-audit" in forgotten.stderr) == (2, True)
+    await refused(lost, "contradict", "--without-audit")
     async with open_store(lost.url):
         await refused(lost, "another keypost-ca process uses the database")

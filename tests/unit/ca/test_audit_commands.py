@@ -77,6 +77,7 @@ def test_entries_are_listed_by_user_and_time(database: str) -> None:
 
     assert sequences("--user", "alice") == [1, 3]
     assert sequences("--since", "2000-01-01") == [1, 2, 3]
+    assert sequences("--after", "1", "--user", "alice") == [3]
     assert sequences("--since", "2999-12-31T23:59") == []
     assert sequences("--until", "2000-01-01T00:00:00+02:00") == []
     wrong = run("audit", "list", "--database", database, "--since", "yesterday")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -14,7 +16,7 @@ from keypost.protocol.errors import NoUsableDeviceError
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
 from keypost.protocol.validity import Policy, check_can_send
-from keypost_services.ca.store import RevisionTakenError
+from keypost_services.ca.store import RevisionTakenError, StoreAwayError
 from keypost_services.runtime.errors import ServiceError
 from support.ca import KEY_LIFETIME, OPEN, CaBench, open_bench
 
@@ -44,6 +46,30 @@ def state_of(record: KeyRecord, pair: DeviceKeyPair) -> tuple[int, int, int]:
 async def two_devices(bench: CaBench, username: str = "alice") -> tuple[DeviceKeyPair, DeviceKeyPair]:
     first = await bench.enroll(username)
     return first, await bench.approve(first)
+
+
+async def test_each_key_that_a_change_ends_has_a_line_in_the_log(bench: CaBench) -> None:
+    """Without a copy of the audit log, what is to be revoked again after a restore is found by these lines alone."""
+    first, second = await two_devices(bench)
+    thief = await bench.approve(second)
+    await bench.revoke(second, first, reason=COMPROMISED, since_time=1)
+    lines = [json.loads(line) for line in bench.output.getvalue().splitlines()]
+    told = [line for line in lines if line["event"] == "change" and line["action"] == "revoked"]
+    assert [(line["username"], line["device_id"], line["fingerprint"], line["revision"]) for line in told] == [
+        ("alice", pair.address.device_id, pair.fingerprint.hex(), 4) for pair in (second, thief)
+    ]
+    assert {(line["reason"], line["actor_kind"]) for line in told} <= {("compromised", "device"), ("void", "device")}
+
+
+async def test_a_change_that_was_not_answered_is_in_the_log_as_in_doubt(
+    bench: CaBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await bench.enroll("alice")
+    monkeypatch.setattr(bench.store, "apply", AsyncMock(side_effect=StoreAwayError("gone")))
+    with pytest.raises(StoreAwayError):
+        await bench.revoke(first)
+    line = json.loads(bench.output.getvalue().splitlines()[-1])
+    assert (line["event"], line["username"], line["revision"]) == ("change_in_doubt", "alice", 2)
 
 
 @pytest.mark.parametrize("reason", [RETIRED, LOST, COMPROMISED])

@@ -88,7 +88,8 @@ class Administration:
         now = self._authority.clock()
         made = MadeCode(new_code(self._random), username, now + lifetime)
         kept = made.kept(self._realm)
-        await self._authority.store.add_code(kept, code_made(kept, actor_of(administrator), now, origin_of_call()))
+        act = code_made(kept, actor_of(administrator), now, origin_of_call())
+        self._authority.tell(await self._authority.store.add_code(kept, act))
         return made
 
     async def find_user(self, username: str) -> User:

@@ -28,6 +28,7 @@ from keypost_services.ca.administration.shown import (
 )
 from keypost_services.ca.audit_command_line import (
     About,
+    After,
     Noted,
     Since,
     Until,
@@ -235,13 +236,19 @@ def cancel_reset(context: typer.Context, username: Username, *, as_json: Json = 
 
 @audit.command("list")
 def list_entries(
-    context: typer.Context, *, user: About = "", since: Since = "", until: Until = "", as_json: Json = False
+    context: typer.Context,
+    *,
+    user: About = "",
+    since: Since = "",
+    until: Until = "",
+    after: After = 0,
+    as_json: Json = False,
 ) -> None:
     """List the entries of the audit log.
 
     One a line; with --json one object a line.
     """
-    wanted = read_wanted(user, since, until)
+    wanted = read_wanted(user, since, until, after)
 
     async def act(client: AdministrationClient) -> None:
         await print_entries(_entries_of(client, wanted), as_json=as_json)
@@ -286,7 +293,12 @@ async def _entries_of(client: AdministrationClient, wanted: Wanted) -> Entries:
 
 
 def _fields_of(wanted: Wanted) -> dict[str, Any]:
-    return {"username": wanted.username, "from_time": wanted.from_time, "until_time": wanted.until_time}
+    return {
+        "username": wanted.username,
+        "from_time": wanted.from_time,
+        "until_time": wanted.until_time,
+        "after_sequence": wanted.after,
+    }
 
 
 def _key_of(user: pb.User, device: str, reason: Reason) -> pb.UserKey:

@@ -11,7 +11,7 @@ from keypost_services.ca.administration import convert
 from keypost_services.ca.administration.administration import AdministratorSignatory
 from keypost_services.ca.convert_statements import read_signed_revocation
 from keypost_services.runtime.auth import current_caller
-from keypost_services.runtime.requests import read_username
+from keypost_services.runtime.requests import read_number, read_username
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -82,7 +82,9 @@ class AdministrationServicer(AdministrationServiceServicer):
     ) -> pb.ListAuditEntriesResponse:
         del context
         wanted, size = convert.read_filter(request), convert.read_page_size(request.page_size)
-        after = convert.read_sequence_token(request.page_token)
+        after = max(
+            convert.read_sequence_token(request.page_token), read_number(request.after_sequence, "after_sequence")
+        )
         page, last = convert.page_of(await self._administration.list_audit_entries(after, size + 1, wanted), size)
         entries = map(convert.audit_message, page)
         return pb.ListAuditEntriesResponse(entries=entries, next_page_token=convert.sequence_token(last))

@@ -33,6 +33,9 @@ class Kind(StrEnum):
     OPEN = "open"
 
 
+_SUBJECT = f"{Kind.OIDC} "
+
+
 @dataclass(frozen=True)
 class Proof:
     """What a caller shows: at most one of these; nothing at all is open sign-in.
@@ -71,8 +74,13 @@ class Grant:
     def kind(self) -> str:
         """How the audit log names the sign-in: its kind, and the beginning of a code's hash or the issuer's subject."""
         if self.identity is not None:
-            return f"{Kind.OIDC} {self.identity.subject}"
+            return f"{_SUBJECT}{self.identity.subject}"
         return f"{Kind.OPEN}" if self.code_hash is None else f"{Kind.CODE} {self.code_hash.hex()[:_SHOWN_DIGITS]}"
+
+
+def subject_of(kind: str) -> str:
+    """Return the issuer's subject in how the audit log names a sign-in (``Grant.kind``); empty without an issuer."""
+    return kind.removeprefix(_SUBJECT) if kind.startswith(_SUBJECT) else ""
 
 
 class SignIn(Protocol):

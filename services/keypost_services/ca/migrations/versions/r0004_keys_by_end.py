@@ -22,4 +22,6 @@ def upgrade() -> None:
         ["expire_time", "state"],
         postgresql_where=_GOOD,
         sqlite_where=_GOOD,
+        # In a large database the operator makes it beforehand, CONCURRENTLY: that is no part of a transaction.
+        if_not_exists=True,
     )

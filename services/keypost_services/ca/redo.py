@@ -29,10 +29,21 @@ from keypost_services.ca.audit import (
     verify_chain,
 )
 from keypost_services.ca.convert import recorded_key
-from keypost_services.ca.store import Change, Ending, EventDraft, KeyAlreadyKnownError, OneTimeCode, RevisionTakenError
+from keypost_services.ca.sign_in.port import subject_of
+from keypost_services.ca.store import (
+    Change,
+    Ending,
+    EventDraft,
+    Identity,
+    IdentityTakenError,
+    KeyAlreadyKnownError,
+    OneTimeCode,
+    RevisionTakenError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from keypost.protocol.key_requests import KeyRequest
     from keypost_services.ca.audit import Head
@@ -46,10 +57,18 @@ _RESETS = {
 }
 _REVOKED = pb.KEY_STATE_REVOKED
 _BYTES = ("fingerprint", "evidence")
+_OVERTAKEN = (RevisionTakenError, KeyAlreadyKnownError, IdentityTakenError)
+
+
+class IssuerMissingError(Exception):
+    """An entry tells of a sign-in at an issuer, and nobody said at which."""
 
 
 def read_entries(lines: Iterable[str]) -> Iterator[AuditEntry]:
     """Yield the entries that ``audit list --json`` printed.
+
+    Args:
+        lines: With their ends: one without is the last of a run that was stopped while it wrote, if it is no entry.
 
     Raises:
         ValueError: A line is none.
@@ -58,48 +77,81 @@ def read_entries(lines: Iterable[str]) -> Iterator[AuditEntry]:
         try:
             yield _read_entry(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, json.JSONDecodeError) and not line.endswith("\n"):
+                raise ValueError(
+                    f"line {number}, the last one, is cut off: take it out, and list again what comes after the entry "
+                    "before it"
+                ) from error
             raise ValueError(f"line {number} is no entry of the audit log as `audit list --json` prints it") from error
 
 
-async def redo(store: Store, entries: Sequence[AuditEntry], noted: Head = BEGINNING) -> int:
+def lines_of_file(file: Path) -> list[str]:
+    """Return a file's lines with their ends; raises OSError, or UnicodeDecodeError (a ValueError)."""
+    return file.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def in_order(entries: Iterable[AuditEntry], after: int = 0) -> list[AuditEntry]:
+    """Return those after a number in their order, each once."""
+    found = {entry.sequence: entry for entry in entries if entry.sequence > after}
+    return [found[sequence] for sequence in sorted(found)]
+
+
+async def redo(store: Store, entries: Sequence[AuditEntry], noted: Head = BEGINNING, issuer: str = "") -> int:
     """Make again what the store lacks of these entries; return how many entries that were.
 
     Args:
         store: The restored one; nobody else writes to it.
         entries: They begin not later than where the store ends; some may come twice. The last that it has is compared.
-        noted: A head that was noted elsewhere: they must have it.
+        noted: A head that was noted elsewhere: store and entries must have it.
+        issuer: The URL of the issuer of ID tokens, of which entries have the subjects alone; empty if there is none.
 
     Raises:
         AuditBrokenError: The entries are not this log's, or were altered; what came before is made again.
+        IssuerMissingError: One tells of a sign-in at an issuer; nothing is made again.
     """
     head = await store.audit_head()
+    await _check_stored(store, head, noted)
     same = [entry for entry in entries if entry.sequence == head.sequence]
     if any(entry.hash != head.hash for entry in same):
         raise AuditBrokenError(f"entry {head.sequence} is another one in the database: they are of different logs")
-    lacking = sorted(
-        {entry.sequence: entry for entry in entries if entry.sequence > head.sequence}.values(),
-        key=lambda entry: entry.sequence,
-    )
+    lacking = in_order(entries, head.sequence)
     check_reaches(verify_chain(head, lacking, noted), noted)
+    _check_issuer(lacking, issuer)
     for _, together in groupby(lacking, lambda entry: _change_of(entry.act) or entry.sequence):
-        await _make(store, list(together))
+        await _make(store, list(together), issuer)
     return len(lacking)
 
 
-async def _make(store: Store, entries: Sequence[AuditEntry]) -> None:
+async def _check_stored(store: Store, head: Head, noted: Head) -> None:
+    """Compare a head that was noted with the store's own entry, if it has come so far."""
+    if not BEGINNING.sequence < noted.sequence <= head.sequence:
+        return
+    stored = await store.list_audit_entries(noted.sequence - 1, 1)
+    if [(entry.sequence, entry.hash) for entry in stored] != [(noted.sequence, noted.hash)]:
+        raise AuditBrokenError(f"entry {noted.sequence} in the database is not the one that was noted")
+
+
+def _check_issuer(entries: Sequence[AuditEntry], issuer: str) -> None:
+    missing = next((entry for entry in entries if not issuer and _subject_of(entry.act)), None)
+    if missing is not None:
+        raise IssuerMissingError(
+            f"{missing.act.username} enrolled by a sign-in at the issuer (entry {missing.sequence}): name that with "
+            "--issuer, else whoever is given the name there next enrols as this user"
+        )
+
+
+async def _make(store: Store, entries: Sequence[AuditEntry], issuer: str) -> None:
     acts = [entry.act for entry in entries]
     if acts[0].action == Action.CODE_MADE:
         # Whether it was used up is not known: it is of no use to anybody.
-        await store.add_code(OneTimeCode(acts[0].evidence, acts[0].username, 0), acts[0])
+        await store.add_code(OneTimeCode(acts[0].evidence, acts[0].username, 0), acts[0], entries)
     else:
         user = (await store.find_users([acts[0].username])).get(acts[0].username)
         try:
-            await store.apply(_change(acts, user))
-        except (KeypostError, DecodeError, ValueError, RevisionTakenError, KeyAlreadyKnownError) as error:
+            await store.apply(_change(acts, user, issuer), entries)
+        except (KeypostError, DecodeError, ValueError, *_OVERTAKEN) as error:
             why = str(error) or type(error).__name__
             raise AuditBrokenError(f"entry {entries[0].sequence} cannot be made again: {why}") from error
-    if (await store.audit_head()).hash != entries[-1].hash:
-        raise AuditBrokenError(f"entry {entries[0].sequence} came out otherwise than it was written")
 
 
 def _change_of(act: Act) -> tuple[str, int] | None:
@@ -107,7 +159,7 @@ def _change_of(act: Act) -> tuple[str, int] | None:
     return (act.username, act.revision) if act.revision else None
 
 
-def _change(acts: Sequence[Act], user: User | None) -> Change:
+def _change(acts: Sequence[Act], user: User | None, issuer: str) -> Change:
     """Return the change that was told as these acts."""
     first = acts[0]
     request = _request_of(first)
@@ -124,7 +176,21 @@ def _change(acts: Sequence[Act], user: User | None) -> Change:
         endings=tuple(_endings(acts, request, user)),
         events=tuple(_events(acts, request)),
         reset_time=_reset_time(first, request, user),
+        identity=_identity_of(first, issuer),
     )
+
+
+def _identity_of(act: Act, issuer: str) -> Identity | None:
+    """Return who signed in at the issuer for this, as a first key's entry tells."""
+    subject = _subject_of(act)
+    return Identity(act.username, issuer, subject) if subject else None
+
+
+def _subject_of(act: Act) -> str:
+    # A reset that is announced keeps nobody: only an enrolment does.
+    if act.actor_kind != ActorKind.SIGN_IN or act.action not in (Action.ENROLLED, Action.RESET_DONE):
+        return ""
+    return subject_of(act.actor)
 
 
 def _request_of(act: Act) -> KeyRequest | None:
