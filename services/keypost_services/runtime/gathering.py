@@ -24,8 +24,8 @@ A = TypeVar("A")
 MOST = 64
 MOST_BATCHES = 4
 """So many batches are under way, if those before are late."""
-LATE_SECONDS = 0.05
-"""An answer is late after so long: a good many times what it takes when all is well."""
+LATE_SECONDS = 0.2
+"""An answer is late after so long: many times what it takes when all is well, for one batch at a time costs least."""
 
 
 class Gathering(Generic[Q, A]):

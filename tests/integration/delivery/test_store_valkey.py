@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,7 +27,10 @@ from support.mailboxes import BOB, BOB_TABLET, NOW, append, foresee, new_name, o
 from support.valkey import running_valkey
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from keypost_services.delivery.functions import Call
 
 CLAIM = Claim(BOB, "stream-1", 1)
 
@@ -94,6 +97,30 @@ async def test_nobody_watching_means_no_subscription(tmp_path: Path) -> None:
                 await wake_ups.wait()
             while await replica.client.pubsub_shardchannels():
                 await replica.client.ping()
+
+
+async def test_a_call_that_is_repeated_holds_up_nobody_elses_message(tmp_path: Path) -> None:
+    """As in a cluster where one slot is being moved: its call is tried again and again, for seconds."""
+    with running_valkey(tmp_path) as server:
+        async with open_mailboxes(server.url) as replica, asyncio.timeout(20):
+            servers, moved = replica.mailboxes._servers, asyncio.Event()
+            run, first = servers.run, True
+
+            async def repeated(calls: Sequence[Call], replica_timeout: int | None = None) -> Sequence[Any]:
+                nonlocal first
+                waits, first = first, False
+                if waits:
+                    await moved.wait()
+                return await run(calls, replica_timeout)
+
+            servers.run = repeated  # type: ignore[method-assign]
+            held_up = asyncio.create_task(append(replica.mailboxes, posting(b"1")))
+            await asyncio.sleep(0)
+            others = [append(replica.mailboxes, posting(b"2", BOB_TABLET)) for _ in range(3)]
+            assert [answer[BOB_TABLET].outcome for answer in await asyncio.gather(*others)] == [Outcome.APPENDED] * 3
+            assert not held_up.done()
+            moved.set()
+            assert (await held_up)[BOB].outcome is Outcome.APPENDED
 
 
 async def test_a_mailbox_that_nobody_uses_ends(tmp_path: Path) -> None:
