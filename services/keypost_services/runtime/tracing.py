@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class CallTrace:
     """The service's part of one call.
 
     Attributes:
-        span: What is current while the call is handled.
+        span: What is current while the call is handled; none yet where there is a wish.
         ids: What log lines say of it.
         wish: The context of a device that wants the call recorded, while nobody knows whether it is one.
     """
@@ -106,13 +106,16 @@ class ServiceTraces:
             return CallTrace(NO_SPAN, {"trace_id": trace_id_of(said)} if said else {})
         if is_service or not is_sampled(said):
             return self._begin(method, said)
-        return replace(self._begin(method, f"{said[:-2]}00"), wish=said)
+        return CallTrace(NO_SPAN, {"trace_id": trace_id_of(said)}, wish=said)
 
     def admitted(self, trace: CallTrace, method: str, caller: Caller) -> CallTrace:
-        """Return the trace of a call whose caller is known: another one, begun now, if its wish is granted."""
-        if trace.wish and self.grant(caller):
-            return self._begin(method, trace.wish)
-        return trace
+        """Return the trace of a call whose caller is known: where it had a wish, begun now, recorded if it is granted.
+
+        What is asked to find out who calls is part of no trace but its own.
+        """
+        if not trace.wish:
+            return trace
+        return self._begin(method, trace.wish if self.grant(caller) else f"{trace.wish[:-2]}00")
 
     def _begin(self, method: str, follows: str) -> CallTrace:
         name = method.removeprefix("/")
