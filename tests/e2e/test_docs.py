@@ -39,8 +39,10 @@ NOT_RUN = {
     ): "it shows a trace",
     (
         "docs/operations.md",
-        "CREATE INDEX CONCURRENTLY ix_device_keys_expire_time_state ON device_keys (expire_time, state) "
-        "WHERE state = 1;",
+        (
+            "CREATE INDEX CONCURRENTLY ix_device_keys_expire_time_state ON device_keys (expire_time, state) "
+            "WHERE state = 1;"
+        ),
     ): "tests/integration/ca/test_postgres_schema.py does it",
     ("docs/secrets.md", "PYTHONPATH=tests python -P tests/support/memory.py"): "a measurement: it searches all memory",
     ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
