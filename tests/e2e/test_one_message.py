@@ -145,7 +145,8 @@ def test_no_secret_is_in_numbers_traces_logs_or_files(one: OneMessage) -> None:
     assert scanner.astray(one.places) == []
     assert [place.name for place in one.places if place.marker not in place.content] == []
     names = {place.name for place in one.places}
-    assert {"traces", "delivery: /metrics", "logs/delivery.log", "ca.db", "profiles/alice/keystore.sqlite3"} <= names
+    assert {"traces", "delivery: /metrics", "logs/delivery.log", "profiles/alice/keystore.sqlite3"} <= names
+    assert {"postgres: base", "postgres: pg_wal"} <= names
     assert any(name.endswith(".incr.aof") for name in names)
     assert {secret.kind for secret in one.secrets} >= {"plaintext", "session key", "message key", "private key"}
 

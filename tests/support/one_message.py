@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keypost.keystore import Passphrase, open_store
 from keypost_services.embedded import stack as stack_module
-from keypost_services.embedded.layout import SERVICES, settings_of
+from keypost_services.embedded.layout import SERVICES, Shape, settings_of
 from keypost_services.embedded.processes import clean_environment
 from support.collector import Collected, collecting, everything_to
 from support.secret_keys import server_secrets, store_secrets
-from support.secret_places import marker, metrics, valkey_places
+from support.secret_places import marker, metrics, postgres_places, valkey_places
 from support.secret_scan import Place, Secret, files_below
 from support.stack import running_stack
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 PERSON = Path(__file__).with_name("traced_person.py")
 EVENTS = 3
 """Two enrolments and a renewal."""
+ONE_OF_EACH = Shape("one of each", postgres=True)
+"""PostgreSQL, and one process of each service: a message's numbers are then on one page of each."""
 PATIENCE = 20.0
 """Seconds."""
 Counts = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -125,7 +128,7 @@ def traced_stack(folder: Path, collector: Collector) -> Iterator[Stack]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stack_module, "settings_of", settings)
-        with running_stack(folder) as stack:
+        with running_stack(folder, shape=ONE_OF_EACH) as stack:
             yield stack
 
 
@@ -141,6 +144,8 @@ def play(folder: Path) -> OneMessage:
             # Nothing here is slow enough for its slow log.
             url = stack._servers._valkey.url
             one.places += [place for place in valkey_places(url) if place.name != "valkey: slow log"]
+            assert stack._servers._postgres
+            one.places += postgres_places(stack._servers._postgres)
             one.places += files_below(folder, marker)
             one.logs = {service: _lines(folder / "logs" / f"{service}.log") for service in SERVICES}
         one.spans = collector.spans
@@ -201,8 +206,12 @@ def value(counted: Mapping[Any, float], name: str) -> float:
 
 def _is_whole(stack: Stack, service: str) -> bool:
     port = json.loads(stack.layout.ready_file(service).read_text())["metrics_port"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as page:  # our own
-        return not json.loads(page.read())["degraded"]
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as page:  # our own
+            return not json.loads(page.read())["degraded"]
+    except urllib.error.HTTPError as error:  # it is not ready yet
+        error.close()
+        return False
 
 
 def _wait_for_ends(stack: Stack) -> None:

@@ -34,7 +34,8 @@ def server_secrets(stack: Stack) -> Iterator[Secret]:
             yield Secret(f"private key {path.name}", key.private_bytes_raw(), home)
         else:
             yield from of_ec_key(f"private key {path.parent.name}/{path.name}", key, home)
-    yield Secret("nonce secret", _nonce_secret(stack), frozenset({"ca.db", "ca.db-wal"}))
+    if not stack.layout.shape.postgres:
+        yield Secret("nonce secret", _nonce_secret(stack), frozenset({"ca.db", "ca.db-wal"}))
 
 
 def _nonce_secret(stack: Stack) -> bytes:

@@ -9,14 +9,16 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import redis
 
 from keypost_services.embedded.layout import SERVICES
-from support.secret_scan import Place
+from support.secret_scan import Place, files_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from keypost_services.embedded.postgres import Postgres
     from keypost_services.embedded.stack import Stack
 
 
@@ -71,6 +73,15 @@ def _read_key(server: redis.Redis, key: bytes) -> Any:
         b"none": lambda _name: None,  # it expired since the keys were listed
     }
     return readers[server.type(key)](key)  # type: ignore[index]
+
+
+def postgres_places(server: Postgres) -> Iterator[Place]:
+    """Yield the files of a PostgreSQL and its write-ahead log, all that it holds written into them before."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+    for folder in ("base", "pg_wal"):
+        files = list(files_below(server.data / folder, lambda _path: b""))
+        yield Place(f"postgres: {folder}", b"\0".join(file.content for file in files), b"alice")
 
 
 def metrics(stack: Stack) -> Iterator[Place]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from keypost_services.embedded.layout import Layout
+from keypost_services.embedded.layout import EMBEDDED, Layout
 from keypost_services.embedded.processes import clean_environment
 from keypost_services.embedded.stack import Stack
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from keypost_services.embedded.layout import Shape
+
 COMMAND_SECONDS = 60
 
 
 @contextlib.contextmanager
-def running_stack(folder: Path, *, weak_suite: bool = False) -> Iterator[Stack]:
+def running_stack(folder: Path, *, weak_suite: bool = False, shape: Shape = EMBEDDED) -> Iterator[Stack]:
     """Yield a stack that serves; afterwards nothing of it is left, and nothing had to be killed."""
-    stack = Stack(Layout(folder, weak_suite=weak_suite))
+    stack = Stack(Layout(folder, weak_suite=weak_suite, shape=shape))
     stack.start()
     try:
         yield stack
