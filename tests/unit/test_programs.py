@@ -28,10 +28,10 @@ def test_a_part_of_our_own_that_is_missing_is_no_matter_of_an_extra() -> None:
 SIGNALLED = """
 import os, signal, sys
 from keypost.programs import end_on_sigterm
-me, first = os.getpid(), int(sys.argv[1])
+me, first, before = os.getpid(), int(sys.argv[1]), signal.getsignal(signal.SIGTERM)
 os.getpid = lambda: first or me
 end_on_sigterm()
-print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+print(signal.getsignal(signal.SIGTERM) == before)
 sys.stdout.flush()
 os.kill(me, signal.SIGTERM)
 """
