@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     from keypost.protocol.suites import Suite
+    from keypost_services.ca.audit import AuditEntry
     from keypost_services.ca.store import Change, Ending, Store
 
 
@@ -35,7 +36,7 @@ class MemoryStore:
     async def find_key(self, fingerprint: bytes) -> RecordedKey | None:
         return next((key for user in self.users.values() if (key := user.find(fingerprint))), None)
 
-    async def apply(self, change: Change) -> None:
+    async def apply(self, change: Change) -> Sequence[AuditEntry]:
         user = self.users.get(change.username) or User(change.username, change.epoch, 0, ())
         if change.revision != user.revision + 1:
             raise RevisionTakenError
@@ -45,6 +46,7 @@ class MemoryStore:
         self.users[change.username] = User(
             change.username, change.epoch, change.revision, (*keys, *entering), change.reset_time
         )
+        return ()  # there is no audit log in memory
 
 
 def _ended(key: RecordedKey, ending: Ending | None, now: int) -> RecordedKey:

@@ -16,7 +16,7 @@ from support.delivery import Stack, until
 from support.delivery_world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BATCHES, ENVELOPES = 16, 250
 MANY = 100
@@ -34,9 +34,15 @@ async def world(stack: Stack) -> World:
     return made
 
 
-def under_way() -> int:
-    """Return how many batches are held in memory."""
-    return sum(isinstance(one, Batch) for one in gc.get_objects())
+@pytest.fixture
+def under_way() -> Callable[[], int]:
+    """Tell how many batches are held in memory, beside those that tests before have left in this process."""
+    before = _batches()
+    return lambda: sum(all(one is not known for known in before) for one in _batches())
+
+
+def _batches() -> Sequence[Batch]:
+    return [one for one in gc.get_objects() if isinstance(one, Batch)]
 
 
 async def write_all(call: Any, request: pb.SendStreamRequest, number: int) -> None:
@@ -55,7 +61,7 @@ async def standing_still(world: World, number: Callable[[], object]) -> None:
         last, calls = now, calls + 1 if now == last else 0
 
 
-async def test_who_does_not_read_results_is_not_read_on(world: World) -> None:
+async def test_who_does_not_read_results_is_not_read_on(world: World, under_way: Callable[[], int]) -> None:
     # None is well-formed, so nothing of them goes into a mailbox, and their results are long. What the connection
     # takes in of either is little beside all of them: at the sender it does not grow with the speed.
     request = pb.SendStreamRequest(envelopes=[envelope_pb2.Envelope(ciphertext=bytes(1_000))] * 100)
@@ -76,7 +82,9 @@ async def test_who_does_not_read_results_is_not_read_on(world: World) -> None:
     assert under_way() == 0
 
 
-async def test_a_sender_that_is_faster_than_the_mailboxes_is_slowed_and_loses_nothing(world: World) -> None:
+async def test_a_sender_that_is_faster_than_the_mailboxes_is_slowed_and_loses_nothing(
+    world: World, under_way: Callable[[], int]
+) -> None:
     envelope = world.alice.envelope("bob")
     request = pb.SendStreamRequest(envelopes=[envelope] * ENVELOPES)
     call: Any = world.alice.stub.SendStream(metadata=world.alice.metadata(), timeout=60)
