@@ -194,8 +194,11 @@ def nasty(place: Place) -> Sequence[Any]:
     if place.field.type == FieldDescriptor.TYPE_BYTES:
         return [ABSENT, *_nasty_bytes(place.value)]
     low, high = RANGES[place.field.type]
-    numbers = {0, -1, 1, 2, 3, 4, 5, 99, 2**31 - 1, 2**63 - 1, 2**63, low, high, place.value - 1, place.value + 1}
-    return [ABSENT, *sorted(number for number in numbers if low <= number <= high)]
+    numbers = {0, -1, 1, 2, 3, 4, 5, 99, 2**31 - 1, 2**63 - 1, 2**63, low, high}
+    # Always as many, whatever stands in a good request, which may be another one each time: what is drawn from a list
+    # that becomes longer and shorter is not the same in every run.
+    neighbours = (max(low, place.value - 1), min(high, place.value + 1))
+    return [ABSENT, *sorted(number for number in numbers if low <= number <= high), *neighbours]
 
 
 def _nasty_texts(good: str) -> Sequence[str]:
