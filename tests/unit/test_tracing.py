@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from keypost.directory.v1 import directory_service_pb2
-from keypost.tracing import NO_SPAN, Traces, first_of, here, is_context, is_sampled, method_of, trace_id_of
+from keypost.tracing import NO_SPAN, Traces, here, is_context, is_sampled, method_of, trace_id_of
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CONTEXT = f"00-{TRACE}-{PARENT}-01"
@@ -104,10 +104,6 @@ def test_without_a_provider_nothing_is_told() -> None:
         assert call in ((), (("traceparent", f"{CONTEXT}"),))
     assert Traces(on=False).begin_if(CONTEXT, "step", "CLIENT") is NO_SPAN
     assert here() == ""
-
-
-def test_a_batch_is_told_in_the_trace_of_its_first_message() -> None:
-    assert (first_of(["", CONTEXT, "x"]), first_of(["", ""]), first_of([])) == (CONTEXT, "", "")
 
 
 def test_a_method_is_known_by_its_request() -> None:

@@ -22,7 +22,7 @@ except ImportError:  # without the extra ``otel`` there are no traces
     trace = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from google.protobuf.descriptor import Descriptor
@@ -215,11 +215,6 @@ def method_of(request: Descriptor) -> str:
             if method.input_type is request:
                 return f"{service.full_name}/{method.name}"
     return str(request.full_name)
-
-
-def first_of(contexts_of_messages: Sequence[str]) -> str:
-    """Return the first context of a batch: what is done once for all of it is told in that trace."""
-    return next(filter(None, contexts_of_messages), "")
 
 
 def _after(context: str) -> Any:
