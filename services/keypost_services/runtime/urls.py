@@ -17,7 +17,7 @@ def check_https(url: str) -> str:
     Raises:
         ValueError: It is none.
     """
-    if len(url) > MOST_URL_CHARACTERS or not url.isascii() or not url.isprintable() or " " in url:
+    if not _is_plain(url):
         raise ValueError(f"must be a URL of at most {MOST_URL_CHARACTERS} characters")
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
@@ -34,12 +34,15 @@ def check_collector(url: str) -> str:
         ValueError: It is none.
     """
     parts = urlsplit(url)
-    is_sound = len(url) <= MOST_URL_CHARACTERS and url.isascii() and url.isprintable() and " " not in url
-    if not is_sound or parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
+    if not _is_plain(url) or parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
         raise ValueError("must be http://host:port or https://host:port, such as http://collector:4317")
     if parts.username is not None or parts.password is not None or parts.path or parts.query or "#" in url:
         raise ValueError("must have a host and a port alone")
     return url
+
+
+def _is_plain(url: str) -> bool:
+    return len(url) <= MOST_URL_CHARACTERS and url.isascii() and url.isprintable() and " " not in url
 
 
 def _has_port(parts: SplitResult) -> bool:
