@@ -67,7 +67,7 @@ class LeasingLimiter:
 
     def spend(self, charges: Sequence[Charge]) -> bool:
         """Take all of this out of what was taken ahead; return whether it was there."""
-        key = charges if isinstance(charges, tuple) else tuple(charges)
+        key = _key_of(charges)
         lease = self._leases.get(key)
         if lease is None or not self._spend(lease, charges):
             return False
@@ -79,7 +79,7 @@ class LeasingLimiter:
         """Take all of this, or nothing; raises LimitsAwayError."""
         if self.spend(charges):
             return None
-        key = charges if isinstance(charges, tuple) else tuple(charges)
+        key = _key_of(charges)
         most = _most_calls(key)
         if most < 2:  # noqa: PLR2004  # one is what is asked for anyway
             return await self._limiter.take(charges)
@@ -147,6 +147,11 @@ class LeasingLimiter:
         if shortage is None:
             lease.left, lease.size, lease.begun = size - 1, size, begun
         return shortage
+
+
+def _key_of(charges: Sequence[Charge]) -> tuple[Charge, ...]:
+    # A tuple is not made anew: one that knows its hash would be another one that does not.
+    return charges if isinstance(charges, tuple) else tuple(charges)
 
 
 @lru_cache(MOST_CALLERS)
