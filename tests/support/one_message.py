@@ -14,18 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from keypost.keystore import Passphrase, open_store
-from keypost_services.embedded import stack as stack_module
-from keypost_services.embedded.layout import SERVICES, Shape, settings_of
+from keypost_services.embedded.layout import SERVICES, Shape
 from keypost_services.embedded.processes import clean_environment
 from support.collector import Collected, collecting, everything_to
 from support.secret_keys import server_secrets, store_secrets
 from support.secret_places import marker, metrics, postgres_places, valkey_places
 from support.secret_scan import Place, Secret, files_below
-from support.stack import running_stack
+from support.stack import more_settings, running_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,15 +119,8 @@ class Person:
 def traced_stack(folder: Path, collector: Collector) -> Iterator[Stack]:
     """Yield a stack that counts everything, and records all of it."""
     more = {"METRICS_LISTEN": "127.0.0.1:0"} | everything_to(collector)
-
-    def settings(layout: Any, service: str, ports: Any, redis_url: str, **where: Any) -> dict[str, str]:
-        named = {f"KEYPOST_{service.upper()}_{name}": value for name, value in more.items()}
-        return settings_of(layout, service, ports, redis_url, **where) | named
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stack_module, "settings_of", settings)
-        with running_stack(folder, shape=ONE_OF_EACH) as stack:
-            yield stack
+    with more_settings(lambda _: more), running_stack(folder, shape=ONE_OF_EACH) as stack:
+        yield stack
 
 
 def play(folder: Path) -> OneMessage:

@@ -35,8 +35,7 @@ from keypost.errors import KeypostError
 from keypost.keystore import Argon2Cost, Passphrase, open_store
 from keypost.protocol.tokens import mint_token
 from keypost.transport.send_stream import SendStream
-from keypost_services.embedded import stack as stack_module
-from keypost_services.embedded.layout import SERVICES, settings_of
+from keypost_services.embedded.layout import SERVICES
 from keypost_services.embedded.processes import clean_environment
 from support.collector import collecting, everything_to
 from support.keys import KeyPool
@@ -44,7 +43,7 @@ from support.secret_keys import server_secrets, store_secrets
 from support.secret_places import Monitor, marker, metrics, processes, valkey_places
 from support.secret_scan import Place, Secret, files_below, of_content, of_token, unescaped
 from support.secret_unlocks import talk_in_threads
-from support.stack import running_stack
+from support.stack import more_settings, running_stack
 from support.traced_person import provider_for
 
 if TYPE_CHECKING:
@@ -256,15 +255,11 @@ def chatty_stack(folder: Path, collector: Collector) -> Iterator[Stack]:
     """Yield a stack that logs all it can, counts, records every call, wants one-time codes, and allows both suites."""
     told = {"LOG_LEVEL": "debug", "METRICS_LISTEN": "127.0.0.1:0"} | everything_to(collector)
 
-    def settings(layout: Any, service: str, ports: Any, redis_url: str, **where: Any) -> dict[str, str]:
-        more = told | ({"SIGN_IN": "code"} if service == "ca" else {})
-        named = {f"KEYPOST_{service.upper()}_{name}": value for name, value in more.items()}
-        return settings_of(layout, service, ports, redis_url, **where) | named
+    def settings(service: str) -> dict[str, str]:
+        return told | ({"SIGN_IN": "code"} if service == "ca" else {})
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stack_module, "settings_of", settings)
-        with running_stack(folder, weak_suite=True) as stack:
-            yield stack
+    with more_settings(settings), running_stack(folder, weak_suite=True) as stack:
+        yield stack
 
 
 def play(folder: Path) -> Story:

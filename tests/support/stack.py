@@ -14,12 +14,15 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from keypost_services.embedded.layout import EMBEDDED, Layout
+import pytest
+
+from keypost_services.embedded import stack as stack_module
+from keypost_services.embedded.layout import EMBEDDED, Layout, settings_of
 from keypost_services.embedded.processes import clean_environment
 from keypost_services.embedded.stack import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from keypost_services.embedded.layout import Shape
@@ -37,6 +40,19 @@ def running_stack(folder: Path, *, weak_suite: bool = False, shape: Shape = EMBE
     finally:
         killed = stack.stop()
     assert not killed
+
+
+@contextlib.contextmanager
+def more_settings(of: Callable[[str], Mapping[str, str]]) -> Iterator[None]:
+    """Have the services of stacks that are started meanwhile told more settings: by service, without its prefix."""
+
+    def settings(layout: Any, service: str, ports: Any, redis_url: str, **where: Any) -> dict[str, str]:
+        named = {f"KEYPOST_{service.upper()}_{name}": value for name, value in of(service).items()}
+        return settings_of(layout, service, ports, redis_url, **where) | named
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stack_module, "settings_of", settings)
+        yield
 
 
 def keypost(
