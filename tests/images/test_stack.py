@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import secrets
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from keypost import Client, Passphrase, UnreachableError
@@ -22,6 +23,8 @@ SERVICES = ("ca", "directory", "delivery")
 STORES = ("postgres", "cache", "mailboxes", "limits")
 READ_ALL = 'for file in $(find /etc/keypost -type f); do echo "$file $(base64 -w0 $file)"; done'
 MESSAGES = 40
+UNREAD = 100
+LAST = "the last one"
 
 
 async def test_the_story(stack: Composed, tmp_path: Path) -> None:
@@ -103,16 +106,24 @@ async def test_all_services_stop_in_good_order_and_start_again_while_messages_fl
     ):
         await carol.enroll(names[0], code=codes[0])
         await dave.enroll(names[1], code=codes[1])
-        sent = await send_while(asyncio.to_thread(stop_and_start, stack), carol, names[1])
-        got = [message.text async for message in dave.receive(follow=False)]
+        reading = asyncio.ensure_future(read_until_last(dave, unread := asyncio.Semaphore(UNREAD)))
+        sent = await send_while(asyncio.to_thread(stop_and_start, stack), carol, names[1], unread)
+        async with asyncio.timeout(60):
+            got = await reading
+        again = [(message.text, message.redelivered) async for message in dave.receive(follow=False)]
     assert got == sent
+    assert again == [(LAST, True)], "handed out, and not said to be handled"
 
 
-async def send_while(happening: Awaitable[None], sender: Client, to: str) -> list[str]:
-    """Send until something is over, and something more; return the texts."""
+async def send_while(happening: Awaitable[None], sender: Client, to: str, unread: asyncio.Semaphore) -> list[str]:
+    """Send until something is over, something more, and the last one; return the texts.
+
+    No more are under way than ``unread`` lets: a mailbox refuses what one sender puts into it beyond a share.
+    """
     over, sent, arrived = asyncio.ensure_future(happening), list[str](), False
-    while not (over.done() and arrived and len(sent) >= MESSAGES):
-        sent.append(f"message {len(sent)}")
+    while not (sent and sent[-1] == LAST):
+        await unread.acquire()
+        sent.append(LAST if over.done() and arrived and len(sent) >= MESSAGES else f"message {len(sent)}")
         try:
             await sender.send(to, sent[-1])
             arrived = True
@@ -120,6 +131,17 @@ async def send_while(happening: Awaitable[None], sender: Client, to: str) -> lis
             arrived = False  # it stays in the outbox, and goes out before the next
     await over
     return sent
+
+
+async def read_until_last(reader: Client, unread: asyncio.Semaphore) -> list[str]:
+    got = list[str]()
+    async with aclosing(reader.receive()) as receiving:
+        async for message in receiving:
+            got.append(message.text)
+            unread.release()
+            if message.text == LAST:
+                break
+    return got
 
 
 def stop_and_start(stack: Composed) -> None:
