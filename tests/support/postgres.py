@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from keypost_services.embedded.processes import Process
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 START_ATTEMPTS = 5
 OWNER, OWNER_PASSWORD = "keypost_owner", "owner's password"
 """The role that owns the databases of tests, and so their tables."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 2_000
 """After so long without a word a node counts as failed, and its replica takes over."""
-FORM_SECONDS = 30.0
+FORM_SECONDS = 90.0
 ANSWER_SECONDS = 5.0
 _SETTINGS = {
     "bind": LOOPBACK,
