@@ -346,28 +346,33 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
     ),
     "a probe that nothing answers": (
         "probes",
-        lambda m: container(m)["livenessProbe"]["httpGet"].update(path="/healthz"),
-        "/healthz",
+        lambda m: container(m)["livenessProbe"]["grpc"].update(service="health"),
+        "nothing answers 'health'",
+    ),
+    "a probe that names nothing": (
+        "probes",
+        lambda m: container(m)["livenessProbe"]["grpc"].pop("service"),
+        "nothing answers ''",
     ),
     "a probe of a port with TLS": (
         "probes",
-        lambda m: container(m)["readinessProbe"]["httpGet"].update(port="public"),
-        "port public",
+        lambda m: container(m)["readinessProbe"]["grpc"].update(port=8443),
+        "port 8443",
     ),
-    "a probe by gRPC": (
+    "a probe over HTTP": (
         "probes",
-        lambda m: container(m).update(readinessProbe={"grpc": {"port": 8443}}),
-        "without TLS",
+        lambda m: container(m).update(readinessProbe={"httpGet": {"port": "metrics", "path": "/ready"}}),
+        "by gRPC",
     ),
     "a replica that drains and is killed for it": (
         "probes",
-        lambda m: container(m)["livenessProbe"]["httpGet"].update(path="/ready"),
-        "livenessProbe: /ready",
+        lambda m: container(m)["livenessProbe"]["grpc"].update(service="readiness"),
+        "livenessProbe: 'readiness'",
     ),
     "a replica that drains and is called": (
         "probes",
-        lambda m: container(m)["readinessProbe"]["httpGet"].update(path="/live"),
-        "readinessProbe: /live",
+        lambda m: container(m)["readinessProbe"]["grpc"].update(service="liveness"),
+        "readinessProbe: 'liveness'",
     ),
     "no probe": (
         "probes",
@@ -574,12 +579,12 @@ def test_the_picture_of_the_architecture_is_read_whole() -> None:
 
 
 def test_probes_are_answered_as_the_services_answer() -> None:
-    paths = ("/started", "/ready", "/live", "/metrics", "/other")
-    assert {state.name: [answer(path, state) for path in paths] for state in State} == {
-        "STARTING": [503, 503, 200, 200, 404],
-        "SERVING": [200, 200, 200, 200, 404],
-        "UNREADY": [200, 503, 200, 200, 404],
-        "HUNG": [200, 503, 503, 200, 404],
+    names = ("startup", "readiness", "liveness", "other")
+    assert {state.name: [answer(name, state) for name in names] for state in State} == {
+        "STARTING": [False, False, True, None],
+        "SERVING": [True, True, True, None],
+        "UNREADY": [True, False, True, None],
+        "HUNG": [True, False, False, None],
     }
 
 

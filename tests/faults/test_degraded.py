@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from keypost_services.embedded.layout import Layout, Shape
 from support.faults.stack import running_stack
+from support.probing import answered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +44,7 @@ class Probes:
 
     async def ask(self, service: str, path: str) -> tuple[int, str]:
         """Return status and text of a path; (0, "") if nobody answers."""
-        port = json.loads(self._layout.ready_file(service).read_text())["metrics_port"]
-        return await asyncio.to_thread(_get, f"http://127.0.0.1:{port}{path}")
+        return await asyncio.to_thread(_get, f"http://127.0.0.1:{self._port(service, 'metrics_port')}{path}")
 
     async def ready(self, service: str) -> tuple[bool, set[str]]:
         """Return whether a service is ready, and its parts that are degraded."""
@@ -71,12 +71,17 @@ class Probes:
         measured = await self.degraded(service)
         assert {part for part, value in measured.items() if value} >= parts
         assert f"keypost_ready {float(ready)}" in (await self.ask(service, "/metrics"))[1]
-        # Whatever it lacks, to end the process would not bring it back.
-        assert [(await self.ask(service, path))[0] for path in ("/live", "/started")] == [200, 200]
+        # Kubernetes asks by gRPC. Whatever a service lacks, to end the process would not bring it back.
+        port = self._port(service, "health_port")
+        probed = [await asyncio.to_thread(answered, port, name) for name in ("startup", "readiness", "liveness")]
+        assert probed == [True, ready, True]
 
     async def well(self) -> None:
         for service in SERVICES:
             await self.until(service, ready=True, parts=set())
+
+    def _port(self, service: str, name: str) -> int:
+        return int(json.loads(self._layout.ready_file(service).read_text())[name])
 
 
 def _get(url: str) -> tuple[int, str]:

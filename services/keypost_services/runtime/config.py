@@ -64,6 +64,11 @@ class ServiceSettings(BaseSettings):
         description="Where other services call, over mutual TLS: host:port. Without it there is no internal port.",
         default=None,
     )
+    health_listen: Listen | None = Field(
+        description="Where the probes startup, readiness and liveness of grpc.health.v1 are answered without TLS, for "
+        "what speaks none, such as Kubernetes: host:port. Without it they are not.",
+        default=None,
+    )
     metrics_listen: Listen | None = Field(
         description="Where /metrics, /live, /started and /ready are served over plain HTTP: host:port. Without it they "
         "are not.",

@@ -22,6 +22,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 LIVENESS = "liveness"
 READINESS = "readiness"
+STARTUP = "startup"
 
 
 class Health:
@@ -44,8 +45,9 @@ class Health:
         self._blocking: set[str] = set()
         self._services: set[str] = set()
         self._taking_calls = self._started = False
+        self._states: dict[str, int] = dict.fromkeys(("", READINESS, STARTUP), NOT_SERVING)
         # Whoever is answered at all is answered by a process that lives.
-        self._states: dict[str, int] = {"": NOT_SERVING, READINESS: NOT_SERVING, LIVENESS: SERVING}
+        self._states[LIVENESS] = SERVING
         self._changed = asyncio.Event()
         metrics.ready.set(0)
 
@@ -126,6 +128,7 @@ class Health:
         self._set(part, SERVING if why is None else NOT_SERVING)
 
     def _judge(self) -> None:
+        self._set(STARTUP, SERVING if self._started else NOT_SERVING)
         for name in ("", READINESS, *self._services):
             self._set(name, SERVING if self.serving else NOT_SERVING)
         self._metrics.ready.set(self.serving)

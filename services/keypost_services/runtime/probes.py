@@ -1,38 +1,18 @@
-"""What a service answers over plain HTTP: probes, and what it counts."""
+"""What probes are told: each answers from a thread, so that an event loop that hangs is noticed."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import threading
-from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import make_wsgi_app
+from keypost_services.runtime.health import LIVENESS, READINESS, STARTUP
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from prometheus_client import CollectorRegistry
+    from collections.abc import Callable
 
     from keypost_services.runtime.health import Health
     from keypost_services.runtime.heartbeat import Heartbeat
 
     Answer = Callable[[], tuple[bool, dict[str, object]]]
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Silent(WSGIRequestHandler):
-    timeout = 10  # seconds; a client that says nothing does not hold a thread
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name
-        """Log nothing: probes ask every few seconds."""
 
 
 class Probes:
@@ -46,7 +26,7 @@ class Probes:
     def __init__(self, health: Health, heartbeat: Heartbeat) -> None:
         self._health = health
         self._heartbeat = heartbeat
-        self.answers: dict[str, Answer] = {"/live": self.live, "/started": self.started, "/ready": self.ready}
+        self.answers: dict[str, Answer] = {STARTUP: self.started, READINESS: self.ready, LIVENESS: self.live}
 
     def live(self) -> tuple[bool, dict[str, object]]:
         """Say whether the process can go on: nothing but its end helps a loop that hangs."""
@@ -66,53 +46,3 @@ class Probes:
         if self._heartbeat.beats:
             return {}
         return {"why": f"the event loop has not run for {self._heartbeat.silent_seconds:.0f} s"}
-
-
-@contextlib.asynccontextmanager
-async def serve_probes(listen: str, registry: CollectorRegistry, probes: Probes) -> AsyncIterator[int]:
-    """Serve ``/metrics``, ``/live``, ``/started`` and ``/ready`` over HTTP as long as the context lasts.
-
-    Args:
-        listen: ``host:port``.
-        registry: What ``/metrics`` shows.
-        probes: What the others answer: 200 or 503, and why.
-
-    Yields:
-        The port.
-
-    Raises:
-        OSError: the port is taken.
-    """
-    host, _, port = listen.rpartition(":")
-    server = make_server(host.strip("[]"), int(port), application(registry, probes), _Server, _Silent)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-
-
-def application(
-    registry: CollectorRegistry, probes: Probes
-) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    """Return what answers; it is called in threads, never in the event loop."""
-    metrics = make_wsgi_app(registry)
-
-    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        if path == "/metrics":
-            written: Iterable[bytes] = metrics(environ, start)
-            return written
-        if (probe := probes.answers.get(path)) is None:
-            return _json(start, "404 Not Found", {})
-        well, said = probe()
-        return _json(start, "200 OK" if well else "503 Service Unavailable", said)
-
-    return answer
-
-
-def _json(start: StartResponse, status: str, answer: object) -> list[bytes]:
-    start(status, [("Content-Type", "application/json")])
-    return [json.dumps(answer).encode()]

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from keypost_services.runtime.calls_under_way import CallsUnderWay
 from keypost_services.runtime.certificate_ends import CERTIFICATES, INTERNAL, PUBLIC, CertificateEnds
 from keypost_services.runtime.config import ServiceSettings, variable_of
 from keypost_services.runtime.errors import StartError
-from keypost_services.runtime.grpc_server import steady_server
+from keypost_services.runtime.grpc_server import steady_server, try_to_bind
 from keypost_services.runtime.health import Health, HealthServicer
 from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.limits.call_limits import CallLimits
@@ -39,7 +38,9 @@ from keypost_services.runtime.limits.table import METHOD_LIMITS, REFLECTION_LIMI
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, Callers
 from keypost_services.runtime.metrics import CallMetrics, HealthMetrics, describe_process
-from keypost_services.runtime.probes import Probes, serve_probes
+from keypost_services.runtime.probes import Probes
+from keypost_services.runtime.probes_grpc import serve_health
+from keypost_services.runtime.probes_http import serve_http
 from keypost_services.runtime.refusals import KNOWN_ERRORS, ErrorCodes
 from keypost_services.runtime.tls import FollowedFiles, TlsFiles, check_own_certificate, follow, server_credentials
 from keypost_services.runtime.tracing import ServiceTraces, open_traces
@@ -137,6 +138,7 @@ class RunningService(Generic[SettingsT]):
         runtime: What it was composed with.
         public_port: The port where devices call.
         internal_port: The port where services call; None: there is none.
+        health_port: The port of the probes over gRPC; None: there is none.
         metrics_port: The port of the metrics; None: there is none.
         server: The gRPC server.
         calls: Runs its calls.
@@ -145,6 +147,7 @@ class RunningService(Generic[SettingsT]):
     runtime: Runtime[SettingsT]
     public_port: int
     internal_port: int | None
+    health_port: int | None
     metrics_port: int | None
     server: grpc.aio.Server
     calls: Calls
@@ -196,9 +199,9 @@ async def running(
         runtime = Runtime(settings, clock, ids, log, registry, health, callers, limits, traces, health_metrics)
         heartbeat = Heartbeat(health_metrics.loop_lag.observe)
         keep_running(stack, runtime, "heartbeat", heartbeat.run)
-        metrics_port = None
-        if settings.metrics_listen:
-            metrics_port = await _serve_probes(stack, runtime, Probes(health, heartbeat))
+        probes = Probes(health, heartbeat)
+        health_port = await _listen(stack, settings, "health_listen", lambda at: serve_health(at, probes))
+        metrics_port = await _listen(stack, settings, "metrics_listen", lambda at: serve_http(at, registry, probes))
         parts = await stack.enter_async_context(compose(runtime))
         authenticator = _authenticator(name, runtime, parts, methods)
         calls = _calls(authenticator, runtime, parts, call_metrics, _bounds(runtime, method_limits))
@@ -207,12 +210,12 @@ async def running(
         keep_running(stack, runtime, CERTIFICATES, ends.run)
         await server.start()
         stack.push_async_callback(_drain, server, calls, health, settings.drain_seconds)
-        service = RunningService(runtime, *ports, metrics_port, server, calls)
+        service = RunningService(runtime, *ports, health_port, metrics_port, server, calls)
         health.set_serving(*(entry[0] for entry in parts.services), serving=True)
         if settings.ready_file:
             stack.callback(settings.ready_file.unlink, missing_ok=True)
             _write_ready(settings.ready_file, service)
-        log.info("serving", public_port=ports[0], internal_port=ports[1], metrics_port=metrics_port)
+        log.info("serving", **_ports(service))
         yield service
 
 
@@ -287,30 +290,30 @@ def _bind(server: grpc.aio.Server, settings: ServiceSettings, field_name: str, f
     listen = getattr(settings, field_name)
     credentials = server_credentials(followed)
     try:
-        _try_to_bind(listen)
+        try_to_bind(listen)
         return server.add_secure_port(listen, credentials)
     except (OSError, RuntimeError) as error:
-        variable = variable_of(type(settings), field_name)
-        raise StartError(f"{variable}: cannot listen at {listen}: {error}") from error
+        raise _cannot_listen(settings, field_name, error) from error
 
 
-def _try_to_bind(listen: str) -> None:
-    """Raise OSError if nobody can listen there: gRPC's core would say so on standard error in words of its own."""
-    host, _, port = listen.rpartition(":")
-    if port != "0":
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+def _cannot_listen(settings: ServiceSettings, field_name: str, error: Exception) -> StartError:
+    variable = variable_of(type(settings), field_name)
+    return StartError(f"{variable}: cannot listen at {getattr(settings, field_name)}: {error}")
 
 
-async def _serve_probes(stack: contextlib.AsyncExitStack, runtime: Runtime[Any], probes: Probes) -> int:
-    settings = runtime.settings
+async def _listen(
+    stack: contextlib.AsyncExitStack,
+    settings: ServiceSettings,
+    field_name: str,
+    serve: Callable[[str], AbstractAsyncContextManager[int]],
+) -> int | None:
+    """Serve as long as ``stack`` lasts if the settings say where; return the port."""
+    if (listen := getattr(settings, field_name)) is None:
+        return None
     try:
-        return await stack.enter_async_context(serve_probes(settings.metrics_listen, runtime.metrics, probes))
-    except OSError as error:
-        variable = variable_of(type(settings), "metrics_listen")
-        raise StartError(f"{variable}: cannot listen at {settings.metrics_listen}: {error.strerror}") from error
+        return await stack.enter_async_context(serve(listen))
+    except (OSError, RuntimeError) as error:
+        raise _cannot_listen(settings, field_name, error) from error
 
 
 async def _drain(server: grpc.aio.Server, calls: Calls, health: Health, seconds: float) -> None:
@@ -324,12 +327,15 @@ async def _drain(server: grpc.aio.Server, calls: Calls, health: Health, seconds:
 
 def _write_ready(file: Path, service: RunningService[Any]) -> None:
     """Write the ready file in one piece: whoever waits for it never reads half."""
-    ports = {
-        "pid": os.getpid(),
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.write_text(json.dumps({"pid": os.getpid()} | _ports(service)))
+    partial.replace(file)
+
+
+def _ports(service: RunningService[Any]) -> dict[str, int | None]:
+    return {
         "public_port": service.public_port,
         "internal_port": service.internal_port,
+        "health_port": service.health_port,
         "metrics_port": service.metrics_port,
     }
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(ports))
-    partial.replace(file)

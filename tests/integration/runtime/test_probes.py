@@ -22,14 +22,19 @@ from keypost_services.runtime.health import Health
 from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.method_table import METHODS, anyone
 from keypost_services.runtime.metrics import HealthMetrics
-from keypost_services.runtime.probes import Probes, serve_probes
+from keypost_services.runtime.probes import Probes
+from keypost_services.runtime.probes_grpc import serve_health
+from keypost_services.runtime.probes_http import serve_http
 from keypost_services.runtime.tls import TlsFiles, follow
 from support.directory import silent_log
+from support.probing import answered
 from support.service import SEND, SERVICE, error_info, serving
 from support.tls import issue_tls
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from google.protobuf.message import Message
 
     from support.service import ServiceUnderTest
 
@@ -115,6 +120,58 @@ def hold_the_loop_until(port: int, path: str, status: int) -> None:
         assert time.monotonic() < end, "a loop that hangs was not noticed"
 
 
+def refused_for(error: grpc.RpcError) -> grpc.StatusCode:
+    assert isinstance(error, grpc.Call)
+    return error.code()
+
+
+async def test_probes_over_grpc_without_tls(tmp_path: Path) -> None:
+    async with serving(tmp_path, health_listen="127.0.0.1:0") as service:
+        health, port = service.running.runtime.health, service.running.health_port
+        assert port is not None
+
+        async def answers() -> list[bool]:
+            return [await asyncio.to_thread(answered, port, name) for name in ("", "startup", "readiness", "liveness")]
+
+        assert await answers() == [True, True, True, True]
+        health.set_degraded("cache", "away")
+        assert await answers() == [True, True, True, True]
+        health.set_degraded("mailboxes", "away", blocks=True)
+        assert await answers() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "code"),
+    [
+        ("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service="cache"), grpc.StatusCode.NOT_FOUND),
+        (
+            "/grpc.health.v1.Health/Check",
+            health_pb2.HealthCheckRequest(service="x" * 300),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ),
+        ("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest(), grpc.StatusCode.UNIMPLEMENTED),
+        (f"/{SERVICE}/Send", pb.SendRequest(), grpc.StatusCode.UNIMPLEMENTED),
+        (b"/\xff", pb.SendRequest(), grpc.StatusCode.UNIMPLEMENTED),
+    ],
+)
+async def test_the_port_of_the_probes_answers_nothing_else(
+    tmp_path: Path, method: str | bytes, message: Message, code: grpc.StatusCode
+) -> None:
+    # The type says str, and then no name could be sent that is no UTF-8.
+    name: Any = method
+
+    def ask(port: int | None) -> grpc.StatusCode:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.unary_unary(name, request_serializer=type(message).SerializeToString)
+            with pytest.raises(grpc.RpcError) as caught:
+                call(message, timeout=10)
+        return refused_for(caught.value)
+
+    async with serving(tmp_path, health_listen="127.0.0.1:0") as service:
+        assert await asyncio.to_thread(ask, service.running.health_port) is code
+        assert await asyncio.to_thread(answered, service.running.health_port or 0, "liveness")
+
+
 async def test_a_loop_that_hangs_is_noticed_and_one_that_runs_again_too() -> None:
     registry = CollectorRegistry()
     metrics = HealthMetrics(registry)
@@ -122,14 +179,17 @@ async def test_a_loop_that_hangs_is_noticed_and_one_that_runs_again_too() -> Non
     health.set_serving(serving=True)
     heartbeat = Heartbeat(metrics.loop_lag.observe, hung_seconds=2.0)
     beating = asyncio.create_task(heartbeat.run())
-    async with serve_probes("127.0.0.1:0", registry, Probes(health, heartbeat)) as port:
+    probes = Probes(health, heartbeat)
+    async with serve_http("127.0.0.1:0", registry, probes) as port, serve_health("127.0.0.1:0", probes) as grpc_port:
         assert await asyncio.to_thread(answer_of, port, "/live") == 200
         hold_the_loop_until(port, "/live", 503)
         assert [answer_of(port, path) for path in ("/live", "/ready", "/started")] == [503, 503, 200]
+        assert [answered(grpc_port, name) for name in ("liveness", "readiness", "startup")] == [False, False, True]
         async with asyncio.timeout(20):
             while await asyncio.to_thread(answer_of, port, "/live") != 200:
                 pass
         assert await asyncio.to_thread(answer_of, port, "/ready") == 200
+        assert await asyncio.to_thread(answered, grpc_port, "liveness")
     beating.cancel()
     assert (registry.get_sample_value("keypost_loop_lag_seconds_sum") or 0) > 1
 
@@ -168,7 +228,7 @@ async def test_health_over_grpc(tmp_path: Path) -> None:
         service.running.runtime.health.set_degraded("cache", "away")
         assert (await stub.Check(health_pb2.HealthCheckRequest(service="cache"))).status == NOT_SERVING
         assert set((await stub.List(health_pb2.HealthListRequest())).statuses) == {
-            *("", "readiness", "liveness", SERVICE),
+            *("", "startup", "readiness", "liveness", SERVICE),
             *("cache", "certificates"),
         }
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -103,7 +103,7 @@ async def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path) -> 
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("variable", ["PUBLIC_LISTEN", "METRICS_LISTEN"])
+@pytest.mark.parametrize("variable", ["PUBLIC_LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN"])
 async def test_a_port_that_is_taken_is_named(tmp_path: Path, variable: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

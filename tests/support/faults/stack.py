@@ -186,6 +186,7 @@ class _Builder:
             **settings,
             f"{prefix}LIMITS": LIMITS,
             f"{prefix}LIMITS_TIMEOUT_SECONDS": "0.5",
+            f"{prefix}HEALTH_LISTEN": "127.0.0.1:0",
             f"{prefix}METRICS_LISTEN": "127.0.0.1:0",
             **{name: value for name, value in self._settings.items() if name.startswith(prefix)},
         }

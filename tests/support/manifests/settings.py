@@ -41,7 +41,7 @@ APPS = {
 }
 """Their command lines, by program."""
 FILES = "/etc/keypost"
-LISTEN = re.compile(r"(PUBLIC|INTERNAL|METRICS)_LISTEN$")
+LISTEN = re.compile(r"(PUBLIC|INTERNAL|HEALTH|METRICS)_LISTEN$")
 _GIVEN = {"postgresql": "postgresql://keypost_ca@database:5432/keypost", "redis": "redis://:password@store:6379/0"}
 
 

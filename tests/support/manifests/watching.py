@@ -13,7 +13,8 @@ from keypost_services.runtime.health import Health
 from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.metrics import HealthMetrics
-from keypost_services.runtime.probes import Probes, application
+from keypost_services.runtime.probes import Probes
+from keypost_services.runtime.probes_http import application
 from support.manifests.resources import name_of, selects
 from support.metrics_page import names
 
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
     from support.manifests.rendering import Resource
 from support.manifests.resources import Manifests, Pod
-
-# Which states each probe must notice, and no other.
-_NOTICED = {
-    "startupProbe": {"starting"},
-    "readinessProbe": {"starting", "unready", "hung"},
-    "livenessProbe": {"hung"},
-}
 
 
 def probe_problems(manifests: Manifests) -> list[str]:
@@ -78,23 +72,26 @@ class State(enum.Enum):
     HUNG = "hung"
 
 
-def answer(path: str, state: State) -> int:
-    """Return the HTTP status that a service in this state answers ``path`` with on its port for metrics."""
-    registry = CollectorRegistry()
-    health = Health(make_logger("probed", "critical", "json"), HealthMetrics(registry))
+# Which states each probe must notice, and no other.
+_NOTICED = {
+    "startupProbe": {State.STARTING},
+    "readinessProbe": {State.STARTING, State.UNREADY, State.HUNG},
+    "livenessProbe": {State.HUNG},
+}
+
+
+def answer(name: str, state: State) -> bool | None:
+    """Return what a service in this state answers a probe of this name with on its port for health; None: nothing."""
+    probe = _probes(state).answers.get(name)
+    return None if probe is None else probe()[0]
+
+
+def _probes(state: State) -> Probes:
+    health = Health(make_logger("probed", "critical", "json"), HealthMetrics(CollectorRegistry()))
     health.set_serving(serving=state is not State.STARTING)
     if state is State.UNREADY:
         health.set_degraded("mailboxes", "away", blocks=True)
-    heartbeat = Heartbeat(lambda _: None, hung_seconds=0.0 if state is State.HUNG else 10.0)
-    statuses: list[str] = []
-    environ: dict[str, Any] = {"PATH_INFO": path}
-    setup_testing_defaults(environ)
-
-    def start(status: str, *_: object) -> Any:
-        statuses.append(status)
-
-    list(application(registry, Probes(health, heartbeat))(environ, start))
-    return int(statuses[0].split()[0])
+    return Probes(health, Heartbeat(lambda _: None, hung_seconds=0.0 if state is State.HUNG else 10.0))
 
 
 def _probe_problems(pod: Pod) -> Iterator[str]:
@@ -103,20 +100,20 @@ def _probe_problems(pod: Pod) -> Iterator[str]:
             probe = container.get(name)
             if probe is None:
                 yield f"it has no {name}"
-            elif "httpGet" not in probe:
-                yield f"{name}: only HTTP is answered without TLS"
+            elif "grpc" not in probe:
+                yield f"{name}: does not ask by gRPC"
             else:
-                yield from (f"{name}: {problem}" for problem in _answer_problems(pod, probe["httpGet"], noticed))
+                yield from (f"{name}: {problem}" for problem in _answer_problems(pod, probe["grpc"], noticed))
 
 
-def _answer_problems(pod: Pod, asked: dict[str, Any], noticed: set[str]) -> Iterator[str]:
-    port = pod.ports.get(asked["port"], asked["port"])
-    if port != pod.ports.get("metrics") or asked.get("scheme", "HTTP") != "HTTP":
-        yield f"nothing answers HTTP on port {asked['port']}"
-    if answer(asked["path"], State.SERVING) != 200:
-        yield f"nothing answers {asked['path']}"
-    elif {state.value for state in State if answer(asked["path"], state) == 503} != noticed:
-        yield f"{asked['path']} does not tell it"
+def _answer_problems(pod: Pod, asked: dict[str, Any], noticed: set[State]) -> Iterator[str]:
+    if asked["port"] != pod.ports.get("health"):
+        yield f"nothing answers without TLS on port {asked['port']}"
+    service = asked.get("service", "")
+    if answer(service, State.SERVING) is None:
+        yield f"nothing answers {service!r}"
+    elif {state for state in State if answer(service, state) is False} != noticed:
+        yield f"{service!r} does not tell it"
 
 
 def _watched(manifests: Manifests) -> list[Resource]:
@@ -133,8 +130,20 @@ def _scrape_problems(manifests: Manifests, monitor: Resource) -> Iterator[str]:
     pods = {pod.name for service in _watched(manifests) for pod in manifests.pods_of(service)}
     yield from (f"does not ask {pod.name}" for pod in manifests.services if pod.name not in pods)
     for endpoint in monitor["spec"]["endpoints"]:
-        if answer(endpoint.get("path", "/metrics"), State.SERVING) != 200:
-            yield f"nothing answers {endpoint['path']}"
+        if not _is_scraped_at(endpoint.get("path", "/metrics")):
+            yield f"nothing is counted at {endpoint['path']}"
         for service in _watched(manifests):
             if endpoint["port"] not in [port["name"] for port in service["spec"]["ports"]]:
                 yield f"{name_of(service)} has no port {endpoint['port']}"
+
+
+def _is_scraped_at(path: str) -> bool:
+    told: list[str] = []
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+
+    def start(_status: str, headers: list[tuple[str, str]], *_: object) -> Any:
+        told.append(dict(headers)["Content-Type"])
+
+    list(application(CollectorRegistry(), _probes(State.SERVING))(environ, start))
+    return told[0].startswith("text/plain")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from keypost_services.runtime.health import LIVENESS, NOT_SERVING, READINESS, SERVING, UNKNOWN, Health
+from keypost_services.runtime.health import LIVENESS, NOT_SERVING, READINESS, SERVING, STARTUP, UNKNOWN, Health
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.metrics import HealthMetrics
 
@@ -28,7 +28,7 @@ async def test_a_service_does_not_serve_until_it_says_so() -> None:
     assert not health.serving
     health.set_serving("some.Service", serving=True)
     assert health.serving
-    assert health.states == dict.fromkeys(("", READINESS, LIVENESS, "some.Service"), SERVING)
+    assert health.states == dict.fromkeys(("", READINESS, STARTUP, LIVENESS, "some.Service"), SERVING)
 
 
 async def test_a_degraded_part_is_said_once_and_the_service_goes_on_serving() -> None:
