@@ -61,7 +61,7 @@ def run_story(temporary: Path, *arguments: str) -> subprocess.CompletedProcess[b
         env=clean_environment({"TMPDIR": str(temporary)}),
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -184,7 +184,7 @@ def test_a_stack_that_cannot_start_is_told_and_the_exit_code_says_so(tmp_path: P
         env=clean_environment({"TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}),
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 1
     closing = json_lines(done.stdout)[-1]
