@@ -19,7 +19,7 @@ import redis
 from keypost_services.embedded.layout import service_of
 from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.valkey import find_server
-from support.previous import python_path
+from support.previous import python_path, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -204,7 +204,8 @@ def service_part(name: str, log: Path, environment: Mapping[str, str], guard: Gu
     def launch(code: Path | None) -> Process:
         ready_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", f"keypost_services.{service}", "serve"]
-        process = Process(name, command, log, {**environment, **python_path(code)})
+        known = environment if code is None else settings(environment)
+        process = Process(name, command, log, {**known, **python_path(code)})
         process.start()
         return process
 
