@@ -78,6 +78,7 @@ def test_a_service_takes_its_settings(service: str, tmp_path: Path) -> None:
     grace = float(COMPOSE[service]["stop_grace_period"].removesuffix("s"))
     assert grace > settings.drain_seconds + SETTLE_SECONDS + LAST_SECONDS
     assert settings.metrics_listen == "0.0.0.0:9090"  # what the health check asks
+    assert settings.health_listen is None
     assert "KEYPOST_" in describe_settings(settings_cls)
 
 

@@ -14,7 +14,6 @@ from keypost.protocol.suites import STRONG
 from keypost_services.embedded.story import Notebook, Scene, Story, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from pathlib import Path
 
     from support.images.composed import Composed
@@ -24,6 +23,7 @@ STORES = ("postgres", "cache", "mailboxes", "limits")
 READ_ALL = 'for file in $(find /etc/keypost -type f); do echo "$file $(base64 -w0 $file)"; done'
 MESSAGES = 40
 UNREAD = 100
+SECONDS = 600.0
 LAST = "the last one"
 
 
@@ -106,30 +106,31 @@ async def test_all_services_stop_in_good_order_and_start_again_while_messages_fl
     ):
         await carol.enroll(names[0], code=codes[0])
         await dave.enroll(names[1], code=codes[1])
-        reading = asyncio.ensure_future(read_until_last(dave, unread := asyncio.Semaphore(UNREAD)))
-        sent = await send_while(asyncio.to_thread(stop_and_start, stack), carol, names[1], unread)
-        async with asyncio.timeout(60):
-            got = await reading
+        unread = asyncio.Semaphore(UNREAD)
+        # One that fails ends the others.
+        async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as tasks:
+            restarting = tasks.create_task(asyncio.to_thread(stop_and_start, stack))
+            reading = tasks.create_task(read_until_last(dave, unread))
+            sending = tasks.create_task(send_while(restarting, carol, names[1], unread))
         again = [(message.text, message.redelivered) async for message in dave.receive(follow=False)]
-    assert got == sent
+    assert reading.result() == sending.result()
     assert again == [(LAST, True)], "handed out, and not said to be handled"
 
 
-async def send_while(happening: Awaitable[None], sender: Client, to: str, unread: asyncio.Semaphore) -> list[str]:
+async def send_while(happening: asyncio.Task[None], sender: Client, to: str, unread: asyncio.Semaphore) -> list[str]:
     """Send until something is over, something more, and the last one; return the texts.
 
     No more are under way than ``unread`` lets: a mailbox refuses what one sender puts into it beyond a share.
     """
-    over, sent, arrived = asyncio.ensure_future(happening), list[str](), False
+    sent, arrived = list[str](), False
     while not (sent and sent[-1] == LAST):
         await unread.acquire()
-        sent.append(LAST if over.done() and arrived and len(sent) >= MESSAGES else f"message {len(sent)}")
+        sent.append(LAST if happening.done() and arrived and len(sent) >= MESSAGES else f"message {len(sent)}")
         try:
             await sender.send(to, sent[-1])
             arrived = True
         except UnreachableError:
             arrived = False  # it stays in the outbox, and goes out before the next
-    await over
     return sent
 
 

@@ -9,7 +9,6 @@ This reaches into what grpcio keeps to itself; a test sends such a request and f
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
 from grpc._cython import cygrpc
@@ -75,16 +74,6 @@ def steady_server(
     """
     server: grpc.aio.Server = _SteadyServer(interceptors, options)
     return server
-
-
-def try_to_bind(listen: str) -> None:
-    """Raise OSError if nobody can listen there: gRPC's core would say so on standard error in words of its own."""
-    host, _, port = listen.rpartition(":")
-    if port != "0":
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
 
 
 class _SteadyServer(_Server):  # type: ignore[misc]  # has no types

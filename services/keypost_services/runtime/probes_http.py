@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import make_wsgi_app
 
 from keypost_services.runtime.health import LIVENESS, READINESS, STARTUP
+from keypost_services.runtime.listening import split_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -53,8 +55,11 @@ async def serve_http(listen: str, registry: CollectorRegistry, probes: Probes) -
     Raises:
         OSError: the port is taken.
     """
-    host, _, port = listen.rpartition(":")
-    server = make_server(host.strip("[]"), int(port), application(registry, probes), _Server, _Silent)
+    host, port = split_address(listen)
+    # The server of the standard library is told which family it is, and would take IPv4 alone.
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    server_cls: type[WSGIServer] = type("_ServerOfFamily", (_Server,), {"address_family": family})
+    server = make_server(host, port, application(registry, probes), server_cls, _Silent)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -29,12 +29,13 @@ from keypost_services.runtime.calls_under_way import CallsUnderWay
 from keypost_services.runtime.certificate_ends import CERTIFICATES, INTERNAL, PUBLIC, CertificateEnds
 from keypost_services.runtime.config import ServiceSettings, variable_of
 from keypost_services.runtime.errors import StartError
-from keypost_services.runtime.grpc_server import steady_server, try_to_bind
+from keypost_services.runtime.grpc_server import steady_server
 from keypost_services.runtime.health import Health, HealthServicer
 from keypost_services.runtime.heartbeat import Heartbeat
 from keypost_services.runtime.limits.call_limits import CallLimits
 from keypost_services.runtime.limits.compose import open_limits
 from keypost_services.runtime.limits.table import METHOD_LIMITS, REFLECTION_LIMITS
+from keypost_services.runtime.listening import try_to_bind
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.method_table import METHODS, REFLECTION_METHODS, Callers
 from keypost_services.runtime.metrics import CallMetrics, HealthMetrics, describe_process
@@ -312,7 +313,7 @@ async def _listen(
         return None
     try:
         return await stack.enter_async_context(serve(listen))
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise _cannot_listen(settings, field_name, error) from error
 
 

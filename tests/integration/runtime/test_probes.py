@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -32,7 +35,9 @@ from support.service import SEND, SERVICE, error_info, serving
 from support.tls import issue_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Never
 
     from google.protobuf.message import Message
 
@@ -104,9 +109,9 @@ async def test_probes_over_http(tmp_path: Path) -> None:
         assert [(await get(service, path))[0] for path in ("/live", "/started", "/nothing")] == [200, 200, 404]
 
 
-def answer_of(port: int, path: str) -> int:
+def answer_of(port: int, path: str, host: str = "127.0.0.1") -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=10) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -118,11 +123,6 @@ def hold_the_loop_until(port: int, path: str, status: int) -> None:
     end = time.monotonic() + 20
     while answer_of(port, path) != status:
         assert time.monotonic() < end, "a loop that hangs was not noticed"
-
-
-def refused_for(error: grpc.RpcError) -> grpc.StatusCode:
-    assert isinstance(error, grpc.Call)
-    return error.code()
 
 
 async def test_probes_over_grpc_without_tls(tmp_path: Path) -> None:
@@ -141,35 +141,94 @@ async def test_probes_over_grpc_without_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "message", "code"),
+    ("method", "message", "why"),
     [
-        ("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service="cache"), grpc.StatusCode.NOT_FOUND),
+        ("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service="cache"), "the probes are startup"),
         (
             "/grpc.health.v1.Health/Check",
             health_pb2.HealthCheckRequest(service="x" * 300),
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "eceived message larger than max",
         ),
-        ("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest(), grpc.StatusCode.UNIMPLEMENTED),
-        (f"/{SERVICE}/Send", pb.SendRequest(), grpc.StatusCode.UNIMPLEMENTED),
-        (b"/\xff", pb.SendRequest(), grpc.StatusCode.UNIMPLEMENTED),
+        ("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest(), "Method not implemented!"),
+        (f"/{SERVICE}/Send", pb.SendRequest(), "Method not found!"),
+        (b"/\xff", pb.SendRequest(), "Method not found!"),
     ],
 )
 async def test_the_port_of_the_probes_answers_nothing_else(
-    tmp_path: Path, method: str | bytes, message: Message, code: grpc.StatusCode
+    tmp_path: Path, method: str | bytes, message: Message, why: str
 ) -> None:
     # The type says str, and then no name could be sent that is no UTF-8.
     name: Any = method
 
-    def ask(port: int | None) -> grpc.StatusCode:
+    def ask(port: int | None) -> str:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call: Any = channel.unary_unary(name, request_serializer=type(message).SerializeToString)
             with pytest.raises(grpc.RpcError) as caught:
                 call(message, timeout=10)
-        return refused_for(caught.value)
+        error: Any = caught.value
+        return str(error.details())
 
     async with serving(tmp_path, health_listen="127.0.0.1:0") as service:
-        assert await asyncio.to_thread(ask, service.running.health_port) is code
+        assert why in await asyncio.to_thread(ask, service.running.health_port)
         assert await asyncio.to_thread(answered, service.running.health_port or 0, "liveness")
+
+
+@contextmanager
+def questions_that_do_not_come(port: int, count: int) -> Iterator[list[Any]]:
+    """Begin calls, on a few connections, and never send their message; yield the calls."""
+    silent = threading.Event()
+
+    def nothing() -> Iterator[Never]:
+        silent.wait()
+        yield from ()
+
+    with ExitStack() as stack:
+        stack.callback(silent.set)
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [
+            stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}", options=own)) for _ in range(count // 4)
+        ]
+        calls: list[Any] = [
+            channel.stream_unary("/grpc.health.v1.Health/Check").future(nothing())
+            for channel in channels
+            for _ in range(4)
+        ]
+        yield calls
+
+
+def well_probes() -> Probes:
+    metrics = HealthMetrics(CollectorRegistry())
+    health = Health(silent_log(), metrics)
+    health.set_serving(serving=True)
+    return Probes(health, Heartbeat(metrics.loop_lag.observe))
+
+
+async def test_questions_that_do_not_come_hold_up_no_probe() -> None:
+    async with serve_health("127.0.0.1:0", well_probes()) as port:
+
+        def ask() -> bool:
+            with questions_that_do_not_come(port, 40):
+                # Several: the first may be answered before those calls have come.
+                return all(answered(port, "liveness") for _ in range(50))
+
+        assert await asyncio.to_thread(ask)
+
+
+async def test_questions_that_do_not_come_are_ended() -> None:
+    async with serve_health("127.0.0.1:0", well_probes(), connection_seconds=0.2) as port:
+
+        def wait() -> set[grpc.StatusCode]:
+            with questions_that_do_not_come(port, 40) as calls:
+                return {call.exception(timeout=30).code() for call in calls}
+
+        assert await asyncio.to_thread(wait) == {grpc.StatusCode.UNAVAILABLE}
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_an_ipv6_address_is_listened_at() -> None:
+    probes = well_probes()
+    async with serve_http("[::1]:0", CollectorRegistry(), probes) as port, serve_health("[::1]:0", probes):
+        assert await asyncio.to_thread(answer_of, port, "/live", "[::1]") == 200
 
 
 async def test_a_loop_that_hangs_is_noticed_and_one_that_runs_again_too() -> None:
@@ -181,15 +240,21 @@ async def test_a_loop_that_hangs_is_noticed_and_one_that_runs_again_too() -> Non
     beating = asyncio.create_task(heartbeat.run())
     probes = Probes(health, heartbeat)
     async with serve_http("127.0.0.1:0", registry, probes) as port, serve_health("127.0.0.1:0", probes) as grpc_port:
-        assert await asyncio.to_thread(answer_of, port, "/live") == 200
-        hold_the_loop_until(port, "/live", 503)
-        assert [answer_of(port, path) for path in ("/live", "/ready", "/started")] == [503, 503, 200]
-        assert [answered(grpc_port, name) for name in ("liveness", "readiness", "startup")] == [False, False, True]
         async with asyncio.timeout(20):
             while await asyncio.to_thread(answer_of, port, "/live") != 200:
                 pass
-        assert await asyncio.to_thread(answer_of, port, "/ready") == 200
-        assert await asyncio.to_thread(answered, grpc_port, "liveness")
+        # The loop, in which this runs, stands still all the while.
+        hold_the_loop_until(port, "/live", 503)
+        assert [answer_of(port, path) for path in ("/live", "/ready", "/started")] == [503, 503, 200]
+        assert [answered(grpc_port, name) for name in ("liveness", "readiness", "startup")] == [False, False, True]
+
+        def all_well() -> bool:
+            over_http = [answer_of(port, path) for path in ("/live", "/ready")]
+            return over_http == [200, 200] and answered(grpc_port, "liveness")
+
+        async with asyncio.timeout(20):
+            while not await asyncio.to_thread(all_well):
+                pass
     beating.cancel()
     assert (registry.get_sample_value("keypost_loop_lag_seconds_sum") or 0) > 1
 
