@@ -15,6 +15,7 @@ from keypost_services.embedded.layout import SERVICES, Layout, settings_of
 from keypost_services.embedded.ports import choose_ports
 from keypost_services.embedded.processes import Process, StackFailedError
 from keypost_services.embedded.realm import prepare_realm
+from keypost_services.embedded.stack import READY_SECONDS
 from keypost_services.embedded.valkey import Valkey
 from keypost_services.runtime.limits.table import QUOTAS
 from support.valkey import free_port
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from keypost_services.embedded.layout import Ports
 
-READY_SECONDS = 30.0
 ATTEMPTS = 3
 STOP_SECONDS = 10.0
 SMALL_DIRECTORY = "small_directory"

@@ -10,9 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from keypost_services.embedded.processes import clean_environment
+from keypost_services.embedded.stack import READY_SECONDS
 from support.faults.checking import DeviceJournal
 from support.faults.journal import GOT, SENT, Line, read_lines
-from support.faults.parts import READY_SECONDS, STOP_SECONDS
+from support.faults.parts import STOP_SECONDS
 from support.previous import python_path
 
 if TYPE_CHECKING:

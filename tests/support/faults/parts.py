@@ -18,6 +18,7 @@ import redis
 
 from keypost_services.embedded.layout import service_of
 from keypost_services.embedded.processes import Process, StackFailedError
+from keypost_services.embedded.stack import READY_SECONDS
 from keypost_services.embedded.valkey import find_server
 from support.previous import python_path, settings
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from keypost_services.embedded.postgres import Postgres
     from keypost_services.embedded.valkey_cluster import ClusterNode
 
-READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
 Launch = Callable[["Path | None"], Process]
 _PAGE = os.sysconf("SC_PAGE_SIZE")
