@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from keypost.delivery.v1 import envelope_pb2
+from keypost.keystore.errors import KeyStoreFullError
+from keypost.keystore.values import Totals
 from support.people import FOR_EVER
 from support.simulation import failing
 
@@ -92,6 +94,24 @@ async def test_a_copy_survives_the_crash_of_its_sender(
     assert await again.client.flush() == ()
     assert await copies(two.phone) == [("bob", "hello")]
     assert [message.text for message in await bob.inbox()] == ["hello"]
+
+
+async def test_what_has_no_room_with_its_copy_is_refused_and_goes_nowhere(two: Two, bob: Any) -> None:
+    store = two.laptop.client._parts.context.store
+    limit = await store.run(lambda opened: opened.outbox._limit)
+
+    async def leave_room(totals: Totals) -> None:
+        await store.run(lambda opened: setattr(opened.outbox, "_limit", totals))
+
+    await leave_room(Totals(1, limit.size))
+    with pytest.raises(KeyStoreFullError):
+        await two.laptop.client.send("bob", "to one device of the two")
+    assert await two.laptop.client.outbox() == ()
+    await leave_room(limit)
+    await two.laptop.client.send("bob", "to both")
+    assert await two.laptop.client.flush() == ()
+    assert [(message.text, message.missed) for message in await bob.inbox()] == [("to both", 0)]
+    assert [(message.text, message.missed) for message in await two.phone.inbox()] == [("to both", 0)]
 
 
 @pytest.mark.usefixtures("bob")

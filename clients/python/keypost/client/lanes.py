@@ -24,7 +24,7 @@ from keypost.client.send_refusals import (
 )
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import KeypostError, RefusedError, UnreachableError
-from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
+from keypost.keystore.errors import KeyStoreUnavailableError
 from keypost.protocol.errors import ProtocolError
 from keypost.tracing import rpc_facts
 from keypost.transport.refusals import Refusal
@@ -428,9 +428,6 @@ class Lane:
     def _take_over_copies(self, filled: Filled) -> None:
         if filled.copies:
             self._means.keep_copies()
-        if filled.copies_refused:
-            sentence = "the outbox is full: your other devices get no copy of what was sent"
-            self._means.context.tell("warning", KeyStoreFullError.reason, sentence, copies=filled.copies_refused)
 
     def _answered(self, item: Item, answer: Answer | Broken | Outdated) -> None:
         self._unanswered -= 1

@@ -156,7 +156,6 @@ class Filled:
         failure: Why nothing could be sealed.
         loaded_up_to: The counter up to which the outbox was read, if there is more: then nothing fresh was begun.
         copies: How many copies were kept for the sender's other devices.
-        copies_refused: How many had no room in the outbox.
     """
 
     sealed: list[tuple[Item, OutgoingMessage, Sealed | KeypostError]] = field(default_factory=list)
@@ -165,7 +164,6 @@ class Filled:
     failure: ProtocolError | None = None
     loaded_up_to: int | None = None
     copies: int = 0
-    copies_refused: int = 0
 
 
 def fill(store: KeyStore, order: Order) -> Filled:
@@ -219,8 +217,9 @@ def _begin_unsealed(store: KeyStore, drawing: Drawing, item: Item, filled: Fille
     with store.transaction():
         message = _draw(store, drawing, item)
         keep(store, message, item.wanted)
+        copies = _copy(store, drawing, item, message)
     filled.unsealed.append((item, message))
-    _copy(store, drawing, item, message, filled)
+    filled.copies += copies
 
 
 def _load(store: KeyStore, order: Order, sealer: Sealer, filled: Filled) -> None:
@@ -250,13 +249,14 @@ def _begin(store: KeyStore, order: Order, sealer: Sealer, item: Item, filled: Fi
             sealed = sealer.seal(message, new_session=item.new_session)
             if item.keep:
                 keep(store, message, content)
+            copies = _copy(store, order.drawing, item, message)
     except KeyStoreUnavailableError:
         raise
     except KeypostError as error:
         filled.refused.append((item, error))
         return
     filled.sealed.append((item, message, sealed))
-    _copy(store, order.drawing, item, message, filled)
+    filled.copies += copies
 
 
 def _draw(store: KeyStore, drawing: Drawing, item: Item, copy: envelope_pb2.Content | None = None) -> OutgoingMessage:
@@ -272,22 +272,20 @@ def _draw(store: KeyStore, drawing: Drawing, item: Item, copy: envelope_pb2.Cont
     )
 
 
-def _copy(store: KeyStore, drawing: Drawing, item: Item, message: OutgoingMessage, filled: Filled) -> None:
-    """Keep a copy for the sender's other devices, in the transaction that keeps the message."""
+def _copy(store: KeyStore, drawing: Drawing, item: Item, message: OutgoingMessage) -> int:
+    """Keep a copy for the sender's other devices, within the savepoint that keeps the message; return how many.
+
+    Raises:
+        KeyStoreFullError: it has no room; the message without it would be on some devices alone.
+    """
     content = item.wanted
     if not drawing.copies_to_self or not item.keep or not content.HasField("message"):
-        return
+        return 0
     copy = envelope_pb2.SentCopy(
         recipient_username=message.recipient, message_id=message.message_id, message=content.message
     )
-    try:
-        with store.transaction():
-            drawn = _draw(store, drawing, item, envelope_pb2.Content(sent_copy=copy))
-            store.outbox.add(drawn)
-    except KeyStoreFullError:
-        filled.copies_refused += 1
-    else:
-        filled.copies += 1
+    store.outbox.add(_draw(store, drawing, item, envelope_pb2.Content(sent_copy=copy)))
+    return 1
 
 
 class Tidying:
