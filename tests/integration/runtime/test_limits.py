@@ -193,7 +193,7 @@ async def test_a_server_that_hangs_holds_up_one_call_in_a_while(tmp_path: Path, 
     changes = {"limits_timeout_seconds": 0.05, "limits": "Renew=none", "clock": clock}
     rows = {"method_limits": {SEND: table.anyone("GetRealmTrust")}}
     async with limited(tmp_path, valkey, {**TABLES, **rows}, **changes) as (service, stub):
-        assert await sends(stub, 1) == [""]
+        await send_until_well(service, stub, clock)
         valkey.freeze()
         before = metric(service, ASKED)
         assert set(await sends(stub, 50)) == {""}
@@ -202,9 +202,17 @@ async def test_a_server_that_hangs_holds_up_one_call_in_a_while(tmp_path: Path, 
         assert set(await sends(stub, 50)) == {""}
         assert metric(service, ASKED) == before + 2
         valkey.thaw()
-        clock.advance(1_000)
-        assert await sends(stub, 1) == [""]
-        assert service.running.runtime.health.degraded == {}
+        await send_until_well(service, stub, clock)
+
+
+async def send_until_well(service: ServiceUnderTest, stub: Any, clock: ManualClock) -> None:
+    """Send until the limits' server has answered in time: its 50 ms are short on a machine that has more to do."""
+    async with asyncio.timeout(60):
+        while True:
+            clock.advance(1_000)
+            assert await sends(stub, 1) == [""]
+            if not service.running.runtime.health.degraded:
+                return
 
 
 async def test_a_server_that_restarts_empty_is_taught_the_script_again(valkey: ValkeyServer) -> None:
