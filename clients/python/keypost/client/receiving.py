@@ -129,13 +129,13 @@ class Receiving:
         return outcomes
 
     async def _take_suspect(self, arrival: Arrival, earlier: Earlier) -> Outcome:
-        trust = await self._trust.current()
+        trust, now = await self._trust.current(), self._context.clock()
         async with counted(self._context, arrival.raw) as begun:
             if begun > ATTEMPTS - TOGETHER:
-                outcome = await self._context.store.transact(give_up, self._unread(arrival, trust))
+                outcome = await self._context.store.transact(give_up, self._unread(arrival, trust, now))
                 self.tell(outcome)
                 return outcome
-            opening = self._opening(arrival, trust)
+            opening = self._opening(arrival, trust, now)
             await self._context.store.run(take_back, arrival.raw)
         # Whoever is ended while a service takes its time did not fail at the envelope.
         openings = await self._look_up([opening])
@@ -145,15 +145,20 @@ class Receiving:
         self.tell(outcome)
         return outcome
 
-    async def prepare(self, arrivals: Sequence[Arrival], refresh: Collection[str] = ()) -> list[Opening]:
+    async def prepare(
+        self, arrivals: Sequence[Arrival], refresh: Collection[str] = (), *, now: int | None = None
+    ) -> list[Opening]:
         """Check what can be checked before anything is opened, and look the records up.
 
         Args:
             arrivals: Envelopes.
             refresh: Users whose records are asked for whatever is held.
+            now: The time by which all of them are judged, Unix milliseconds; the present one if not given. Each by a
+                later one, the next would be opened where a clock that is behind reaches it between the two.
         """
         trust = await self._trust.current()
-        return await self._look_up([self._opening(arrival, trust) for arrival in arrivals], refresh)
+        now = self._context.clock() if now is None else now
+        return await self._look_up([self._opening(arrival, trust, now) for arrival in arrivals], refresh)
 
     async def _look_up(self, openings: Sequence[Opening], refresh: Collection[str] = ()) -> list[Opening]:
         readable = [opening.sealed for opening in openings if opening.sealed is not None]
@@ -174,14 +179,14 @@ class Receiving:
             sentence = f"a message was set aside: {outcome.error}"
             self._context.tell("set_aside", outcome.error.reason, sentence, sender=outcome.sender)
 
-    def _opening(self, arrival: Arrival, trust: RealmTrust) -> Opening:
-        opening = self._unread(arrival, trust)
+    def _opening(self, arrival: Arrival, trust: RealmTrust, now: int) -> Opening:
+        opening = self._unread(arrival, trust, now)
         try:
             return replace(opening, sealed=self._read(arrival.raw))
         except Exception as error:  # noqa: BLE001  # nothing in a message may block the mailbox
             return replace(opening, failure=as_keypost_error(error))
 
-    def _unread(self, arrival: Arrival, trust: RealmTrust) -> Opening:
+    def _unread(self, arrival: Arrival, trust: RealmTrust, now: int) -> Opening:
         return Opening(
             raw=arrival.raw,
             accept_time=arrival.accept_time,
@@ -191,7 +196,7 @@ class Receiving:
             ring=self._identity.ring,
             trust=trust,
             minimum_suite=self._context.minimum_suite,
-            now=self._context.clock(),
+            now=now,
             clock=self._context.clock,
         )
 
@@ -202,12 +207,17 @@ class Receiving:
         return sealed
 
 
+def relied_upon(sealed: SealedEnvelope) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Return the users on whose records an envelope relies, each with the revision."""
+    header = sealed.header
+    return (header.recipient_username, header.recipient_revision), (header.sender.username, header.sender_revision)
+
+
 def _wanted(envelopes: Iterable[SealedEnvelope]) -> dict[str, int]:
     """Return by username the highest revision that one of the envelopes relies upon."""
     wanted: dict[str, int] = {}
-    for header in (sealed.header for sealed in envelopes):
-        sides = (header.recipient_username, header.recipient_revision), (header.sender.username, header.sender_revision)
-        for username, revision in sides:
+    for sealed in envelopes:
+        for username, revision in relied_upon(sealed):
             wanted[username] = max(revision, wanted.get(username, 0))
     return wanted
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from keypost.client.opening import Fate, attempt, set_aside
-from keypost.client.receiving import Arrival, holds_up
+from keypost.client.receiving import Arrival, holds_up, relied_upon
 from keypost.client.records import RecordBehindError
 from keypost.client.results import SetAside
 from keypost.client.suspects import ATTEMPTS, counted, end_count, give_up
@@ -46,14 +46,7 @@ class Waiting:
     async def retry(self) -> None:
         """Try again what waits; every sender's record is asked for once."""
         async with self._lock:
-            refreshed: set[str] = set()
-            held_up: set[Address] = set()
-            after = 0
-            while page := await self._page(after):
-                senders = {row.username for row in page}
-                await self._retry(page, senders - refreshed, held_up)
-                refreshed |= senders
-                after = page[-1].sequence
+            await self._try_again(refreshed=set())
 
     async def settle_earlier(self, usernames: Collection[str]) -> Collection[Address]:
         """Try again what waits of these users, by the records that are held.
@@ -64,27 +57,43 @@ class Waiting:
         held_up: set[Address] = set()
         for username in await self._context.store.run(_which_wait, usernames):
             async with self._lock:
-                after = 0
-                while page := await self._page(after, username):
-                    await self._retry(page, (), held_up)
-                    after = page[-1].sequence
+                held_up |= await self._try_again(username)
         return held_up
 
-    async def _page(self, after: int, username: str | None = None) -> Sequence[WaitingEnvelope]:
-        return await self._context.store.run(lambda store: store.waiting.page(after, username=username))
+    async def _try_again(self, username: str | None = None, *, refreshed: set[str] | None = None) -> set[Address]:
+        """Try what waits, of one user or of all, and return the devices that are held up.
 
-    async def _retry(self, page: Sequence[WaitingEnvelope], refresh: Collection[str], held_up: set[Address]) -> None:
-        """Try the next envelopes in their order; of a device that is held up, or comes to be, none."""
-        openings = await self._receiving.prepare([_arrival(row) for row in page], refresh)
+        Args:
+            username: Whose messages.
+            refreshed: Whose records were asked for; those of the others are, once. None: what is held will do.
+        """
+        while True:
+            done = await self._pass(username, refreshed)
+            # A record that came in the midst of a pass opens more: in the next one, which begins with what came first.
+            if not done.is_overtaken:
+                return done.held_up
+
+    async def _pass(self, username: str | None, refreshed: set[str] | None) -> _Pass:
+        begun, after = _Pass(self._context.clock()), 0
+        while page := await self._context.store.run(_page, after, username):
+            senders = set() if refreshed is None else {row.username for row in page} - refreshed
+            await self._retry(page, senders, begun)
+            if refreshed is not None:
+                refreshed |= senders
+            after = page[-1].sequence
+        return begun
+
+    async def _retry(self, page: Sequence[WaitingEnvelope], refresh: Collection[str], begun: _Pass) -> None:
+        """Try the next envelopes in their order, but none that would be handed out before one that waits on."""
+        openings = await self._receiving.prepare([_arrival(row) for row in page], refresh, now=begun.now)
         for opening, row in zip(openings, page, strict=True):
-            sender = None if opening.sealed is None else opening.sealed.header.sender
-            if sender in held_up:
+            if begun.holds(opening):
                 continue
             outcome = await self._again(opening, row)
             if outcome.fate is not Fate.WAITS:
                 self._receiving.tell(outcome)
-            elif sender is not None and holds_up(outcome):
-                held_up.add(sender)
+            else:
+                begun.note(opening, outcome)
 
     async def _again(self, opening: Opening, row: WaitingEnvelope) -> Outcome:
         if opening.failure is not None:
@@ -112,6 +121,57 @@ class Waiting:
         """Return what was set aside, the oldest first, at most ``limit``."""
         rows = await self._context.store.run(lambda store: store.set_aside.page(limit=limit))
         return [SetAside(row.reason, row.username, row.accept_time, len(row.envelope)) for row in rows]
+
+
+class _Pass:
+    """What is found while all that waits is tried, page by page, so that nothing overtakes what waits on.
+
+    Attributes:
+        now: The time by which all is judged: the clock goes on meanwhile.
+        held_up: The devices of which something waits because nobody could be asked, or no answer could be used.
+        is_overtaken: Whether a record came in the midst of it that opens more.
+    """
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.held_up: set[Address] = set()
+        self.is_overtaken = False
+        self._unknown: dict[tuple[Address, str], int] = {}
+
+    def holds(self, opening: Opening) -> bool:
+        """Return whether an envelope has to wait because an earlier one of the same device does.
+
+        One that relies on no revision that the earlier one lacked does not: whoever made one up keeps nothing back.
+        """
+        if opening.sealed is None:
+            return False
+        if (sender := opening.sealed.header.sender) in self.held_up:
+            return True
+        lacked = any(self._lacked(sender, username, revision) for username, revision in relied_upon(opening.sealed))
+        self.is_overtaken |= lacked and opening.failure is None
+        return lacked
+
+    def _lacked(self, sender: Address, username: str, revision: int) -> bool:
+        least = self._unknown.get((sender, username))
+        return least is not None and revision >= least
+
+    def note(self, opening: Opening, outcome: Outcome) -> None:
+        """Note why an envelope waits on."""
+        if opening.sealed is None:
+            return
+        sender = opening.sealed.header.sender
+        if holds_up(outcome):
+            self.held_up.add(sender)
+        elif isinstance(outcome.error, RecordBehindError):
+            records = opening.own_record, opening.sender_record
+            for (username, revision), record in zip(relied_upon(opening.sealed), records, strict=True):
+                if record is None or record.revision < revision:
+                    least = self._unknown.get((sender, username), revision)
+                    self._unknown[sender, username] = min(revision, least)
+
+
+def _page(store: KeyStore, after: int, username: str | None) -> Sequence[WaitingEnvelope]:
+    return store.waiting.page(after, username=username)
 
 
 def _which_wait(store: KeyStore, usernames: Collection[str]) -> list[str]:
