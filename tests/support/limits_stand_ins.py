@@ -56,3 +56,8 @@ async def of_users_that_exist(self: GuardedSignIn, username: str, _address: str)
 def by_fingerprint(caller: Caller) -> str:
     """Name a caller by its key."""
     return "" if caller.key is None else caller.key.fingerprint.hex()
+
+
+def entries_from_the_left(metadata: Sequence[tuple[str, str | bytes]]) -> list[str]:
+    """Read what proxies say as if the first of them had begun it."""
+    return [entry.strip() for name, line in metadata if name == "x-forwarded-for" for entry in str(line).split(",")]

@@ -32,7 +32,7 @@ class Caller:
 
     Attributes:
         kind: How it is known.
-        peer: Its network address, as ``ipv4:192.0.2.1:4711``.
+        peer: Its network address, as ``ipv4:192.0.2.1:4711``; with the port 0 if a trusted proxy said so.
         address: The device, if it is one.
         key: The device's key, good when the token was verified.
         service: The name of the service, if it is one.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keypost_services.runtime.buckets import Buckets
     from keypost_services.runtime.callers import VerifiedCallers
     from keypost_services.runtime.method_table import Callers
+    from keypost_services.runtime.proxies import TrustedProxies
 
 ATTEMPTS = 3
 _BEARER = "bearer "
@@ -36,7 +37,7 @@ class Peer:
     """What the transport knows of a caller.
 
     Attributes:
-        address: As gRPC writes it.
+        address: As gRPC writes it; of who called, where a proxy is trusted to say who did.
         certificate_pem: The verified certificate, on the internal port.
         authorizations: The values of the ``authorization`` header.
     """
@@ -46,12 +47,14 @@ class Peer:
     authorizations: tuple[str, ...]
 
     @classmethod
-    def of(cls, context: Any, metadata: Sequence[tuple[str, str | bytes]]) -> Peer:
+    def of(cls, context: Any, metadata: Sequence[tuple[str, str | bytes]], proxies: TrustedProxies) -> Peer:
         """Return the peer of a gRPC call with this metadata."""
         certificates = list(context.auth_context().get("x509_pem_cert", ()))
+        # Whoever has shown a certificate is at the other end: nobody stands between.
+        address = context.peer() if certificates else proxies.caller_of(context.peer(), metadata)
         headers = [value for name, value in metadata if name == "authorization"]
         texts = tuple(value if isinstance(value, str) else "" for value in headers)
-        return cls(context.peer(), certificates[0] if certificates else None, texts)
+        return cls(address, certificates[0] if certificates else None, texts)
 
 
 class Authenticator:

@@ -14,6 +14,8 @@ from keypost.clock import SECOND
 if TYPE_CHECKING:
     from keypost.clock import Clock
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 MOST_ADDRESSES = 50_000
 
 
@@ -75,14 +77,26 @@ def peer_address(peer: str) -> str:
     Args:
         peer: As gRPC writes it: ``ipv4:192.0.2.1:4711``, ``ipv6:%5B2001:db8::1%5D:4711``, ``unix:…``.
     """
-    family, _, rest = unquote(peer).partition(":")
-    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return family
+    address = ip_address_of(peer)
+    if address is None:
+        return unquote(peer).partition(":")[0]
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def ip_address_of(peer: str) -> IpAddress | None:
+    """Return the IP address of a gRPC peer; None: it has none."""
+    host = unquote(peer).partition(":")[2].rpartition(":")[0]
+    return read_ip_address(host.strip("[]").partition("%")[0])
+
+
+def read_ip_address(text: str) -> IpAddress | None:
+    """Return an IP address, as IPv4 if it is a mapped one; None: the text is none, or one of a single machine's."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    return None if address.scope_id else address.ipv4_mapped or address

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from keypost_services.runtime.calls_under_way import CallsUnderWay
     from keypost_services.runtime.limits.call_limits import CallLimits
     from keypost_services.runtime.metrics import CallMetrics
+    from keypost_services.runtime.proxies import TrustedProxies
     from keypost_services.runtime.tracing import ServiceTraces
 
 REQUEST_ID = "x-request-id"
@@ -52,11 +53,13 @@ class Bounds:
         under_way: How many calls may be under way.
         limits: How often each caller may call.
         unary_seconds: How long a unary call may take.
+        proxies: Tell where a call comes from, which is what callers unknown are counted by.
     """
 
     under_way: CallsUnderWay
     limits: CallLimits
     unary_seconds: float
+    proxies: TrustedProxies
 
 
 class Calls(grpc.aio.ServerInterceptor):
@@ -134,7 +137,7 @@ class Calls(grpc.aio.ServerInterceptor):
         self._under_way.add(task)
         self._metrics.begin(method)
         try:
-            peer = Peer.of(context, metadata)
+            peer = Peer.of(context, metadata, self._bounds.proxies)
             facts["peer"] = peer.address
             is_service = peer.certificate_pem is not None
             outcome.trace = self._traces.begin_call(method, metadata, is_service=is_service, streaming=streaming)

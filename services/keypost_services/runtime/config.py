@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keypost.protocol.identifiers import check_realm
 from keypost_services.runtime.limits.text import read_limits
+from keypost_services.runtime.proxies import read_networks
 from keypost_services.runtime.setting_files import OR_IN_FILE, file_variable, may_be_in_file, read_from_files
 from keypost_services.runtime.urls import check_collector
 
@@ -41,6 +42,11 @@ def check_redis_url(url: str) -> str:
 
 def _limits(text: str) -> str:
     read_limits(text)
+    return text
+
+
+def _networks(text: str) -> str:
+    read_networks(text)
     return text
 
 
@@ -102,6 +108,12 @@ class ServiceSettings(BaseSettings):
         description="How long calls under way may take after SIGTERM.", default=20.0, ge=0, le=600
     )
     reflection: bool = Field(description="Whether anybody may ask for the service's protos.", default=False)
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        description="Networks of gateways that put their own address in the caller's place, with commas between, such "
+        "as 10.1.0.0/16,2001:db8::/32: where a call of theirs comes from is what they say in x-forwarded-for. Without "
+        "it nobody is believed.",
+        default="",
+    )
     max_calls: int = Field(
         description="How many calls and streams may be under way at once; more are refused.",
         default=20_000,

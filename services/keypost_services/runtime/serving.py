@@ -42,6 +42,7 @@ from keypost_services.runtime.metrics import CallMetrics, HealthMetrics, describ
 from keypost_services.runtime.probes import Probes
 from keypost_services.runtime.probes_grpc import serve_health
 from keypost_services.runtime.probes_http import serve_http
+from keypost_services.runtime.proxies import TrustedProxies, read_networks
 from keypost_services.runtime.refusals import KNOWN_ERRORS, ErrorCodes
 from keypost_services.runtime.tls import FollowedFiles, TlsFiles, check_own_certificate, follow, server_credentials
 from keypost_services.runtime.tracing import ServiceTraces, open_traces
@@ -224,7 +225,7 @@ def _bounds(runtime: Runtime[Any], method_limits: Mapping[str, MethodLimits]) ->
     settings = runtime.settings
     under_way = CallsUnderWay(settings.max_calls, settings.max_calls_per_caller)
     limits = CallLimits(runtime.limits, {**method_limits, **REFLECTION_LIMITS}, runtime.clock)
-    return Bounds(under_way, limits, settings.call_seconds)
+    return Bounds(under_way, limits, settings.call_seconds, TrustedProxies(read_networks(settings.trusted_proxies)))
 
 
 def _authenticator(name: str, runtime: Runtime[Any], parts: Parts, methods: Mapping[str, Callers]) -> Authenticator:

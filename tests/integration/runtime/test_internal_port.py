@@ -16,7 +16,7 @@ from keypost_services.runtime.auth import CallerKind, current_call, current_call
 from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.identity import public_key_of
-from keypost_services.runtime.method_table import administrators, services
+from keypost_services.runtime.method_table import administrators, anyone, services
 from support.service import REALM, SEND, error_info, serving, settings_for
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ class Root:
 
 @contextlib.asynccontextmanager
 async def internal_service(
-    folder: Path, methods: Mapping[str, Callers] = FOR_DIRECTORY
+    folder: Path, methods: Mapping[str, Callers] = FOR_DIRECTORY, **changes: Any
 ) -> AsyncIterator[tuple[Root, ServiceUnderTest]]:
     root = Root(folder)
-    async with serving(folder, methods=methods) as service, asyncio.timeout(20):
+    async with serving(folder, methods=methods, **changes) as service, asyncio.timeout(20):
         yield root, service
 
 
@@ -91,6 +91,28 @@ async def test_an_administrator_is_known_by_name_and_key(tmp_path: Path) -> None
     assert call.caller.service is None
     assert call.request_id == "lost-phone-7"
     assert (line["caller"], line["caller_kind"]) == ("ada", "administrator")
+
+
+async def test_a_gateway_says_who_calls_and_nobody_says_it_of_who_shows_a_certificate(tmp_path: Path) -> None:
+    """The audit log and the log take it from the same place."""
+    seen = []
+
+    async def look(_request: Any, _context: Any) -> pb.SendResponse:
+        seen.append(current_caller().peer)
+        return pb.SendResponse()
+
+    said = (("x-forwarded-for", "198.51.100.1, 203.0.113.1"),)
+    async with internal_service(tmp_path, {SEND: anyone()}, trusted_proxies="127.0.0.1") as (root, service):
+        service.servicer.on_send = look
+        async with service.public_channel() as channel:
+            await delivery_service_pb2_grpc.DeliveryServiceStub(channel).Send(pb.SendRequest(), metadata=said)
+        issued = root.tls_root.issue("ada", administrator_names(REALM, "ada"), serves=False)
+        async with service.internal_channel(issued.certificate_pem, issued.private_key_pem) as channel:
+            await delivery_service_pb2_grpc.DeliveryServiceStub(channel).Send(pb.SendRequest(), metadata=said)
+        lines = service.events("call")
+    assert seen[0] == "ipv4:203.0.113.1:0"
+    assert seen[1].startswith("ipv4:127.0.0.1:")
+    assert [line["peer"] for line in lines] == seen
 
 
 async def test_who_is_no_administrator_is_refused_where_administrators_call(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_a_missing_setting_is_named_and_explained(
         ("TLS_CERTIFICATE", "/nowhere/at-all.pem", "path does not point to a file"),
         ("DRAIN_SECONDS", "-1", "greater than or equal to 0"),
         ("MAX_CALLS", "many", "valid integer"),
+        ("TRUSTED_PROXIES", "192.0.2.0/24,gateway", "gateway"),
+        ("TRUSTED_PROXIES", "::/0", "everybody"),
         ("LOG_LEVEL", "loud", "'debug', 'info'"),
         ("CACHE_URL", "http://user:hunter2@host", "pattern"),
     ],
