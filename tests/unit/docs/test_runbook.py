@@ -164,6 +164,7 @@ def test_a_page_has_its_parts_and_names_what_there_is(page: Path) -> None:
         assert problems_of(code) - {code} == set(), code
         if code.startswith("kubectl"):
             assert code.startswith("kubectl --namespace keypost "), code
+            assert " scale " not in code, "the autoscalers would take it back"
             assert set(re.findall(r"deployment/([a-z-]+)", code)) <= {
                 "keypost-ca",
                 "keypost-directory",
