@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _WIDTH = 58
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -42,14 +42,24 @@ def _cpu(seconds: Mapping[str, float]) -> str:
 
 
 def write_page(report: Mapping[str, Any]) -> None:
-    """Write the table of docs/operations.md."""
+    """Write the table of docs/operations.md, and what in it is below its aim."""
     before, meanwhile = report["load"]
     about = f"Measured on {report['machine']}; the load was {before} before, and {meanwhile} in the last five minutes."
-    table = "\n".join((about, "", *_HEAD, *map(_page_row, report["rows"])))
+    table = "\n".join((about, "", *_HEAD, *map(_page_row, report["rows"]), "", below_the_aim(report["rows"])))
     page, number = _TABLE.subn(lambda _: f"{table}\n", PAGE.read_text(), count=1)
     if number != 1:
         raise ValueError(f"{PAGE.name} has no place for the table")
     PAGE.write_text(page)
+
+
+def below_the_aim(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the sentence that names all rows whose ratio, as the page shows it, is below the aim."""
+    below: dict[str, list[str]] = {}
+    for row in rows:
+        if round(row["ratio"], 2) < row["aim"]:
+            below.setdefault(row["name"], []).extend(filter(None, [row["durability"]]))
+    named = (f"{name} ({', '.join(durabilities)})" if durabilities else name for name, durabilities in below.items())
+    return f"Below the aim are: {'; '.join(named)}." if below else "Nothing is below its aim."
 
 
 def _page_row(row: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ NOT_RUN = {
         ),
     ): "tests/integration/ca/test_postgres_schema.py does it",
     ("docs/secrets.md", "PYTHONPATH=tests python -P tests/support/memory.py"): "a measurement: it searches all memory",
+    ("docs/sizing.md", "PYTHONPATH=tests .venv/bin/python -m benchmarks.sizing"): "a measurement, of minutes",
     ("docs/source-document.md", "End-to-End Encryption"): "the source document; tests/unit/docs reads it",
 }
 """Blocks that are not run, by page and first line, and why."""
