@@ -29,10 +29,11 @@ up: $(STAMP) ## Start the whole stack and leave it running (STACK=postgres|clust
 test: $(STAMP) ## Run all tests, in two processes (PYTEST_ARGS="-k name")
 	@$(BIN)/python -m pytest -rs -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
-check: $(STAMP) ## Lint, check types, and run the tests that start no server: while you work
+check: $(STAMP) ## Lint, check types and layers, and run the tests that start no server: while you work
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q -n 2 tests/unit tests/vectors $(PYTEST_ARGS)
 
 bench: $(STAMP) ## Measure what the services do a second (JSON=1, QUICK=1; PAGE=1 writes the last figures to the page)

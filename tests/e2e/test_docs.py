@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 
 NOT_RUN = {
     ("CONTRIBUTING.md", "make install"): "this test is a part of what it leads to",
+    ("CONTRIBUTING.md", "git clone ADDRESS keypost"): "it clones from where the reader found it",
+    (
+        "CONTRIBUTING.md",
+        ".venv/bin/python -m pytest tests/unit/ca/test_settings.py -k durations",
+    ): "tests/unit/docs/test_first_change.py does it",
+    ("CONTRIBUTING.md", "make check"): "this test is no part of it, and it takes minutes",
     ("README.md", "make run"): "the gate runs it; tests/e2e/test_story.py looks at what it tells",
     ("docs/cli.md", "make up > up.log 2>&1 & stack=$!"): "it starts a stack of its own, in a test of its own",
     ("docs/backups.md", "umask 077"): "for cron; the other is of Valkey, and tests/faults/test_restored.py does it",
     (
         "docs/images.md",
-        "docker compose up --detach --wait",
+        "make install",
     ): "it needs docker; make test-images does the same with podman",
     (
         "docs/operations.md",
@@ -121,6 +127,10 @@ class Reader:
         # tests/deploy renders it.
         assert yaml.safe_load(block.text)["kind"] == "Kustomization"
 
+    def diff(self, block: Block) -> None:
+        # tests/unit/docs/test_first_change.py applies it.
+        assert block.text.startswith("--- a/")
+
     def mermaid(self, block: Block) -> None:
         first, *rest = block.text.splitlines()
         assert first in DIAGRAMS
@@ -129,7 +139,7 @@ class Reader:
 
 
 READS = {"console": Reader.console, "python": Reader.python, "text": Reader.text, "json": Reader.json}
-READS |= {"yaml": Reader.yaml, "mermaid": Reader.mermaid}
+READS |= {"yaml": Reader.yaml, "diff": Reader.diff, "mermaid": Reader.mermaid}
 
 
 def reason_not_to_run(page: Path, block: Block) -> str | None:
