@@ -15,6 +15,7 @@ import yaml
 
 from keypost_services.embedded.up import PASSPHRASE, commands_to_type
 from support.made_parts import ATTACKS, EVENTS, LABELS, LIMITS, METRICS, help_text
+from support.no_cluster import put_on_the_path
 from support.pages import MADE, PAGES, ROOT, Block, blocks, inline_code, name_of, read
 from support.postgres import running_postgres
 from support.terminal import Terminal, is_as_shown
@@ -40,6 +41,10 @@ NOT_RUN = {
         "make install",
     ): "it needs docker; make test-images does the same with podman",
     (
+        "docs/kubernetes.md",
+        ".venv/bin/keypost --bundle trial/first/bundle.json --profile trial/first/alice enroll alice --code CODE",
+    ): "it needs a cluster that answers",
+    (
         "docs/operations.md",
         "keypost send                                                  sender's application",
     ): "it shows a trace",
@@ -57,6 +62,8 @@ NOT_RUN = {
 """Blocks that are not run, by page and first line, and why."""
 WITH_POSTGRES = {"docs/postgres.md", "docs/backups.md"}
 """Pages whose reader has a server of PostgreSQL."""
+WITHOUT_CLUSTER = "docs/kubernetes.md"
+"""The page whose `kubectl` finds no cluster."""
 OTHERS = (ATTACKS, EVENTS, LIMITS, LABELS, METRICS)
 """How made parts begin that are no help text."""
 DIAGRAMS = ("flowchart LR", "flowchart TB", "sequenceDiagram")
@@ -147,8 +154,11 @@ def reason_not_to_run(page: Path, block: Block) -> str | None:
 
 
 @pytest.fixture
-def variables(page: Path) -> Iterator[Mapping[str, str]]:
-    """What the reader of a page has set: of those about PostgreSQL, how to reach a server."""
+def variables(page: Path, tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    """What the reader of a page has set: how to reach PostgreSQL, or a `kubectl` that finds no cluster."""
+    if name_of(page) == WITHOUT_CLUSTER:
+        yield {"PATH": put_on_the_path(tmp_path)}
+        return
     if name_of(page) not in WITH_POSTGRES:
         yield {}
         return
