@@ -275,14 +275,22 @@ local function foresee(keys, args)
   return { held.messages, replies }
 end
 
+-- How many of these ids, which are in order, the mailbox knows to have handed out. A replica that took over and had not seen the end
+-- gives ids again: an acknowledgement of one beyond its mark is of an entry that was lost, never of the one that has the id now.
+local function known_of(box, ids)
+  local handed, count = redis.call('HGET', box.load, 'handed') or BEGINNING, #ids
+  while count > 0 and before(handed, ids[count]) do count = count - 1 end
+  return count
+end
+
 -- KEYS waiting, load, shares, attempts; ARGV delivery ids, each once, in order
 local function acknowledge(keys, args)
   local box, found, next, count = contents(keys), {}, 1, 1
-  local wanted = {}
+  local wanted, most = {}, known_of(box, args)
   for _, id in ipairs(args) do wanted[id] = true end
-  while next <= #args do
+  while next <= most do
     -- Neighbours mostly; where they are none, no more is read than is asked for.
-    local chunk = redis.call('XRANGE', box.waiting, args[next], args[#args], 'COUNT', count)
+    local chunk = redis.call('XRANGE', box.waiting, args[next], args[most], 'COUNT', count)
     if #chunk == 0 then break end
     local hits = 0
     for _, entry in ipairs(chunk) do
@@ -293,7 +301,7 @@ local function acknowledge(keys, args)
     end
     count = hits == #chunk and math.min(2 * count, CHUNK) or 1
     local last = chunk[#chunk][1]
-    while next <= #args and not before(last, args[next]) do next = next + 1 end
+    while next <= most and not before(last, args[next]) do next = next + 1 end
   end
   if #found > 0 then remove(box, found) end
   return #found

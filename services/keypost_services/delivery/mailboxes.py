@@ -267,7 +267,11 @@ class Mailboxes(Protocol):
         """
 
     async def acknowledge(self, address: Address, delivery_ids: Collection[str]) -> int:
-        """Forget envelopes; returns how many there were. Ids that are unknown, or none at all, are ignored."""
+        """Forget envelopes; returns how many there were. Ids that are unknown, or none at all, are ignored.
+
+        So is one that was not handed out, as far as the store knows: where it has lost the end of what it knew, it may
+        be another envelope's by now. What was handed out then comes again.
+        """
 
     async def empty(self, address: Address) -> int:
         """Forget everything that waits in a mailbox; returns how many envelopes that were."""

@@ -45,6 +45,8 @@ from support.valkey import running_valkey
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
+    from redis.asyncio import Redis
+
 CAROL = Address("carol", "eeeeeeeeeeeeeeee")
 ALL = Page(256)
 CLAIM = Claim(BOB, "stream-1", 1)
@@ -583,23 +585,59 @@ async def test_attempts_end_with_their_envelope(opened: OpenMailboxes) -> None:
     assert not await client.exists(_key("attempts"))
 
 
+async def _seen_by_the_replica(client: Redis) -> dict[str, bytes]:
+    return {part: await client.dump(_key(part)) or b"" for part in ("waiting", "load", "shares")}
+
+
+async def _replica_takes_over(client: Redis, seen: dict[str, bytes]) -> None:
+    """Put a mailbox back to what a replica had seen of it: what came later is lost, and its ids are given again."""
+    for part, dump in seen.items():
+        await client.restore(_key(part), 31 * DAY, dump, replace=True)
+
+
 async def test_what_was_lost_at_the_end_is_read_when_it_comes_again(opened: OpenMailboxes) -> None:
     """As if a replica took over that had not seen the last messages: they were read, and get the same ids again."""
     mailboxes, client = opened.mailboxes, opened.client_of(BOB)
-    kept: dict[str, bytes] = {}
+    seen: dict[str, bytes] = {}
     for body in (b"1", b"2", b"3"):
         await append(mailboxes, posting(body))
         if body == b"2":
             await mailboxes.claim(CLAIM)
             assert len(await everything(mailboxes)) == 2
-            kept = {part: await client.dump(_key(part)) or b"" for part in ("waiting", "load", "shares")}
+            seen = await _seen_by_the_replica(client)
     *_, third = await everything(mailboxes)
-    for part, dump in kept.items():
-        await client.restore(_key(part), 31 * DAY, dump, replace=True)
+    await _replica_takes_over(client, seen)
     assert await mailboxes.read(CLAIM, third.delivery_id, ALL, 0) == []
     await append(mailboxes, posting(b"other"))
     (other,) = await mailboxes.read(CLAIM, third.delivery_id, ALL, 0)
     assert (other.delivery_id, other.envelope) == (third.delivery_id, b"other")
+
+
+async def test_an_acknowledgement_of_what_was_lost_takes_nothing_else_away(opened: OpenMailboxes) -> None:
+    """It is under way as a replica takes over, and another message has got the id since, which nobody has read."""
+    mailboxes, client = opened.mailboxes, opened.client_of(BOB)
+    await append(mailboxes, posting(b"1"))
+    await mailboxes.claim(CLAIM)
+    (first,) = await everything(mailboxes)
+    seen = await _seen_by_the_replica(client)
+    await append(mailboxes, posting(b"lost"))
+    (lost,) = await mailboxes.read(CLAIM, first.delivery_id, ALL, 0)
+    await _replica_takes_over(client, seen)
+    await append(mailboxes, posting(b"other", name=new_name(CAROL)))
+    assert await mailboxes.acknowledge(BOB, [first.delivery_id, lost.delivery_id]) == 1
+    (other,) = await mailboxes.read(CLAIM, lost.delivery_id, ALL, 0)
+    assert (other.delivery_id, other.envelope) == (lost.delivery_id, b"other")
+    assert await mailboxes.acknowledge(BOB, [other.delivery_id]) == 1
+
+
+async def test_what_nobody_has_read_cannot_be_acknowledged(mailboxes: Mailboxes) -> None:
+    await append(mailboxes, posting(b"1"))
+    await append(mailboxes, posting(b"2"))
+    newest = await mailboxes.claim(CLAIM)
+    assert await mailboxes.acknowledge(BOB, [newest]) == 0
+    (first,) = await mailboxes.read(CLAIM, BEGINNING, Page(1), 0)
+    assert await mailboxes.acknowledge(BOB, [first.delivery_id, newest]) == 1
+    assert [waiting.envelope for waiting in await everything(mailboxes)] == [b"2"]
 
 
 async def test_a_mailbox_that_has_lost_its_last_id_takes_messages(opened: OpenMailboxes) -> None:
