@@ -189,6 +189,21 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
         lambda m: settings(m, "keypost-delivery").update(KEYPOST_DELIVERY_REALM="example.com"),
         "keypost-delivery",
     ),
+    "a resource that names no namespace": (
+        "namespaces",
+        lambda m: find(m, "NetworkPolicy", "to-database")["metadata"].pop("namespace"),
+        "NetworkPolicy to-database: is in the namespace None",
+    ),
+    "a resource of another namespace": (
+        "namespaces",
+        lambda m: find(m, "ConfigMap", "keypost-dashboard")["metadata"].update(namespace="monitoring"),
+        "ConfigMap keypost-dashboard: is in the namespace monitoring",
+    ),
+    "another namespace than all resources are in": (
+        "namespaces",
+        lambda m: find(m, "Namespace", "keypost")["metadata"].update(name="keyposts"),
+        "Namespace keyposts",
+    ),
     "a Service that selects nothing": (
         "selectors",
         lambda m: spec(m, "Service", "keypost-ca")["selector"].update({"app.kubernetes.io/name": "ca"}),
@@ -500,6 +515,16 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
         "flows",
         lambda m: spec(m, "NetworkPolicy", "devices-to-ca")["ingress"][0]["ports"][0].update(port=443),
         "not let through: device -> ca TCP 8443",
+    ),
+    "a policy that names no namespace": (
+        "flows",
+        lambda m: find(m, "NetworkPolicy", "to-database")["metadata"].pop("namespace"),
+        "not let through: ca -> sql TCP 5432",
+    ),
+    "a policy of another namespace": (
+        "flows",
+        lambda m: find(m, "NetworkPolicy", "default-deny")["metadata"].update(namespace="default"),
+        "let in: a stranger's pod -> migrations TCP 8444",
     ),
     "a way out to every pod beside the collector": (
         "flows",

@@ -10,6 +10,7 @@ from support.manifests.network import flow_problems
 from support.manifests.references import (
     given_problems,
     kept_up_problems,
+    namespace_problems,
     port_problems,
     selector_problems,
     superfluous_problems,
@@ -48,6 +49,7 @@ CHECKS: Mapping[str, Callable[[Manifests], list[str]]] = {
     "targets": target_problems,
     "drain": drain_problems,
     "realm": realm_problems,
+    "namespaces": namespace_problems,
     "selectors": selector_problems,
     "kept_up": kept_up_problems,
     "ports": port_problems,

@@ -164,11 +164,16 @@ def _permitted(manifests: Manifests, direction: str) -> set[Flow]:
 
 
 def _permits(policies: Iterable[Resource], of: End, other: End, protocol: str, port: int, direction: str) -> bool:
-    """Return whether the policies for ``of`` permit what goes to or comes from ``other``."""
+    """Return whether the policies for ``of`` permit what goes to or comes from ``other``.
+
+    A policy holds within its namespace alone; one that names none lands wherever whoever applies it happens to be.
+    """
     mine = [
         policy["spec"]
         for policy in policies
-        if direction in policy["spec"]["policyTypes"] and selects(policy["spec"]["podSelector"], of.labels)
+        if policy["metadata"].get("namespace") == of.namespace
+        and direction in policy["spec"]["policyTypes"]
+        and selects(policy["spec"]["podSelector"], of.labels)
     ]
     side = "to" if direction == "Egress" else "from"
     return not mine or any(

@@ -5,13 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from support.manifests.given import given_by_the_operator
-from support.manifests.resources import Pod, name_of, selects
+from support.manifests.resources import NAMESPACE, Pod, name_of, selects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from support.manifests.rendering import Resource
     from support.manifests.resources import Manifests
+
+_OF_THE_CLUSTER = {"Namespace"}
+"""The kinds of the tree that are in no namespace."""
+
+
+def namespace_problems(manifests: Manifests) -> list[str]:
+    """Return the resources that are not in the namespace of Keypost: nothing there finds them, or is held by them."""
+    return [
+        f"{name_of(each)}: is in the namespace {each['metadata'].get('namespace')}, not {NAMESPACE}"
+        for each in manifests.resources
+        if each["kind"] not in _OF_THE_CLUSTER and each["metadata"].get("namespace") != NAMESPACE
+    ] + [
+        f"{name_of(each)}: is not {NAMESPACE}"
+        for each in manifests.of_kind("Namespace")
+        if each["metadata"]["name"] != NAMESPACE
+    ]
 
 
 def selector_problems(manifests: Manifests) -> list[str]:
