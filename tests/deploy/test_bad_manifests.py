@@ -129,6 +129,38 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
         lambda m: pod(m)["volumes"].pop(0),
         "there is no volume",
     ),
+    "a variable whose prefix is none": (
+        "variables",
+        lambda m: settings(m, "keypost-ca").update(KEYPOST_CAA_REALM="example.org"),
+        "keypost-ca: keypost-ca does not read KEYPOST_CAA_REALM",
+    ),
+    "a variable of another service": (
+        "variables",
+        lambda m: container(m)["env"].append(
+            {"name": "KEYPOST_DELIVERY_HOOK_URL", "value": "https://push.example.org"}
+        ),
+        "keypost-ca: keypost-ca does not read KEYPOST_DELIVERY_HOOK_URL",
+    ),
+    "a variable that is none of ours": (
+        "variables",
+        lambda m: container(m)["env"].append({"name": "KEYPSOT_CA_REALM", "value": "example.org"}),
+        "keypost-ca: keypost-ca does not read KEYPSOT_CA_REALM",
+    ),
+    "a variable of the Job misspelt": (
+        "variables",
+        lambda m: job(m)["env"].append({"name": "KEYPOST_CA_DATABSE_TIMEOUT", "value": "5"}),
+        "keypost-migrations: keypost-ca does not read KEYPOST_CA_DATABSE_TIMEOUT",
+    ),
+    "a variable of the Job that only the service reads": (
+        "variables",
+        lambda m: job(m)["env"].append({"name": "KEYPOST_CA_REALM", "value": "example.org"}),
+        "keypost-migrations: keypost-ca does not read KEYPOST_CA_REALM",
+    ),
+    "a variable of what runs before a service": (
+        "variables",
+        lambda m: pod(m).update(initContainers=[{**job(m), "env": [{"name": "KEYPOST_CA_DATABSE", "value": ""}]}]),
+        "keypost-ca: keypost-ca does not read KEYPOST_CA_DATABSE",
+    ),
     "a program that there is not": (
         "commands",
         lambda m: container(m).update(command=["keypost-authority", "serve"]),

@@ -24,6 +24,7 @@ from support.manifests.settings import (
     setting_problems,
     target_problems,
 )
+from support.manifests.variables import variable_problems
 from support.manifests.watching import probe_problems, rule_problems, scrape_problems
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def _schemas(manifests: Manifests) -> list[str]:
 CHECKS: Mapping[str, Callable[[Manifests], list[str]]] = {
     "schemas": _schemas,
     "settings": setting_problems,
+    "variables": variable_problems,
     "commands": command_problems,
     "listening": listening_problems,
     "targets": target_problems,

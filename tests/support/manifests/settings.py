@@ -159,17 +159,12 @@ def files_of(manifests: Manifests, pod: Pod) -> Iterator[str]:
             yield f"{mount['mountPath']}/{key}"
 
 
-def _keys_in(manifests: Manifests, volume: Mapping[str, Any]) -> set[str]:
-    if "secret" in volume:
-        return _keys(manifests, "Secret", volume["secret"]["secretName"])
-    if "configMap" in volume:
-        if volume["configMap"].get("optional"):
-            return set()
-        return _keys(manifests, "ConfigMap", volume["configMap"]["name"])
-    return set()
+def keys_of(manifests: Manifests, kind: str, name: str) -> set[str]:
+    """Return the keys of a Secret or ConfigMap, of the rendering or of the operator.
 
-
-def _keys(manifests: Manifests, kind: str, name: str) -> set[str]:
+    Raises:
+        LookupError: nobody gives it.
+    """
     keys = manifests.keys_of(kind, name)
     if keys is None:
         keys = given_by_the_operator().get((kind, name))
@@ -178,9 +173,19 @@ def _keys(manifests: Manifests, kind: str, name: str) -> set[str]:
     return keys
 
 
+def _keys_in(manifests: Manifests, volume: Mapping[str, Any]) -> set[str]:
+    if "secret" in volume:
+        return keys_of(manifests, "Secret", volume["secret"]["secretName"])
+    if "configMap" in volume:
+        if volume["configMap"].get("optional"):
+            return set()
+        return keys_of(manifests, "ConfigMap", volume["configMap"]["name"])
+    return set()
+
+
 def _secret(manifests: Manifests, pod: Pod, variable: Mapping[str, Any]) -> str:
     source = variable["valueFrom"]["secretKeyRef"]
-    if source["key"] not in _keys(manifests, "Secret", source["name"]):
+    if source["key"] not in keys_of(manifests, "Secret", source["name"]):
         raise LookupError(f"{pod.name}: the Secret {source['name']} has no {source['key']}")
     found = manifests.find("Secret", source["name"])
     if found is None:
