@@ -94,6 +94,51 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
         lambda m: spec(m, "Certificate", "keypost-ca-internal")["privateKey"].update(rotationPolicy="Sometimes"),
         "Sometimes",
     ),
+    "a strategy that there is not": (
+        "values",
+        lambda m: spec(m, "Deployment", "keypost-ca")["strategy"].update(type="RollingUpdat"),
+        "RollingUpdat is none of",
+    ),
+    "a way to spread that there is not": (
+        "values",
+        lambda m: pod(m)["topologySpreadConstraints"][1].update(whenUnsatisfiable="DoNotSchedul"),
+        "DoNotSchedul is none of",
+    ),
+    "a way to evict that there is not": (
+        "values",
+        lambda m: spec(m, "PodDisruptionBudget", "keypost-ca").update(unhealthyPodEvictionPolicy="AlwaysAlow"),
+        "AlwaysAlow is none of",
+    ),
+    "a way to restart that there is not": (
+        "values",
+        lambda m: spec(m, "Job", "keypost-migrations")["template"]["spec"].update(restartPolicy="OnFailur"),
+        "OnFailur is none of",
+    ),
+    "a way to restart that a Job may not have": (
+        "values",
+        lambda m: spec(m, "Job", "keypost-migrations")["template"]["spec"].update(restartPolicy="Always"),
+        "Always is none of",
+    ),
+    "a metric's type that there is not": (
+        "values",
+        lambda m: spec(m, "HorizontalPodAutoscaler", "keypost-ca")["metrics"][0].update(type="resource"),
+        "spec.metrics.type: resource",
+    ),
+    "a protocol that there is not": (
+        "values",
+        lambda m: spec(m, "NetworkPolicy", "to-cache")["egress"][0]["ports"][0].update(protocol="tcp"),
+        "tcp is none of",
+    ),
+    "a direction that there is not": (
+        "values",
+        lambda m: spec(m, "NetworkPolicy", "default-deny").update(policyTypes=["Ingress", "Egres"]),
+        "Egres is none of",
+    ),
+    "a word whose field nobody knows": (
+        "values",
+        lambda m: container(m).update(imagePullPolicy="Allways"),
+        "containers.imagePullPolicy: nothing here says",
+    ),
     "a setting that there is not": (
         "settings",
         lambda m: settings(m, "keypost-ca").update(KEYPOST_CA_REALMS="example.org"),

@@ -24,6 +24,7 @@ from support.manifests.settings import (
     setting_problems,
     target_problems,
 )
+from support.manifests.values import value_problems
 from support.manifests.variables import variable_problems
 from support.manifests.watching import probe_problems, rule_problems, scrape_problems
 
@@ -44,6 +45,7 @@ def _schemas(manifests: Manifests) -> list[str]:
 
 CHECKS: Mapping[str, Callable[[Manifests], list[str]]] = {
     "schemas": _schemas,
+    "values": value_problems,
     "settings": setting_problems,
     "variables": variable_problems,
     "commands": command_problems,
