@@ -613,6 +613,26 @@ BAD: dict[str, tuple[str, Callable[[Manifests], Any], str]] = {
         lambda m: settings(m, "keypost-ca").update(KEYPOST_CA_TRACING_ENDPOINT="http://collector.observability:4327"),
         "not let through: ca -> collector TCP 4327",
     ),
+    "an issuer at another port than the policy opens": (
+        "flows",
+        lambda m: settings(m, "keypost-ca").update(KEYPOST_CA_OIDC_ISSUER="https://id.example.org:4443"),
+        "not let through: ca -> issuer TCP 4443",
+    ),
+    "an issuer that the CA no longer has": (
+        "flows",
+        lambda m: settings(m, "keypost-ca").pop("KEYPOST_CA_OIDC_ISSUER"),
+        "let out: ca -> issuer TCP 443",
+    ),
+    "a push gateway that no policy opens": (
+        "flows",
+        lambda m: drop(m, "NetworkPolicy", "to-push-gateway"),
+        "not let through: delivery -> push TCP 443",
+    ),
+    "a way out to everything at the push gateway's port": (
+        "flows",
+        lambda m: spec(m, "NetworkPolicy", "to-push-gateway")["egress"][0].pop("to"),
+        "let out: delivery -> the internet TCP 443",
+    ),
     "a way out to everybody": (
         "flows",
         lambda m: spec(m, "NetworkPolicy", "to-cache")["egress"][0]["to"][0]["ipBlock"].update(cidr="0.0.0.0/0"),
@@ -666,11 +686,13 @@ def test_the_stores_in_the_cluster_take_their_own_services_alone() -> None:
 
 def test_the_picture_of_the_architecture_is_read_whole() -> None:
     assert sorted(arrows_of_picture()) == [
+        ("ca", "issuer"),
         ("ca", "limits"),
         ("ca", "sql"),
         ("delivery", "directory"),
         ("delivery", "limits"),
         ("delivery", "mailboxes"),
+        ("delivery", "push"),
         ("directory", "ca"),
         ("directory", "cache"),
         ("directory", "limits"),

@@ -14,7 +14,7 @@ from support.manifests.given import given_by_the_operator
 from support.manifests.rendering import COMBINATIONS, COMPONENTS, OVERLAYS, TREE, rendered, resources_in, text_of
 from support.manifests.resources import Manifests, Pod
 from support.manifests.schemas import CUSTOM, SCHEMAS, VERSIONS
-from support.manifests.settings import realm_of
+from support.manifests.settings import environment_of, realm_of
 from support.pages import ROOT, blocks, read
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def test_a_rendering_is_good(manifests: Manifests, check: str) -> None:
 
 def test_the_tree_is_whole() -> None:
     assert OVERLAYS == ("dev", "production")
-    assert COMPONENTS == ("cert-manager", "gateway-api", "monitoring", "reflection", "tracing")
+    assert COMPONENTS == ("cert-manager", "gateway-api", "monitoring", "reflection", "sign-in", "tracing", "wake-ups")
     assert len(VERSIONS) == 3
     assert {file.name for file in SCHEMAS.glob("*.json")} == set(CUSTOM.values())
     assert all((TREE / "overlays" / name / "kustomization.yaml").exists() for name in OVERLAYS)
@@ -104,8 +104,11 @@ def test_an_overlay_as_the_page_shows_it_is_good(tmp_path: Path) -> None:
     assert not [one for one in found.of_kind("ConfigMap") if one["metadata"]["name"].startswith("pages")]
     problems = {name: check(found) for name, check in CHECKS.items() if name != "flows"}
     assert [problem for each in problems.values() for problem in each] == []
-    # The address of the database is the page's, not the tree's.
+    (ca,) = [pod for pod in found.services if pod.name == "keypost-ca"]
+    assert environment_of(found, ca)["KEYPOST_CA_OIDC_ISSUER"] == "https://id.example.com/realms/main"
+    # The addresses of the database and of the issuer are the page's, not the tree's.
     assert CHECKS["flows"](found) == [
+        "not let through: ca -> issuer TCP 443",
         "not let through: ca -> sql TCP 5432",
         "not let through: migrations -> sql TCP 5432",
     ]

@@ -22,6 +22,8 @@ Flow = tuple[str, str, str, int]
 """Who calls, who is called, protocol, port."""
 STORE_PORTS = {"sql": 5432, "cache": 6379, "mailboxes": 6379, "limits": 6379}
 """By the store's name in the picture."""
+OPTIONAL = {"issuer": "KEYPOST_CA_OIDC_ISSUER", "push": "KEYPOST_DELIVERY_HOOK_URL"}
+"""The setting that names it, by its name in the picture: whoever has none does not call it."""
 _EXTRA_PORTS = (("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 4317), ("TCP", 5432), ("TCP", 6379), ("TCP", 1))
 _TRACES = re.compile(r"KEYPOST_([A-Z]+)_TRACING_ENDPOINT")
 _SHORT = {"keypost-postgres": "sql"}
@@ -61,13 +63,15 @@ EXTERNAL_STORES = tuple(
     End(name, address=f"192.0.2.{10 + place}") for place, name in enumerate(("sql", "cache", "mailboxes", "limits"))
 )
 """Where the overlay for stores outside says that they are."""
+_OPTIONAL_ENDS = tuple(End(name, address=f"192.0.2.{14 + place}") for place, name in enumerate(OPTIONAL))
+"""Where the components for them say that they are."""
 
 
 def ends_of(manifests: Manifests) -> list[End]:
     """Return everybody who may call or be called: the rendering's pods, its stores outside, and strangers."""
     inside = [End(_short(pod.name), NAMESPACE, pod.labels, is_ours=True) for pod in manifests.pods]
     external = [store for store in EXTERNAL_STORES if store.name not in {end.name for end in inside}]
-    return [*inside, *external, *OUTSIDE]
+    return [*inside, *external, *_OPTIONAL_ENDS, *OUTSIDE]
 
 
 def flows_out(manifests: Manifests) -> set[Flow]:
@@ -81,13 +85,14 @@ def flows_in(manifests: Manifests) -> set[Flow]:
 
 
 def wanted_flows(manifests: Manifests) -> set[Flow]:
-    """Return the flows of the picture in README.md, and those that Kubernetes adds.
+    """Return the flows of the picture in README.md, as far as the settings have them, and those that Kubernetes adds.
 
     Raises:
         ValueError: the picture has an end that nothing here stands for.
     """
     outside = [end.name for end in ends_of(manifests) if not end.is_ours]
     serves = {_short(pod.name): pod.ports for pod in manifests.services}
+    settings = _settings_of(manifests)
     flows: set[Flow] = set()
     for source, target in arrows_of_picture():
         if source == "sdk":
@@ -95,21 +100,27 @@ def wanted_flows(manifests: Manifests) -> set[Flow]:
             flows |= {(name, target, "TCP", serves[target]["public"]) for name in outside}
         elif target in STORE_PORTS:
             flows.add((source, target, "TCP", STORE_PORTS[target]))
-        else:
+        elif target not in OPTIONAL:
             flows.add((source, target, "TCP", serves[target]["internal"]))
+        elif url := settings.get(OPTIONAL[target]):
+            flows.add((source, target, "TCP", urlsplit(url).port or 443))
     flows.add(("migrations", "sql", "TCP", STORE_PORTS["sql"]))
     flows |= {(name, "dns", protocol, 53) for name in (*serves, "migrations") for protocol in ("UDP", "TCP")}
     if manifests.of_kind("ServiceMonitor"):
         flows |= {("prometheus", name, "TCP", ports["metrics"]) for name, ports in serves.items()}
     # Where a service is told to hand its traces over, and only there.
-    flows |= {(name, "collector", "TCP", port) for name, port in _collector_ports(manifests).items() if name in serves}
+    flows |= {(name, "collector", "TCP", port) for name, port in _collector_ports(settings).items() if name in serves}
     return flows
 
 
-def _collector_ports(manifests: Manifests) -> dict[str, int]:
+def _settings_of(manifests: Manifests) -> dict[str, str]:
+    """Return what all services are told by ConfigMaps."""
+    return {key: value for each in manifests.of_kind("ConfigMap") for key, value in each.get("data", {}).items()}
+
+
+def _collector_ports(settings: Mapping[str, str]) -> dict[str, int]:
     """Return the port of the collector for each service that has one in its settings."""
-    settings = ((key, value) for each in manifests.of_kind("ConfigMap") for key, value in each.get("data", {}).items())
-    found = ((_TRACES.fullmatch(key), value) for key, value in settings)
+    found = ((_TRACES.fullmatch(key), value) for key, value in settings.items())
     return {match[1].lower(): urlsplit(value).port or 0 for match, value in found if match}
 
 
@@ -139,11 +150,11 @@ def arrows_of_picture() -> list[tuple[str, str]]:
     for line in picture.split("end\n")[1].splitlines():
         if not line.strip():
             continue
-        found = re.fullmatch(r'\s*([\w &]+?) (?:<?-- "[^"]*" -->|---|-->) (\w+)(?:[\[(].*)?', line)
+        found = re.fullmatch(r'\s*([\w &]+?) (?:<?-- "[^"]*" -->|-\. "[^"]*" \.->|---|-->) (\w+)(?:[\[(].*)?', line)
         if found is None:
             raise ValueError(f"the picture has a line that is not understood here: {line}")
         arrows += [(source, found[2]) for source in found[1].split(" & ")]
-    known = {"sdk", "ca", "directory", "delivery", *STORE_PORTS}
+    known = {"sdk", "ca", "directory", "delivery", *STORE_PORTS, *OPTIONAL}
     if unknown := {end for arrow in arrows for end in arrow} - known - inside:
         raise ValueError(f"nothing here stands for {', '.join(sorted(unknown))}")
     return arrows
