@@ -16,12 +16,13 @@ MEBIBYTE = 1024 * 1024
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """Return everything that a run showed."""
+    """Return everything that a run showed; a fault without ``recovery`` is one that it did not recover from."""
     return {
+        "failure": outcome.failure,
         "seed": outcome.seed,
         "seconds": round(outcome.seconds, 1),
         "faults": [
-            {**asdict(each.fault), "began": round(each.began, 1), "recovery": round(each.recovery or 0.0, 2)}
+            {**asdict(each.fault), "began": round(each.began, 1), "recovery": _rounded(each.recovery)}
             for each in outcome.endured
         ],
         "faults_by_kind": _by_kind(outcome),
@@ -30,6 +31,10 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "memory": [asdict(each) for each in outcome.memory],
         "differences": [str(difference) for difference in outcome.differences],
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)
 
 
 def _by_kind(outcome: Outcome) -> dict[str, dict[str, float]]:

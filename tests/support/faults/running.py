@@ -44,10 +44,6 @@ Used = tuple["Link", "str | None"]
 """A way, and which part must answer on it; None: any."""
 
 
-class RunFailedError(Exception):
-    """Something was lost, doubled, reordered or foreign; or a part did not come back."""
-
-
 @dataclass(frozen=True)
 class Endured:
     """A fault that is over.
@@ -75,6 +71,7 @@ class Outcome:
         differences: What was found.
         counts: How much there was.
         memory: What each process held.
+        failure: Why the run failed; None: it did not.
     """
 
     seed: int
@@ -83,6 +80,20 @@ class Outcome:
     differences: list[Difference] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     memory: list[Memory] = field(default_factory=list)
+    failure: str | None = None
+
+
+class RunFailedError(Exception):
+    """Something was lost, doubled, reordered or foreign; or a part did not start, or not come back.
+
+    Args:
+        story: What whoever reads of it needs to find out why.
+        outcome: What the run gave until then.
+    """
+
+    def __init__(self, story: str, outcome: Outcome) -> None:
+        super().__init__(story)
+        self.outcome = outcome
 
 
 async def run(
@@ -105,20 +116,33 @@ async def run(
         shape: What the data are kept in, and how many CAs there are.
 
     Raises:
-        RunFailedError: with the seed, the faults, what was found, and how the logs end.
+        RunFailedError: with the seed, the faults, what was found, how the logs end, and the outcome until then.
     """
     outcome = Outcome(seed)
-    async with running_stack(folder, shape) as stack:
-        one_run = Run(stack, random.Random(seed), outcome, tell)
-        try:
-            await one_run.begin()
-            await one_run.faults(draw, enough)
-            await one_run.finish()
-        except Exception as error:
-            raise RunFailedError(_story(stack, outcome, f"{type(error).__name__}: {error}")) from error
-        if outcome.differences:
-            raise RunFailedError(_story(stack, outcome, "\n".join(map(str, outcome.differences))))
+    try:
+        async with running_stack(folder, shape) as stack:
+            await _run(stack, outcome, draw, enough, tell)
+    except RunFailedError:
+        raise
+    except Exception as error:  # the stack did not start
+        outcome.failure = f"{type(error).__name__}: {error}"
+        raise RunFailedError(f"seed {seed}\n{outcome.failure}", outcome) from error
     return outcome
+
+
+async def _run(stack: Stack, outcome: Outcome, draw: Draw, enough: Enough, tell: Tell) -> None:
+    one_run = Run(stack, random.Random(outcome.seed), outcome, tell)
+    try:
+        await one_run.begin()
+        await one_run.faults(draw, enough)
+        await one_run.finish()
+    except Exception as error:
+        one_run.note()
+        outcome.failure = f"{type(error).__name__}: {error}"
+        raise RunFailedError(_story(stack, outcome, outcome.failure), outcome) from error
+    if outcome.differences:
+        outcome.failure = "\n".join(map(str, outcome.differences))
+        raise RunFailedError(_story(stack, outcome, outcome.failure), outcome)
 
 
 class Run:
@@ -204,7 +228,7 @@ class Run:
 
         def missing() -> list[str]:
             if died := self._stack.died():
-                raise RunFailedError("\n".join(died))
+                raise RunFailedError("\n".join(died), self._outcome)
             return _unused(used, since) + list(self._flows_missing(since))
 
         await self._stack.bell.until(what, missing, RECOVERY_SECONDS)
@@ -251,10 +275,14 @@ class Run:
                 raise CommandFailedError(f"{part.name} did not end in good order")
 
     def _compare(self) -> None:
-        outcome = self._outcome
         journals = [device.journal for device in self._stack.devices.values()]
-        outcome.differences = find_differences(journals, copies=self._copies)
-        outcome.counts = count(journals)
+        self._outcome.differences = find_differences(journals, copies=self._copies)
+        self.note()
+
+    def note(self) -> None:
+        """Note how much there has been, and for how long."""
+        outcome = self._outcome
+        outcome.counts = count([device.journal for device in self._stack.devices.values()])
         outcome.memory = list(self._memory.noted.values())
         outcome.seconds = time.monotonic() - self._began
 
