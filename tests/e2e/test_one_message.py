@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keypost_services.embedded.layout import SERVICES
-from support.one_message import CALLS, OneMessage, play
+from support.one_message import ALICE, BOB, CALLS, EVENTS, OneMessage, play, value
 from support.secret_scan import Place, Scanner
 
 if TYPE_CHECKING:
@@ -54,6 +54,22 @@ def test_delivery_counted_it_once(one: OneMessage) -> None:
         f"/{RECEIVE}",
     }
     assert set(calls.values()) == {1}
+
+
+def test_delivery_saw_how_deep_the_mailbox_was_and_how_long_it_waited(one: OneMessage) -> None:
+    depth = {name: one.grown("delivery", f"keypost_delivery_mailbox_depth_{name}") for name in ("count", "sum")}
+    assert depth == {"count": {"": 1}, "sum": {"": 1}}
+    assert one.grown("delivery", "keypost_delivery_wait_seconds_count") == {"backlog": 1}
+    (waited,) = one.grown("delivery", "keypost_delivery_wait_seconds_sum").values()
+    assert 0 < waited < one.seconds
+
+
+def test_the_directory_has_acted_upon_every_key_event(one: OneMessage) -> None:
+    numbers = one.after["directory"]
+    assert value(numbers, "keypost_directory_newest_sequence") == EVENTS
+    assert value(numbers, "keypost_directory_key_events_behind") == 0
+    acted_upon = value(numbers, "keypost_directory_key_events_total")
+    assert value(numbers, "keypost_directory_key_event_seconds_count") == acted_upon >= 1
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -133,11 +149,18 @@ def test_spans_say_nothing_but_what_they_may(one: OneMessage) -> None:
         "rpc.method",
         "rpc.response.status_code",
         "error.type",
-        "user.name",  # switched on here
         "db.system.name",
         "db.operation.name",
         "db.stored_procedure.name",
     }
+
+
+def test_no_username_is_in_what_was_recorded(one: OneMessage) -> None:
+    """Nor in an address. That they are there when switched on, tests/integration/runtime/test_traces.py shows."""
+    traces = next(place for place in one.places if place.name == "traces")
+    assert [name for name in (ALICE, BOB) if name.encode() in traces.content] == []
+    callers = {str(line.get("caller")).partition("/")[0] for line in one.logs["delivery"]}
+    assert {ALICE, BOB} <= callers, "the log has them"
 
 
 def test_no_secret_is_in_numbers_traces_logs_or_files(one: OneMessage) -> None:

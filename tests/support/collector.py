@@ -98,13 +98,13 @@ class Collector(TraceServiceServicer):
         return of_trace(self.wait_for(lambda spans: enough(of_trace(spans))))
 
 
-def everything_to(collector: Collector) -> dict[str, str]:
-    """Return the settings of a service that hands everything over to a collector, the names of callers too."""
+def everything_to(collector: Collector, *, usernames: bool = True) -> dict[str, str]:
+    """Return the settings of a service that hands everything over to a collector, names of callers too if wanted."""
     return {
         "TRACING_ENDPOINT": collector.endpoint,
         "TRACING_RATIO": "1",
         "TRACING_DEVICE_TRACES_PER_SECOND": "1000",
-        "TRACING_USERNAMES": "true",
+        "TRACING_USERNAMES": str(usernames).lower(),
     }
 
 

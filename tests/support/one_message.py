@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from support.collector import Collector
 
 PERSON = Path(__file__).with_name("traced_person.py")
+ALICE, BOB = "alice.liddell", "bob.cratchit"
+"""The usernames: other words than the names of the processes, which their spans say."""
 EVENTS = 3
 """Two enrolments and a renewal."""
 ONE_OF_EACH = Shape("one of each", postgres=True)
@@ -49,6 +51,7 @@ class OneMessage:
     Attributes:
         text: The message.
         received: What Bob received.
+        seconds: How long it took from ``send`` until Bob had it, his start in between.
         spans: Every span of every process, from the start on.
         before: What each service had counted before the message.
         after: The same, after it.
@@ -59,6 +62,7 @@ class OneMessage:
 
     text: str
     received: list[str] = field(default_factory=list)
+    seconds: float = 0.0
     spans: Sequence[Collected] = ()
     before: dict[str, Counts] = field(default_factory=dict)
     after: dict[str, Counts] = field(default_factory=dict)
@@ -117,8 +121,8 @@ class Person:
 
 @contextmanager
 def traced_stack(folder: Path, collector: Collector) -> Iterator[Stack]:
-    """Yield a stack that counts everything, and records all of it."""
-    more = {"METRICS_LISTEN": "127.0.0.1:0"} | everything_to(collector)
+    """Yield a stack that counts everything, and records all of it but usernames."""
+    more = {"METRICS_LISTEN": "127.0.0.1:0"} | everything_to(collector, usernames=False)
     with more_settings(lambda _: more), running_stack(folder, shape=ONE_OF_EACH) as stack:
         yield stack
 
@@ -160,8 +164,8 @@ def _send(one: OneMessage, folder: Path, stack: Stack, collector: Collector, pas
 
 def _talk(one: OneMessage, stack: Stack, person: Callable[[str], Person]) -> None:
     alice, bob = person("alice"), person("bob")
-    alice("enroll", name="alice")
-    bob("enroll", name="bob")
+    alice("enroll", name=ALICE)
+    bob("enroll", name=BOB)
     bob("renew")
     bob.leave()
     # The directory forgets Bob's record with the news of his renewal: who looks him up next is answered by the CA.
@@ -169,9 +173,11 @@ def _talk(one: OneMessage, stack: Stack, person: Callable[[str], Person]) -> Non
     # What has just started may not have come to its trust statement, or its watch, at the first attempt.
     _wait(lambda: all(_is_whole(stack, service) for service in SERVICES))
     one.before = {service: counts(stack, service) for service in SERVICES}
-    alice("send", to="bob", text=one.text)
+    began = time.monotonic()
+    alice("send", to=BOB, text=one.text)
     bob = person("bob")
     one.received = bob("receive")
+    one.seconds = time.monotonic() - began
     alice.leave()
     bob.leave()
     _wait_for_ends(stack)

@@ -6,15 +6,18 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry
+
 from keypost.clock import MINUTE
 from keypost.keys.v1.key_info_pb2 import KeyEvent
 from keypost_services.directory.key_events.actions import Actions
 from keypost_services.directory.key_events.hub import EventHub
 from keypost_services.directory.key_events.standing import Standing
+from keypost_services.directory.metrics import Metrics
 from keypost_services.runtime.errors import SourceAwayError
 from keypost_services.runtime.key_event_watch import CannotResumeError, EventBatch, KeyEventWatch
 from support.clock import START, ManualClock
-from support.directory import Ears, new_metrics, silent_log
+from support.directory import Ears, silent_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -97,7 +100,8 @@ class Bench:
         self.ears = Ears()
         self.hub = Hub(self.done)
         self.standing = Standing(self.clock, 30_000)
-        self.metrics = new_metrics()
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
         callers = Callers(self.done)
         look_up: Any = LookUp(self.done)
         self.actions = Actions(
@@ -127,6 +131,9 @@ class Bench:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def numbers(self, *names: str) -> list[float | None]:
+        return [self.registry.get_sample_value(f"keypost_directory_{name}") for name in names]
 
     def breaks(self, why: str) -> Any:
         return self.metrics.watch_breaks.labels(why=why)._value.get()
@@ -158,6 +165,24 @@ async def test_every_event_drops_the_user_before_anybody_hears_of_it() -> None:
         ("publish", [8, 9]),
     ]
     assert bench.metrics.events._value.get() == 2
+
+
+async def test_its_numbers_say_how_far_it_is_and_how_late() -> None:
+    bench = Bench(position=7)
+    late = KeyEvent(sequence=8, username="alice", revision=2, create_time=START - 2_500)
+    later = KeyEvent(sequence=9, username="bob", revision=2, create_time=START - 500)
+    async with bench.watching():
+        await bench.source.watches.get()
+        bench.source.stream.put_nowait(EventBatch((late, later), 12))
+        bench.source.stream.put_nowait(None)
+        assert await bench.source.watches.get() == 9
+        assert bench.numbers("newest_sequence", "key_events_behind") == [9, 3]
+        assert bench.numbers("key_event_seconds_count", "key_event_seconds_sum") == [2, 3.0]
+        bench.source.send(12, *((number, "carol", number) for number in (10, 11, 12)))
+        bench.source.stream.put_nowait(None)
+        assert await bench.source.watches.get() == 12
+    assert bench.numbers("newest_sequence", "key_events_behind") == [12, 0]
+    assert bench.numbers("key_events_total", "key_event_seconds_count") == [5, 5]
 
 
 async def test_it_resumes_where_redis_was_last_put_right_and_stands_once_it_has_caught_up() -> None:
