@@ -23,7 +23,7 @@ from keypost_services.delivery.receiving import Receiving
 from keypost_services.delivery.records import CallersRecords, Records
 from keypost_services.delivery.sending import Sending
 from keypost_services.delivery.servicer import DeliveryServicer
-from keypost_services.delivery.store_valkey import ValkeyMailboxes
+from keypost_services.delivery.store_valkey import Observers, ValkeyMailboxes
 from keypost_services.delivery.tracing import MessageTraces
 from keypost_services.delivery.wake_up_hook.gateway import https_gateway
 from keypost_services.delivery.wake_up_hook.hook import Pace, WakeUpHook
@@ -172,8 +172,7 @@ async def _open_mailboxes(
             MailboxLimits(settings.mailbox_messages, settings.mailbox_bytes, settings.mailbox_sender_percent),
             settings.durability,
             replica_timeout=int(settings.replica_seconds * 1000),
-            on_depth=metrics.deepened,
-            on_failure=metrics.mailbox_errors.inc,
+            observers=Observers(metrics.deepened, metrics.expired.inc, metrics.mailbox_errors.inc),
         )
         await mailboxes.prepare()
     except (MailboxServerRefusedError, MailboxesUnavailableError) as error:

@@ -75,15 +75,18 @@ local function remove(box, entries)
   end
 end
 
--- Forgets what is older than `oldest`, so much of it that the step stays short.
+-- Forgets what is older than `oldest`, so much of it that the step stays short; returns how many entries that were.
 local function trim(box, oldest)
-  if oldest <= 0 then return end
+  local count = 0
+  if oldest <= 0 then return count end
   local newest_old = string.format('%.0f', oldest - 1)
   for _ = 1, MOST_TRIMMED / CHUNK do
     local old = redis.call('XRANGE', box.waiting, '-', newest_old, 'COUNT', CHUNK)
-    if #old == 0 then return end
+    if #old == 0 then break end
     remove(box, old)
+    count = count + #old
   end
+  return count
 end
 
 -- Adds the entries of a chunk to what is counted; returns the last one's id.
@@ -200,7 +203,7 @@ local function judge(box, messages, args, size_of_content, known, put)
   for _, message in ipairs(messages) do
     oldest, lifetime = math.max(oldest, message.now - message.age), math.max(lifetime, message.age + SLACK)
   end
-  trim(box, oldest)
+  local expired = trim(box, oldest)
 
   local replies, refused, held = {}, {}, weigh(box)
   for i, message in ipairs(messages) do
@@ -225,10 +228,10 @@ local function judge(box, messages, args, size_of_content, known, put)
     end
     replies[i] = reply
   end
-  return replies, held, lifetime
+  return replies, held, lifetime, expired
 end
 
--- Returns how many messages wait now, and what it says to each of those that were handed in.
+-- Returns how many messages wait now, what it says to each of those that were handed in, and how many were too old to wait on.
 local function append(keys, args)
   local box, channel = contents(keys), args[5]
   local function known(message)
@@ -252,7 +255,7 @@ local function append(keys, args)
     redis.call('SET', message.seen, message.digest .. message.accept_time, 'PX', message.age)
   end
   local function size_of_content(message) return #message.content end
-  local replies, held, lifetime = judge(box, messages_of(keys, args), args, size_of_content, known, put)
+  local replies, held, lifetime, expired = judge(box, messages_of(keys, args), args, size_of_content, known, put)
   if held.taken > 0 then write_down(box, held, lifetime) end
   -- Said of what is there already too: who put it in may have died before anybody was told that nobody heard.
   local heard
@@ -262,7 +265,7 @@ local function append(keys, args)
       reply[3] = heard
     end
   end
-  return { held.messages, replies }
+  return { held.messages, replies, expired }
 end
 
 -- What append would say now; in the place of the envelopes stand their sizes.
@@ -271,8 +274,8 @@ local function foresee(keys, args)
   local function known(message) return named[message.seen] or redis.call('GET', message.seen) end
   local function put(message) named[message.seen] = message.digest .. message.accept_time end
   local function size_of_content(message) return tonumber(message.content) end
-  local replies, held = judge(contents(keys), messages_of(keys, args), args, size_of_content, known, put)
-  return { held.messages, replies }
+  local replies, held, _, expired = judge(contents(keys), messages_of(keys, args), args, size_of_content, known, put)
+  return { held.messages, replies, expired }
 end
 
 -- How many of these ids, which are in order, the mailbox knows to have handed out. A replica that took over and had not seen the end
@@ -383,24 +386,25 @@ local function mark(box, marks, last)
   end
 end
 
--- Collects entries that fit.
-local function collect(box, marks, start, room, bytes)
-  local found, last = { 'read' }, nil
+-- Adds entries that fit to what was found.
+local function collect(found, box, marks, start, room, bytes)
+  local last
   while room > 0 do
     local chunk = redis.call('XRANGE', box.waiting, start, '+', 'COUNT', math.min(room, CHUNK))
     for _, entry in ipairs(chunk) do
       bytes = bytes - size_of(entry)
-      if bytes < 0 and last then return found, last end
+      if bytes < 0 and last then return last end
       last = entry[1]
       found[#found + 1] = { last, entry[2][2], entry[2][4] or '', attempt(box, marks, last), entry[2][8] }
     end
-    if #chunk < CHUNK then return found, last end
+    if #chunk < CHUNK then return last end
     room, start = room - #chunk, '(' .. last
   end
-  return found, last
+  return last
 end
 
--- KEYS waiting, load, shares, attempts, receiver; ARGV receiver, lifetime of the claim, after, most messages, most bytes, oldest
+-- KEYS waiting, load, shares, attempts, receiver; ARGV receiver, lifetime of the claim, after, most messages, most bytes, oldest.
+-- Returns how many entries were too old to wait on, then those that were found.
 local function read(keys, args)
   local box, receiver, after, oldest = contents(keys), keys[5], args[3], tonumber(args[6])
   local holder = redis.call('GET', receiver)
@@ -408,14 +412,14 @@ local function read(keys, args)
   -- A claim that was lost (a replica took over that had not seen it) goes to whoever reads first.
   if not holder then redis.call('SET', receiver, args[1], 'PX', args[2]) end
 
-  trim(box, oldest)
+  local found = { 'read', trim(box, oldest) }
   local marks = marks_of(box)
   -- It was handed out further than the mailbox remembers: a replica took over that had not seen all of it. What has come since may
   -- have ids that were used before.
   if before(marks.current, after) then after = marks.current end
   local start, first = '(' .. after, string.format('%.0f', oldest) .. '-0'
   if oldest > 0 and before(after, first) then start = first end
-  local found, last = collect(box, marks, start, tonumber(args[4]), tonumber(args[5]))
+  local last = collect(found, box, marks, start, tonumber(args[4]), tonumber(args[5]))
   if last then mark(box, marks, last) end
   return found
 end

@@ -42,6 +42,11 @@ class Metrics:
             buckets=_DEPTHS,
             registry=registry,
         )
+        self.expired = Counter(
+            "keypost_delivery_expired",
+            "Envelopes older than the mailbox age, dropped when somebody put into their mailbox or read it.",
+            registry=registry,
+        )
         self.mailbox_errors = Counter(
             "keypost_delivery_mailbox_errors",
             "Commands that the mailbox servers did not carry out, or not as durably as promised.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -46,6 +47,21 @@ DIGEST_BYTES = 32
 MOST_IN_A_CALL = 512
 
 
+@dataclass(frozen=True)
+class Observers:
+    """Who is told of what calls show.
+
+    Attributes:
+        depth: Told how many envelopes wait in a mailbox, after each call that may have put some in.
+        expired: Told how many envelopes a call has found too old to wait on, if it has found some.
+        failure: Told of each command that was not carried out.
+    """
+
+    depth: Callable[[int], None] = lambda _: None
+    expired: Callable[[int], None] = lambda _: None
+    failure: Callable[[], None] = lambda: None
+
+
 class ValkeyMailboxes:
     """The adapter of :class:`~keypost_services.delivery.mailboxes.Mailboxes` for Redis and Valkey.
 
@@ -56,8 +72,7 @@ class ValkeyMailboxes:
         limits: How much a mailbox holds.
         durability: What must hold before an append is answered.
         replica_timeout: How long an append waits for the replica's disk, milliseconds (``REPLICATED`` alone).
-        on_depth: Told how many envelopes wait in a mailbox, after each call that may have put some in.
-        on_failure: Told of each command that was not carried out.
+        observers: Who is told of what calls show.
     """
 
     def __init__(
@@ -69,15 +84,13 @@ class ValkeyMailboxes:
         durability: Durability,
         *,
         replica_timeout: int = 2_000,
-        on_depth: Callable[[int], None] = lambda _: None,
-        on_failure: Callable[[], None] = lambda: None,
+        observers: Observers | None = None,
     ) -> None:
         self._servers = servers
         self._subscriptions = subscriptions
         self._functions = functions
         self._limits = limits
-        self._on_depth = on_depth
-        self._on_failure = on_failure
+        self._observers = observers or Observers()
         self._replica_timeout = replica_timeout if durability is Durability.REPLICATED else None
         self._gatherings: dict[str, Gathering[Posting, Result]] = {}
 
@@ -87,7 +100,9 @@ class ValkeyMailboxes:
             raise ValueError(f"at most {MOST_IN_A_CALL} messages at once")
         if len(postings) == 1 and (gathering := self._gathering_of(postings[0])) is not None:
             return [await gathering.ask(postings[0])]
-        return await self._judge("append", postings, lambda envelope: envelope, self._replica_timeout, self._on_depth)
+        return await self._judge(
+            "append", postings, lambda envelope: envelope, self._replica_timeout, self._observers.depth
+        )
 
     def _gathering_of(self, posting: Posting) -> Gathering[Posting, Result] | None:
         """Return where a message for one mailbox waits for others that go to the same server; None: it goes alone."""
@@ -101,7 +116,7 @@ class ValkeyMailboxes:
         owners = [(posting, address) for posting in postings for address in posting.envelopes]
         calls = [self._judging("append", address, [posting], lambda envelope: envelope) for posting, address in owners]
         replies = iter(await self._servers.run(calls, self._replica_timeout) if calls else ())
-        return [self._taken([posting], posting.envelopes, replies, self._on_depth)[0] for posting in postings]
+        return [self._taken([posting], posting.envelopes, replies, self._observers.depth)[0] for posting in postings]
 
     async def foresee_all(self, postings: Sequence[Posting]) -> Sequence[Result]:
         """Return what ``append_all`` would say now."""
@@ -135,11 +150,12 @@ class ValkeyMailboxes:
         answers: dict[Address, Iterator[Acceptance] | MailboxesUnavailableError] = {}
         for address, reply in zip(mailboxes, replies, strict=False):
             if isinstance(reply, MailboxesUnavailableError):
-                self._on_failure()
+                self._observers.failure()
                 answers[address] = reply
                 continue
-            depth, said = reply
+            depth, said, expired = reply
             on_depth(depth)
+            self._forgot(expired)
             answers[address] = _acceptances(said)
         return [_result(posting, answers) for posting in postings]
 
@@ -191,13 +207,19 @@ class ValkeyMailboxes:
         address = claim.address
         keys = (*_contents(address), _receiver(address))
         args = (claim.receiver, CLAIM_LIFETIME, after, page.messages, page.size, oldest)
-        verdict, *entries = await self._call("read", keys, *args)
+        verdict, *found = await self._call("read", keys, *args)
         if verdict == b"displaced":
             raise ReceiverDisplacedError
+        expired, *entries = found
+        self._forgot(expired)
         return [
             Waiting(name.decode(), _accept_time(time), envelope, attempts, *map(_trace_context, traced))
             for name, time, envelope, attempts, *traced in entries
         ]
+
+    def _forgot(self, expired: int) -> None:
+        if expired:
+            self._observers.expired(expired)
 
     async def acknowledge(self, address: Address, delivery_ids: Collection[str]) -> int:
         """Forget envelopes; returns how many there were."""
@@ -246,7 +268,7 @@ class ValkeyMailboxes:
         replies = await self._servers.run(calls) if calls else []
         for reply in replies:
             if isinstance(reply, MailboxesUnavailableError):
-                self._on_failure()
+                self._observers.failure()
                 raise reply
         return replies
 

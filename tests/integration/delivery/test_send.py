@@ -50,6 +50,18 @@ async def test_a_message_is_stored_with_delivery_s_time(world: World) -> None:
     assert world.counted("keypost_delivery_mailbox_appends_total") == 1
 
 
+async def test_how_deep_mailboxes_are_is_seen_whenever_something_is_put_in(world: World) -> None:
+    for _ in range(3):
+        await world.alice.send_text("bob")
+    async with world.bob.receive() as stream:
+        await stream.acknowledge(*(delivery.delivery_id for delivery in await stream.batch()))
+        await stream.finish()
+    await world.alice.send_text("bob")
+    assert world.counted("keypost_delivery_mailbox_depth_count") == 4
+    assert world.counted("keypost_delivery_mailbox_depth_sum") == 1 + 2 + 3 + 1
+    assert world.counted("keypost_delivery_mailbox_depth_bucket", le="1.0") == 2
+
+
 async def test_each_device_gets_its_own_sealed_key_alone(world: World) -> None:
     tablet = world.stack.realm.approve(world.bob_pair)
     await world.alice.send_text("bob")
@@ -463,7 +475,17 @@ async def test_messages_are_forgotten_after_the_mailbox_age(world: World) -> Non
     world.stack.clock.advance(30 * DAY)
     await world.alice.send_text("bob", "younger")
     world.stack.clock.advance(1)
+    assert world.counted("keypost_delivery_expired_total") == 0
     assert await world.mailbox(world.bob_pair) == ["younger"]
+    assert world.counted("keypost_delivery_expired_total") == 1
+
+
+async def test_who_sends_to_a_mailbox_drops_what_is_too_old(world: World) -> None:
+    for _ in range(2):
+        await world.alice.send_text("bob")
+    world.stack.clock.advance(30 * DAY + 1)
+    assert (await world.alice.send_text("bob")).HasField("stored")
+    assert world.counted("keypost_delivery_expired_total") == 2
 
 
 async def test_metrics_name_no_user(world: World) -> None:
