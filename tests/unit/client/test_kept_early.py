@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keypost.client import early_keeper, lanes
-from keypost.errors import KeypostError, RefusedError, UnreachableError
+from keypost.client.arguments import LARGEST_BODY
+from keypost.client.file_parts import PART_BYTES, FileChangedError
+from keypost.client.files import Files
+from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
+from keypost.keystore.errors import KeyStoreFullError
+from keypost.keystore.values import Totals
+from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost.protocol.identifiers import conversation_of
 from support.delivery_model import Fate, Sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from keypost.client.outgoing import Item
 
 LONG = 20
 AWAY = repeat(True)  # noqa: FBT003
@@ -31,6 +40,11 @@ async def sender() -> AsyncIterator[Sender]:
 
 def send(sender: Sender, *bodies: str, to: str = "bob") -> list[asyncio.Task[Any]]:
     return [asyncio.create_task(sender.sending.send(to, sender.text(body))) for body in bodies]
+
+
+def put(sender: Sender, body: str) -> Item:
+    """Hand a message to the lane, whoever holds the conversation."""
+    return sender.sending._put("bob", sender.text(body), new_session=False, keep=True)
 
 
 async def until_kept(sender: Sender, count: int, to: str = "bob") -> None:
@@ -106,6 +120,96 @@ async def test_who_waited_long_enough_is_told_that_it_is_kept() -> None:
     with pytest.raises(UnreachableError):
         await impatient.sending.send("bob", impatient.text("one"))
     assert [event.kind for event in impatient.events] == ["waiting"]
+    await impatient.sending.close()
+    await impatient.worker.close()
+
+
+async def test_the_largest_message_and_what_is_behind_it_outlive_a_crash(sender: Sender) -> None:
+    sender.away = AWAY
+    await sender.crash()
+    await sender.start()
+    calls = send(sender, "one", "x" * LARGEST_BODY, "three")
+    await until_kept(sender, 3)
+    await sender.crash()
+    await asyncio.gather(*calls, return_exceptions=True)
+    sender.away = iter(())
+    await sender.start()
+    assert await sender.sending.flush() == ()
+    sender.delivery.check("bob")
+    assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2, 3]
+    assert [event for event in sender.events if event.kind == "error"] == []
+
+
+async def test_what_is_behind_a_file_outlives_a_crash_as_its_parts_do(sender: Sender, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (2 * PART_BYTES + 1))
+    sender.away = AWAY
+    await sender.crash()
+    await sender.start()
+    files = Files(sender.sending._context, sender.sending)
+    file = asyncio.create_task(files.send("bob", path, "a/b", None))
+    await until_kept(sender, 3)
+    behind = asyncio.create_task(sender.sending._outcome("bob", put(sender, "behind")))
+    await until_kept(sender, 4)
+    await sender.crash()
+    await asyncio.gather(file, behind, return_exceptions=True)
+    sender.away = iter(())
+    await sender.start()
+    (left,) = await sender.worker.run(lambda store: store.transfers.all())
+    assert (left.next, left.count) == (3, 3)
+    files = Files(sender.sending._context, sender.sending)
+    assert (await files.resume(left.file_id, None)).parts == 3
+    assert await sender.sending.flush() == ()
+    sender.delivery.check("bob")
+    assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2, 3, 4]
+
+
+async def test_a_file_part_of_which_goes_out_empty_is_not_said_to_be_sent(sender: Sender, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (2 * PART_BYTES + 1))
+    answering = asyncio.Event()
+    sender.away = iter(lambda: not answering.is_set(), None)
+    await sender.crash()
+    await sender.start()
+    files = Files(sender.sending._context, sender.sending)
+    file = asyncio.create_task(files.send("bob", path, "a/b", None))
+    await until_kept(sender, 3)
+    path.write_bytes(b"y")
+    answering.set()
+    with pytest.raises(FileChangedError):
+        await asyncio.wait_for(file, LONG)
+    sender.delivery.check("bob")
+    assert await files.transfers() == ()
+    assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2, 3]
+
+
+async def test_what_turns_out_too_large_is_told_and_leaves_no_gap(sender: Sender) -> None:
+    answering = asyncio.Event()
+    sender.away = iter(lambda: not answering.is_set(), None)
+    await sender.crash()
+    await sender.start()
+    large, small = send(sender, "x" * MOST_ENVELOPE_BYTES, "small")
+    await until_kept(sender, 2)
+    answering.set()
+    with pytest.raises(InvalidArgumentError, match="too large"):
+        await asyncio.wait_for(large, LONG)
+    assert (await asyncio.wait_for(small, LONG)).counter == 2
+    assert await sender.sending.flush() == ()
+    assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2]
+
+
+async def test_what_has_no_room_in_the_outbox_is_refused_for_that_reason_once_it_waited_long_enough() -> None:
+    impatient = Sender("bob", patience=0.05)
+    impatient.away = AWAY
+    await impatient.start()
+    # For what is sent, and as long as nobody knows whether there are other devices, for a copy of it.
+    impatient.store.outbox._limit = Totals(3, 10**6)
+    kept, refused = send(impatient, "one", "two")
+    with pytest.raises(UnreachableError):
+        await asyncio.wait_for(kept, LONG)
+    with pytest.raises(KeyStoreFullError):
+        await asyncio.wait_for(refused, LONG)
+    assert len(await impatient.sending.outbox()) == 2
     await impatient.sending.close()
     await impatient.worker.close()
 

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING
 
 from keypost.client.outgoing import Drawing, Item, keep_early
 from keypost.errors import KeypostError
-from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from keypost.client.context import Context
     from keypost.client.outgoing import Filled
+    from keypost.keystore.errors import KeyStoreFullError
     from keypost.protocol.identifiers import Address
 
 KEEP_AFTER = 0.5
 """Seconds that a message waits in memory alone: whatever it waits for, it is then kept unsealed."""
 MOST_TOGETHER = 64
-"""How many are kept in one transaction."""
-MOST_BYTES_EARLY = MOST_ENVELOPE_BYTES - 64 * 1024
-"""What is larger may turn out to be too large, and its counter would be missed."""
+MOST_BYTES_TOGETHER = 1024 * 1024
+"""How much is kept in one transaction."""
 EARLY = 0.001
 """Seconds: a timer may be early by as much as the loop's clock is coarse."""
 
@@ -38,13 +37,14 @@ class EarlyKeeper:
         context: What all parts share.
         address: Returns the own address.
         copies_wanted: Returns whether the own other devices get a copy.
-        on_kept: Told what was kept.
+        on_kept: Told what was kept, and what was refused.
         on_change: Called when what waits may go on.
 
     Attributes:
         fresh: What waits to be begun, in order.
         kept: Who waits for what was kept early, by id.
         turn: Whoever draws counters, or reads the outbox, holds it.
+        no_room: Why what waits is not kept; None if there was room when it was tried last.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class EarlyKeeper:
         self.fresh: deque[Item] = deque()
         self.kept: dict[bytes, Item] = {}
         self.turn = asyncio.Lock()
+        self.no_room: KeyStoreFullError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -75,8 +76,9 @@ class EarlyKeeper:
             self._timer = asyncio.get_running_loop().call_later(KEEP_AFTER, self._begin)
 
     async def keep(self, *, age: float) -> bool:
-        """Keep what has waited for so many seconds; return whether any was."""
+        """Keep what has waited for so many seconds; return whether there may be more."""
         async with self.turn:
+            self.no_room = None
             early = self._take(asyncio.get_running_loop().time() - age + EARLY)
             if not early:
                 return False
@@ -94,9 +96,11 @@ class EarlyKeeper:
             for item, message in filled.unsealed:
                 item.message, item.content = message, None
                 self.kept[message.message_id] = item
-            self.fresh.extendleft(reversed(early[len(filled.unsealed) :]))
+            done = len(filled.unsealed) + len(filled.refused)
+            self.fresh.extendleft(reversed(early[done:]))
+            self.no_room = filled.no_room
             self._on_kept(filled)
-            return bool(filled.unsealed)
+            return bool(done)
 
     def let_go(self) -> Collection[Item]:
         """Forget who waits for what was kept early, and return them."""
@@ -126,12 +130,11 @@ class EarlyKeeper:
 
     def _take(self, latest: float) -> list[Item]:
         group: list[Item] = []
+        size = 0
         while self.fresh and len(group) < MOST_TOGETHER:
             item = self.fresh[0]
-            # A part of a file is on the disk already, and is begun again from there.
-            if item.put_time > latest or not item.keep or item.wanted.HasField("file_part"):
-                break
-            if item.size > MOST_BYTES_EARLY:
+            size += item.size
+            if item.put_time > latest or not item.keep or (group and size > MOST_BYTES_TOGETHER):
                 break
             group.append(self.fresh.popleft())
         return group

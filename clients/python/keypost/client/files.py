@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keypost.client.arguments import FILE_ID_BYTES
-from keypost.client.file_parts import FileChangedError, begin, describe, is_reference, read_part, size_up_to
+from keypost.client.file_parts import (
+    FileCancelledError,
+    FileChangedError,
+    begin,
+    describe,
+    is_reference,
+    read_part,
+    size_up_to,
+)
 from keypost.client.results import FileTransfer, SentFile
 from keypost.client.send_refusals import NO_ROOM, is_final
 from keypost.delivery.v1 import envelope_pb2 as pb
@@ -98,14 +106,16 @@ class Files:
     async def _go_on(self, transfer: Transfer | None, path: Path, progress: Progress | None) -> SentFile:
         if transfer is None:
             raise FileChangedError(str(path))
+        left: Transfer | None = transfer
         try:
-            await self._send_parts(transfer, progress)
+            while left is not None:
+                await self._send_parts(left, progress)
+                left = await self._store.transact(_finish, transfer.file_id)
         except KeypostError as error:
             if _is_over(error):
                 # Nothing of it is of any use, or no part of it will ever be taken.
                 await self._store.run(lambda store: store.transfers.remove(transfer.file_id))
             raise
-        await self._store.run(lambda store: store.transfers.remove(transfer.file_id))
         return SentFile(transfer.file_id, transfer.size, transfer.sha256, transfer.count)
 
     async def _send_parts(self, transfer: Transfer, progress: Progress | None) -> None:
@@ -159,6 +169,21 @@ def _take_up(store: KeyStore, held: Transfer, described: Described) -> Transfer 
         return None
     store.transfers.note_time(held.file_id, described.modify_time_ns)
     return store.transfers.find(held.file_id)
+
+
+def _finish(store: KeyStore, file_id: bytes) -> Transfer | None:
+    """Forget a transfer all of whose parts have gone out; return it if some went out empty, and are to be begun again.
+
+    Raises:
+        FileCancelledError: It was given up meanwhile.
+    """
+    transfer = store.transfers.find(file_id)
+    if transfer is None:
+        raise FileCancelledError("the transfer of this file was cancelled", field="path")
+    if transfer.next < transfer.count:
+        return transfer
+    store.transfers.remove(file_id)
+    return None
 
 
 def _list(store: KeyStore) -> tuple[FileTransfer, ...]:

@@ -103,6 +103,8 @@ class Lane:
         self._fresh, self._turn = self._early.fresh, self._early.turn
         self._ready: deque[Item] = deque()
         """Begun, to be handed over (again)."""
+        self._going: list[Item] = []
+        """Sealed, and waiting for room."""
         self._handed: deque[Item] = deque()
         """Handed over, and not stored as far as is known."""
         self._answers: dict[Item, Answer | Broken | Outdated] = {}
@@ -118,6 +120,7 @@ class Lane:
         self._failures = 0
         self._trouble: KeypostError | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._drained: list[asyncio.Future[None]] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -153,6 +156,8 @@ class Lane:
         """End the lane; what is kept in the outbox goes out another time."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
         # The keeper first: it takes the lane up again when it has kept something.
         await self._early.close()
         if self._task is not None:
@@ -234,12 +239,15 @@ class Lane:
         if not group:
             return
         sizes = [item.sealed_now.size for item in group]
+        self._going = group
         try:
             await self._until_they_may_go(group, sum(sizes))
         except BaseException:
             # Who waits for them is told by whoever ends the lane.
             self._ready.extendleft(reversed(group))
             raise
+        finally:
+            self._going = []
         if self._answers:
             self._means.pipeline.room.give(len(group), sum(sizes))
             self._ready.extendleft(reversed(group))
@@ -385,7 +393,9 @@ class Lane:
         return self._sealing is None or _has_other_devices(self._sealing)
 
     def _is_kept(self, filled: Filled) -> None:
-        """Have what was kept early read from the outbox in its turn."""
+        """Have what was kept early read from the outbox in its turn; whoever sent what was refused is told."""
+        for item, error in filled.refused:
+            self._fail(item, error)
         if filled.unsealed and self._read_after is None:
             self._read_after = self._last
         self._take_over_copies(filled)
@@ -422,6 +432,8 @@ class Lane:
                 self._show_look_up(sealing.peer_record)
             self._show_sealed(sealed, sealing)
             group.append(item)
+        for item, error in filled.emptied:
+            self._tell_given_up(item, error)
         self._take_over_copies(filled)
         return group
 
@@ -560,20 +572,30 @@ class Lane:
             self._timer = None
 
     def _run_out(self) -> None:
+        if self._timer is not None:
+            self._telling = asyncio.create_task(self._tell_who_waited(self._timer))
+
+    async def _tell_who_waited(self, timer: asyncio.TimerHandle) -> None:
         """Tell those who have waited long enough; what is kept goes out later, without them."""
-        self._timer = None
-        if (error := self._trouble) is None:
-            return
+        # What somebody works at just now is in none of the lists.
+        async with self._turn:
+            if self._timer is timer:
+                self._timer = None
+                if self._trouble is not None:
+                    self._tell_late(self._trouble)
+
+    def _tell_late(self, error: KeypostError) -> None:
         self._tell_drained(error)
         # A timer may be early by as much as the loop's clock is coarse.
         latest = asyncio.get_running_loop().time() - self._means.retries.patience + EARLY
-        begun = [*self._handed, *self._ready, *self._early.kept.values()]
+        begun = [*self._handed, *self._going, *self._ready, *self._early.kept.values()]
         for item in begun:
             if item.put_time <= latest:
                 self._stop_waiting(item, error)
         for item in [item for item in self._fresh if item.put_time <= latest]:
             self._fresh.remove(item)
-            self._fail(item, error)
+            # Only what has no room there is not in the outbox by now.
+            self._fail(item, self._early.no_room or error)
         later = [item.put_time for item in (*begun, *self._fresh) if item.listener is not None]
         if later:
             loop = asyncio.get_running_loop()
@@ -607,6 +629,9 @@ class Lane:
     def _refuse(self, item: Item, error: KeypostError) -> None:
         """Give a message up that was refused for good."""
         self._forget(item)
+        self._tell_given_up(item, error)
+
+    def _tell_given_up(self, item: Item, error: KeypostError) -> None:
         if item.listener is None:
             self._means.context.tell(
                 "error",

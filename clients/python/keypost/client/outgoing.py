@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from keypost.client.file_parts import complete, keep
+from keypost.client.file_parts import FileCancelledError, complete, keep
 from keypost.client.sealing import Sealer, new_message_id
 from keypost.delivery.v1 import envelope_pb2
-from keypost.errors import KeypostError
+from keypost.errors import InvalidArgumentError, KeypostError
 from keypost.keystore.errors import KeyStoreFullError, KeyStoreUnavailableError
 from keypost.keystore.values import OutgoingMessage
 from keypost.protocol.errors import ProtocolError
@@ -153,6 +153,8 @@ class Filled:
         sealed: What is to go out, in order: the item, and its message and envelope or why there is none.
         refused: What could not be begun, and why.
         unsealed: What was begun and could not be sealed.
+        emptied: What was kept and turned out too large to be sealed, and the refusal: it goes out empty.
+        no_room: Why the rest could not be kept early; None if it could.
         failure: Why nothing could be sealed.
         loaded_up_to: The counter up to which the outbox was read, if there is more: then nothing fresh was begun.
         copies: How many copies were kept for the sender's other devices.
@@ -161,6 +163,8 @@ class Filled:
     sealed: list[tuple[Item, OutgoingMessage, Sealed | KeypostError]] = field(default_factory=list)
     refused: list[tuple[Item, KeypostError]] = field(default_factory=list)
     unsealed: list[tuple[Item, OutgoingMessage]] = field(default_factory=list)
+    emptied: list[tuple[Item, KeypostError]] = field(default_factory=list)
+    no_room: KeyStoreFullError | None = None
     failure: ProtocolError | None = None
     loaded_up_to: int | None = None
     copies: int = 0
@@ -179,7 +183,7 @@ def fill(store: KeyStore, order: Order) -> Filled:
         return filled
     for item in order.again:
         if item.message is not None:
-            filled.sealed.append((item, item.message, _seal(sealer, item.message, item)))
+            _seal_begun(store, sealer, item, item.message, filled)
     if order.after is not None:
         _load(store, order, sealer, filled)
     if filled.loaded_up_to is None:
@@ -197,8 +201,8 @@ def _keep_unsealed(store: KeyStore, order: Order, filled: Filled, error: Protoco
             continue
         try:
             _begin_unsealed(store, order.drawing, item, filled)
-        except KeyStoreFullError as full:
-            filled.refused.append((item, full))
+        except (KeyStoreFullError, FileCancelledError) as refusal:
+            filled.refused.append((item, refusal))
 
 
 def keep_early(store: KeyStore, drawing: Drawing, fresh: Sequence[Item]) -> Filled:
@@ -207,13 +211,21 @@ def keep_early(store: KeyStore, drawing: Drawing, fresh: Sequence[Item]) -> Fill
     for item in fresh:
         try:
             _begin_unsealed(store, drawing, item, filled)
-        except KeyStoreFullError:
+        except FileCancelledError as cancelled:
+            filled.refused.append((item, cancelled))
+        except KeyStoreFullError as full:
+            filled.no_room = full
             break
     return filled
 
 
 def _begin_unsealed(store: KeyStore, drawing: Drawing, item: Item, filled: Filled) -> None:
-    """Draw id and counter of a message and keep it; raises KeyStoreFullError, and then it leaves no gap."""
+    """Draw id and counter of a message and keep it; one that fails leaves no gap.
+
+    Raises:
+        KeyStoreFullError: It has no room.
+        FileCancelledError: It is a part of a file that was given up.
+    """
     with store.transaction():
         message = _draw(store, drawing, item)
         keep(store, message, item.wanted)
@@ -225,10 +237,28 @@ def _begin_unsealed(store: KeyStore, drawing: Drawing, item: Item, filled: Fille
 def _load(store: KeyStore, order: Order, sealer: Sealer, filled: Filled) -> None:
     left = store.outbox.to(order.sealing.peer_record.username, after=order.after or 0, limit=order.most + 1)
     for kept in left[: order.most]:
-        item, message = order.kept.get(kept.message_id) or Item(), complete(store, kept)
-        filled.sealed.append((item, message, _seal(sealer, message, item)))
+        item = order.kept.get(kept.message_id) or Item()
+        _seal_begun(store, sealer, item, complete(store, kept), filled)
     if len(left) > order.most:
         filled.loaded_up_to = left[order.most - 1].counter
+
+
+def _seal_begun(store: KeyStore, sealer: Sealer, item: Item, message: OutgoingMessage, filled: Filled) -> None:
+    """Seal a message whose counter is taken.
+
+    For how many devices it is to be sealed was not known when it was kept. One that turns out too large goes out empty,
+    from now on: its counter would be missed.
+    """
+    sealed = _seal(sealer, message, item)
+    if isinstance(sealed, InvalidArgumentError) and item.keep:
+        filled.emptied.append((item, sealed))
+        message = replace(
+            message, content=envelope_pb2.Content(key_update=envelope_pb2.KeyUpdate()).SerializeToString()
+        )
+        store.outbox.remove(message.message_id)
+        store.outbox.add(message)
+        sealed = _seal(sealer, message, item)
+    filled.sealed.append((item, message, sealed))
 
 
 def _seal(sealer: Sealer, message: OutgoingMessage, item: Item) -> Sealed | KeypostError:
