@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keypost.client import Client, restore_profile
+from keypost.client.arguments import LARGEST_BODY
+from keypost.client.files import PARTS_UNDER_WAY
 from keypost.clock import MINUTE
 from keypost.keystore import Argon2Cost, Passphrase, database
 from keypost.keystore.copies import FILE_NAME
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 UNLOCK = Passphrase("correct horse", Argon2Cost(memory=8, iterations=1, lanes=1))
 WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "RELEASE", "CREATE", "ALTER", "PRAGMA")
 FILE_BYTES = 400_000
+LONG_FILE_BYTES = 2_000_000
+"""Of more parts than are under way at one time."""
+LARGE = "x" * LARGEST_BODY
 POISON = "poison"
 
 
@@ -214,6 +219,36 @@ class Life:
         self.behind = 0
         await self.receive(bob)
 
+    async def meet(self) -> dict[str, Any]:
+        """Have both enrol."""
+        async with (
+            await self.open(self.folder / "alice", lambda: START) as alice,
+            await self.open(self.old, self.late) as bob,
+        ):
+            await alice.enroll(self.alice)
+            await bob.enroll(self.bob)
+        return {}
+
+    async def hand_over(self) -> dict[str, Any]:
+        """Have Bob send a large message, a file and a message behind it, and die once all of it is kept."""
+        async with await self.open(self.old, self.late) as bob:
+            (self.folder / "file").write_bytes(bytes(LONG_FILE_BYTES))
+            calls = [asyncio.create_task(self.send(bob, self.alice, LARGE))]
+            await self._until_kept(bob, 1)
+            calls.append(asyncio.create_task(self._send_file(bob, self.alice)))
+            await self._until_kept(bob, 1 + PARTS_UNDER_WAY)
+            calls.append(asyncio.create_task(self.send(bob, self.alice, "behind")))
+            await self._until_kept(bob, 2 + PARTS_UNDER_WAY)
+            os.kill(os.getpid(), signal.SIGKILL)
+            await asyncio.gather(*calls)
+        return {}
+
+    async def _until_kept(self, client: Client, count: int) -> None:
+        """Wait until so many messages to Alice are in the outbox."""
+        store = client._parts.context.store
+        while len(await store.run(lambda opened: opened.outbox.to(self.alice, limit=count))) < count:
+            pass
+
     async def poison(self) -> dict[str, Any]:
         """Have three messages wait for Bob, and the second kill him while he opens it."""
         async with (
@@ -304,8 +339,8 @@ def kill_at_poison() -> None:
 def live(job: dict[str, Any]) -> dict[str, Any]:
     """Do a job in this process and return what it found."""
     life = Life(job, job["first_key"])
-    if job["what"] == "poison":
-        return asyncio.run(life.poison())
+    if (tell := {"poison": life.poison, "meet": life.meet, "hand over": life.hand_over}.get(job["what"])) is not None:
+        return asyncio.run(tell())
     if job["what"] in ("take", "take it in"):
         if job["what"] == "take it in":
             kill_at_poison()

@@ -13,16 +13,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 from google.protobuf import json_format
 
 from keypost.client.suspects import ATTEMPTS
-from support.people import clock, generate, services, tls
+from support.crash_story import LARGE
+from support.people import FOR_EVER, clock, generate, services, tls
+from support.simulation import failing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.simulation import Services
+    from support.simulation import Fault, Services
     from support.tls import TlsFiles
 
 __all__ = ["clock", "generate", "services", "tls"]
@@ -33,6 +36,7 @@ SLACK = 40
 EVERY = "KEYPOST_EVERY_WRITE"
 RESTARTED_KEYS = 8
 LONG = 60
+LONGEST_ANSWER = 2**20
 
 Do = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -48,6 +52,7 @@ async def do(services: Services, tls: TlsFiles, tmp_path: Path, pytestconfig: py
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd=pytestconfig.rootpath / "tests",
+        limit=LONGEST_ANSWER,
     )
 
     async def one(what: str, name: str, *, kill_at: int = 0, first_key: int = 0) -> dict[str, Any]:
@@ -133,6 +138,30 @@ async def test_killed_before_any_write_it_loses_no_key_and_no_message(
         except AssertionError as error:
             error.add_note(f"killed before write {number}: {log_of(tmp_path / name)}\n{again['found']}")
             raise
+
+
+async def never(_context: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        pytest.param("Send", never, id="delivery hangs"),
+        pytest.param("GetKeyInfo", failing(grpc.StatusCode.UNAVAILABLE, "CA_UNAVAILABLE"), id="no keys"),
+    ],
+)
+async def test_what_is_sent_behind_a_large_message_and_a_file_outlives_the_kill_in_order(
+    do: Do, services: Services, tmp_path: Path, method: str, fault: Fault
+) -> None:
+    await do("meet", "it")
+    services.faults[method] = [fault] * FOR_EVER
+    assert (await do("hand over", "it"))["killed"]
+    services.faults[method] = []
+    found = (await do("restart", "it", first_key=RESTARTED_KEYS))["found"]
+    # The file had parts that were not begun: it is whole once it was gone on with.
+    assert [text for text, _, _ in found["alice"]] == [LARGE, "behind", "file", "probe"]
+    check(log_of(tmp_path / "it"), found, "it")
 
 
 async def test_a_message_that_kills_the_device_that_opens_it_is_set_aside(do: Do, services: Services) -> None:

@@ -54,22 +54,40 @@ async def test_the_bytes_of_a_file_go_when_it_is_handled(alice: Any, bob: Any, t
         await read(files[0])
 
 
-async def test_messages_sent_meanwhile_come_after_the_file(
+async def test_a_message_sent_while_a_file_goes_is_kept_at_once_and_comes_before_it(
     alice: Any, bob: Any, tmp_path: Path, services: Services
 ) -> None:
-    path, begun = tmp_path / "file", asyncio.Event()
-    path.write_bytes(os.urandom(3 * PART_BYTES))
+    path, begun, go_on = tmp_path / "file", asyncio.Event(), asyncio.Event()
+    path.write_bytes(os.urandom(20 * PART_BYTES))
 
-    async def note(_context: Any) -> None:
+    async def hold(_context: Any) -> None:
         begun.set()
+        await go_on.wait()
 
-    services.faults["Send"] = [note]
-    async with asyncio.timeout(20):
+    services.faults["Send"] = [hold]
+    async with asyncio.timeout(60):
         file = asyncio.create_task(alice.client.send_file("bob", path))
         await begun.wait()
-        await asyncio.gather(file, alice.client.send("bob", "after"))
+        text = asyncio.create_task(alice.client.send("bob", "meanwhile"))
+        while not await alice.client._parts.context.store.run(has_message):
+            pass
+        assert not go_on.is_set()
+        go_on.set()
+        await asyncio.gather(file, text)
     messages = await bob.inbox()
-    assert [message.file is not None for message in messages] == [True, False]
+    assert [(message.file is not None, message.missed) for message in messages] == [(False, 0), (True, 0)]
+
+
+async def test_files_to_one_user_go_one_after_the_other(alice: Any, bob: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(10 * PART_BYTES))
+    sent = await asyncio.gather(*(alice.client.send_file("bob", path) for _ in range(2)))
+    assert {message.file.file_id for message in await bob.inbox()} == {one.file_id for one in sent}
+
+
+def has_message(store: Any) -> bool:
+    """Return whether the outbox has anything but parts of files."""
+    return any(pb.Content.FromString(message.content).HasField("message") for message in store.outbox.page())
 
 
 async def test_parts_in_any_order_make_the_file(alice: Any, bob: Any, tmp_path: Path, services: Services) -> None:
@@ -84,7 +102,7 @@ async def test_parts_in_any_order_make_the_file(alice: Any, bob: Any, tmp_path: 
 async def test_a_part_that_contradicts_the_others_is_set_aside(alice: Any, bob: Any) -> None:
     for size in (6, 7):
         part = pb.FilePart(file_id=bytes(16), name="f", index=0, count=2, size=size, sha256=bytes(32), data=b"abc")
-        await alice.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
+        await alice.client._parts.sending.send("bob", pb.Content(file_part=part), keep=False)
     assert await bob.inbox() == []
     assert bob.reasons("set_aside") == ["KEY_STORE_CONFLICT"]
 
@@ -109,7 +127,7 @@ async def test_a_part_that_comes_again_hands_nothing_out_again(
     part = pb.FilePart(file_id=bytes(16), name="f", media_type="a/b", index=0, count=1, size=3, data=b"abc")
     part.sha256 = sha256(part.data)
     for _ in range(2):
-        await alice.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
+        await alice.client._parts.sending.send("bob", pb.Content(file_part=part), keep=False)
     hashed: list[int] = []
     real = hashlib.sha256
 
@@ -135,7 +153,7 @@ async def test_a_file_that_is_only_announced_blocks_nobody(
     carol = await open_client("carol")
     await carol.client.enroll("carol")
     part = pb.FilePart(file_id=bytes(16), name="f", index=0, count=2, size=4 * 1024**3, sha256=bytes(32), data=b"a")
-    await carol.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
+    await carol.client._parts.sending.send("bob", pb.Content(file_part=part), keep=False)
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10)
     await alice.client.send_file("bob", path)
@@ -151,7 +169,7 @@ async def test_that_something_had_to_make_room_is_told(alice: Any, bob: Any, ser
     for number in range(3):
         part = pb.FilePart(file_id=bytes([number]) * 16, name="f", index=0, count=2, size=6, sha256=bytes(32))
         part.data = b"abc"
-        await alice.client._parts.sending.send_in_order("bob", pb.Content(file_part=part), keep=False)
+        await alice.client._parts.sending.send("bob", pb.Content(file_part=part), keep=False)
         await services.put(bob.client.address, b"rubbish %d" % number)
     assert await bob.inbox() == []
     assert bob.reasons("warning") == ["SET_ASIDE_DROPPED", "FILE_DROPPED", "SET_ASIDE_DROPPED"]

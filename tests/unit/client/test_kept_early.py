@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from keypost.client.outgoing import Item
-
 LONG = 20
 AWAY = repeat(True)  # noqa: FBT003
 
@@ -40,11 +38,6 @@ async def sender() -> AsyncIterator[Sender]:
 
 def send(sender: Sender, *bodies: str, to: str = "bob") -> list[asyncio.Task[Any]]:
     return [asyncio.create_task(sender.sending.send(to, sender.text(body))) for body in bodies]
-
-
-def put(sender: Sender, body: str) -> Item:
-    """Hand a message to the lane, whoever holds the conversation."""
-    return sender.sending._put("bob", sender.text(body), new_session=False, keep=True)
 
 
 async def until_kept(sender: Sender, count: int, to: str = "bob") -> None:
@@ -149,7 +142,7 @@ async def test_what_is_behind_a_file_outlives_a_crash_as_its_parts_do(sender: Se
     files = Files(sender.sending._context, sender.sending)
     file = asyncio.create_task(files.send("bob", path, "a/b", None))
     await until_kept(sender, 3)
-    behind = asyncio.create_task(sender.sending._outcome("bob", put(sender, "behind")))
+    (behind,) = send(sender, "behind")
     await until_kept(sender, 4)
     await sender.crash()
     await asyncio.gather(file, behind, return_exceptions=True)
@@ -162,6 +155,29 @@ async def test_what_is_behind_a_file_outlives_a_crash_as_its_parts_do(sender: Se
     assert await sender.sending.flush() == ()
     sender.delivery.check("bob")
     assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2, 3, 4]
+
+
+async def test_a_file_that_goes_on_does_not_wait_for_what_is_sent_meanwhile(sender: Sender, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 2 * PART_BYTES)
+    sender.away = AWAY
+    await sender.crash()
+    await sender.start()
+    file = asyncio.create_task(Files(sender.sending._context, sender.sending).send("bob", path, "a/b", None))
+    await until_kept(sender, 2)
+    await sender.crash()
+    await asyncio.gather(file, return_exceptions=True)
+    sender.away = iter(())
+    await sender.start()
+    (left,) = await sender.worker.run(lambda store: store.transfers.all())
+    # Each part is a batch, and so is what is behind them, which is too large for theirs: it is never answered.
+    sender.delivery.turns = iter([0, 0, 10**9])
+    going = asyncio.create_task(Files(sender.sending._context, sender.sending).resume(left.file_id, None))
+    (behind,) = send(sender, "behind" * 20_000)
+    assert (await asyncio.wait_for(going, LONG)).parts == 2
+    assert not behind.done()
+    await sender.sending.close()
+    await asyncio.gather(behind, return_exceptions=True)
 
 
 async def test_a_file_part_of_which_goes_out_empty_is_not_said_to_be_sent(sender: Sender, tmp_path: Path) -> None:

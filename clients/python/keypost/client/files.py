@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from keypost.client.file_parts import (
     read_part,
     size_up_to,
 )
+from keypost.client.locks import Locks
 from keypost.client.results import FileTransfer, SentFile
 from keypost.client.send_refusals import NO_ROOM, is_final
 from keypost.delivery.v1 import envelope_pb2 as pb
@@ -39,7 +41,8 @@ class Files:
     """Sends files, and goes on with those that a break, a crash or a restart interrupted.
 
     What is on its way is in the key store: the transfer, and in the outbox a reference to each part that is under way.
-    So a part keeps its id and counter however often it is handed over.
+    So a part keeps its id and counter however often it is handed over. Files to one user go one after the other;
+    messages that are sent to him meanwhile go between the parts.
 
     Args:
         context: What all parts share.
@@ -50,12 +53,14 @@ class Files:
         self._context = context
         self._store = context.store
         self._sending = sending
+        self._locks = Locks()
 
     async def send(self, recipient: str, path: Path, media_type: str, progress: Progress | None) -> SentFile:
         """Send a file, or go on with it; see Client.send_file."""
         described = await asyncio.to_thread(describe, path)
         file_id, now = self._context.random(FILE_ID_BYTES), self._context.clock()
-        async with self._sending.ordered(recipient):
+        self._sending.check_recipient(recipient)
+        async with self._locks.of(recipient):
             fresh = begin(described, file_id, recipient, media_type, now)
             return await self._go_on(await self._store.transact(_begin_or_take_up, fresh, described), path, progress)
 
@@ -68,7 +73,7 @@ class Files:
             if progress is not None:
                 progress(_as_result(transfer, done))
 
-        async with self._sending.ordered(transfer.recipient):
+        async with self._locks.of(transfer.recipient):
             # It may have been finished meanwhile.
             await self._find(file_id)
             taken_up = await self._store.transact(_take_up, transfer, described)
@@ -134,12 +139,12 @@ class Files:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
         if transfer.next == transfer.count:
-            await self._sending.drain(transfer.recipient)
+            await self._sending.drain(transfer.recipient, partial(_last_kept, transfer=transfer))
             _tell(progress, transfer, transfer.count)
 
     async def _send_part(self, transfer: Transfer, index: int, content: pb.Content) -> int:
         """Send a part, and return how many delivery has then: those before it have gone before it."""
-        await self._sending.send_in_order(transfer.recipient, content)
+        await self._sending.send(transfer.recipient, content)
         return index + 1
 
 
@@ -206,6 +211,18 @@ def _kept_parts(store: KeyStore) -> dict[bytes, list[int]]:
                 kept.setdefault(content.file_part.file_id, []).append(content.file_part.index)
         after = page[-1].message_id
     return kept
+
+
+def _last_kept(store: KeyStore, transfer: Transfer) -> int:
+    """Return the highest counter of the parts of a file that are in the outbox; 0 if none is."""
+    last = after = 0
+    while page := store.outbox.to(transfer.recipient, after=after):
+        after = page[-1].counter
+        for message in page:
+            content = pb.Content.FromString(message.content)
+            if is_reference(content) and content.file_part.file_id == transfer.file_id:
+                last = message.counter
+    return last
 
 
 def _as_result(transfer: Transfer, done: int) -> FileTransfer:

@@ -121,7 +121,10 @@ class Lane:
         self._trouble: KeypostError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._telling: asyncio.Task[None] | None = None
-        self._drained: list[asyncio.Future[None]] = []
+        self._gone = 0
+        """The counter up to which all is gone, as far as this lane knows."""
+        self._drained: list[tuple[int, asyncio.Future[None]]] = []
+        """Who waits until all is gone up to a counter."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -166,14 +169,16 @@ class Lane:
         self._give_up(KeyStoreUnavailableError("this client is closed: open another"))
         self._sealing = None
 
-    async def drained(self) -> None:
-        """Wait until nothing is left to do.
+    async def drained(self, up_to: int) -> None:
+        """Wait until nothing up to a counter is left to do.
 
         Raises:
             KeypostError: what keeps the lane from going on, for as long as anybody waits for an outcome.
         """
+        if up_to <= self._gone:
+            return
         drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._drained.append(drained)
+        self._drained.append((up_to, drained))
         self.kick()
         await drained
 
@@ -204,13 +209,21 @@ class Lane:
 
     def _tell_drained(self, error: KeypostError | None) -> None:
         waiting, self._drained = self._drained, []
-        for drained in waiting:
+        for _, drained in waiting:
             if drained.done():
                 continue
             if error is None:
                 drained.set_result(None)
             else:
                 drained.set_exception(error)
+
+    def _tell_gone(self, counter: int) -> None:
+        """Tell who waits for what came before a message that has gone now: nothing was handed over before its turn."""
+        self._gone = min(counter, self._handed[0].begun.counter - 1) if self._handed else counter
+        for waiting in [waiting for waiting in self._drained if waiting[0] <= self._gone]:
+            self._drained.remove(waiting)
+            if not waiting[1].done():
+                waiting[1].set_result(None)
 
     async def _step(self) -> bool:
         """Do the next thing; return whether there may be more."""
@@ -461,6 +474,7 @@ class Lane:
         self._forget(item)
         if item.listener is not None and not item.listener.done():
             item.listener.set_result(_sent(message, sealed, accept_time))
+        self._tell_gone(message.counter)
 
     def _forget(self, item: Item) -> None:
         message_id = item.begun.message_id

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from keypost.client.lanes import Lane, Means
-from keypost.client.locks import Locks
 from keypost.client.outgoing import Item, Tidying
 from keypost.client.pipeline import Pipeline
 from keypost.client.results import Outgoing
@@ -19,7 +17,7 @@ from keypost.protocol.key_info import SUPERSEDED
 from keypost.protocol.validity import check_can_act
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from keypost.client.context import Context
     from keypost.client.identity import Identity
@@ -74,7 +72,6 @@ class Sending:
         self._records = records
         self._retries = retries
         self._settle = settle
-        self._locks = Locks()
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[list[Lane]]] = set()
         self._is_closed = False
@@ -94,30 +91,10 @@ class Sending:
             told=set(),
         )
 
-    async def send(self, recipient: str, content: envelope_pb2.Content, *, new_session: bool = False) -> Sent:
-        """Send one content after everything that was to be sent to the same recipient before.
-
-        Raises:
-            KeypostError: it was not stored, as far as is known. If it is kept, an event of kind ``waiting`` says so.
-        """
-        async with self.ordered(recipient):
-            item = self._put(recipient, content, new_session=new_session, keep=True)
-        return await self._outcome(recipient, item)
-
-    @asynccontextmanager
-    async def ordered(self, recipient: str) -> AsyncIterator[None]:
-        """Hold the conversation: nobody else sends in it meanwhile."""
-        if recipient == self._identity.address.username:
-            raise InvalidArgumentError(
-                "a message to oneself has no other device to go to: name another user", field="username"
-            )
-        async with self._locks.of(recipient):
-            yield
-
-    async def send_in_order(
+    async def send(
         self, recipient: str, content: envelope_pb2.Content, *, new_session: bool = False, keep: bool = True
     ) -> Sent:
-        """Send one content; the caller holds the conversation.
+        """Send one content after everything that was to be sent to the same recipient before.
 
         Args:
             recipient: The user.
@@ -126,9 +103,18 @@ class Sending:
             keep: Keep it in the outbox until delivery has it, across crashes too.
 
         Raises:
-            KeypostError: as ``send``.
+            InvalidArgumentError: the recipient is the own user.
+            KeypostError: it was not stored, as far as is known. If it is kept, an event of kind ``waiting`` says so.
         """
+        self.check_recipient(recipient)
         return await self._outcome(recipient, self._put(recipient, content, new_session=new_session, keep=keep))
+
+    def check_recipient(self, recipient: str) -> None:
+        """Raise InvalidArgumentError if the recipient is the own user."""
+        if recipient == self._identity.address.username:
+            raise InvalidArgumentError(
+                "a message to oneself has no other device to go to: name another user", field="username"
+            )
 
     def begin_flush(self) -> None:
         """Begin to send what is in the outbox, in the background."""
@@ -148,16 +134,22 @@ class Sending:
                 ending.cancel()
         return await self.outbox()
 
-    async def drain(self, recipient: str) -> None:
-        """Wait until nothing that is kept for a user is on its way any more.
+    async def drain(self, recipient: str, last: Callable[[KeyStore], int]) -> None:
+        """Wait until what is kept for a user is on its way no longer; not for what is sent to him meanwhile.
+
+        Args:
+            recipient: The user.
+            last: Returns the counter of the last message that is waited for; 0 if none is.
 
         Raises:
             KeypostError: what keeps it from being stored.
         """
-        lane = self._lane(recipient)
-        lane.read_outbox()
-        await lane.drained()
         await self._tidying.finish()
+        if up_to := await self._context.store.run(last):
+            lane = self._lane(recipient)
+            lane.read_outbox()
+            await lane.drained(up_to)
+            await self._tidying.finish()
 
     async def outbox(self) -> tuple[Outgoing, ...]:
         """Return what is in the outbox, ordered by when it was to be sent; see Client.outbox."""
