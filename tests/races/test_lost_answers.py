@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.errors import UnreachableError
+from keypost.errors import RefusedError, UnreachableError
 from keypost.protocol.errors import DeviceKeyStolenError
 from keypost.protocol.suites import WEAK
 from support.interleaving import PATIENCE, RenewalUnderWay
-from support.racing import ANSWER, REQUEST, NamedPerson, alarms_of, lost
+from support.racing import ANSWER, REQUEST, NamedPerson, alarms_of, lost, served_at_last
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,31 @@ async def stolen(open_person: Any, person: NamedPerson, tmp_path: Path) -> tuple
     return await open_person(person.name), await open_person("thief")
 
 
+async def overtaken(
+    open_person: Any, owner: NamedPerson, tmp_path: Path, method: str, what: str, afterwards: str
+) -> NamedPerson:
+    """Return a thief who copied the profile of an owner whose enrolment was lost, and who has enrolled by it.
+
+    The owner's client is the same as before, or closed.
+    """
+    with lost(owner.client._parts.enrolling._ca, method, what), pytest.raises(UnreachableError):
+        await owner.client.enroll(owner.name, suite=WEAK)
+    if afterwards != AFTERWARDS[0]:
+        await owner.client.close()
+    shutil.copytree(tmp_path / owner.name, tmp_path / "thief")
+    thief: NamedPerson = await open_person("thief")
+    await thief.client.enroll(owner.name, suite=WEAK)
+    return thief
+
+
+async def known_at_last(person: NamedPerson) -> None:
+    """Wait until the directory serves a person for whom it was asked before they were enrolled.
+
+    That there is no such user it remembers until the key event comes, or for seconds if its watch has only begun.
+    """
+    await served_at_last(lambda: person.client.keys(person.name))
+
+
 async def check_works(open_person: Any, person: NamedPerson) -> None:
     """Write to somebody and get an answer; nobody was alarmed, and there is one good key."""
     other = await enrolled(open_person, f"ben-{secrets.token_hex(4)}")
@@ -70,6 +95,7 @@ async def test_an_enrolment_recovers(open_person: Any, name: str, method: str, w
             await person.client.enroll(name, suite=WEAK)
         person = await reopened(open_person, person, afterwards)
         await person.client.enroll(name, suite=WEAK)
+        await known_at_last(person)
         await check_works(open_person, person)
 
 
@@ -116,6 +142,64 @@ async def test_a_thief_renews_first(
         owner = await reopened(open_person, owner, AFTERWARDS[1])
         with pytest.raises(DeviceKeyStolenError):
             await owner.client.send("ben", "hello")
+
+
+@pytest.mark.parametrize("afterwards", AFTERWARDS)
+@pytest.mark.parametrize(("method", "what"), ENROLMENT[2:])
+async def test_a_thief_enrols_and_renews_first(
+    open_person: Any, name: str, tmp_path: Path, method: str, what: str, afterwards: str
+) -> None:
+    owner = await open_person(name)
+    async with asyncio.timeout(PATIENCE):
+        thief = await overtaken(open_person, owner, tmp_path, method, what, afterwards)
+        await thief.client.renew()
+        owner = await reopened(open_person, owner, afterwards)
+        for _ in AFTERWARDS:
+            with pytest.raises(DeviceKeyStolenError):
+                await owner.client.enroll(name, suite=WEAK)
+        for call in (owner.client.renew, owner.client.devices, owner.inbox):
+            with pytest.raises(DeviceKeyStolenError):
+                await call()
+        assert alarms_of(owner) == ["DEVICE_KEY_STOLEN"]
+        owner = await reopened(open_person, owner, AFTERWARDS[1])
+        with pytest.raises(DeviceKeyStolenError):
+            await owner.client.enroll(name, suite=WEAK)
+        with pytest.raises(DeviceKeyStolenError):
+            await owner.client.send("ben", "hello")
+
+
+@pytest.mark.parametrize("afterwards", AFTERWARDS)
+@pytest.mark.parametrize(("method", "what"), ENROLMENT[2:])
+async def test_a_thief_enrols_first_and_renews_too_late(
+    open_person: Any, name: str, tmp_path: Path, method: str, what: str, afterwards: str
+) -> None:
+    """As long as both have the same key, nothing tells them apart; the first to renew is the device."""
+    owner = await open_person(name)
+    async with asyncio.timeout(PATIENCE):
+        thief = await overtaken(open_person, owner, tmp_path, method, what, afterwards)
+        owner = await reopened(open_person, owner, afterwards)
+        await owner.client.enroll(name, suite=WEAK)
+        await owner.client.renew()
+        with pytest.raises(DeviceKeyStolenError):
+            await thief.client.renew()
+        await known_at_last(owner)
+        await check_works(open_person, owner)
+
+
+@pytest.mark.parametrize("afterwards", AFTERWARDS)
+@pytest.mark.parametrize(("method", "what"), ENROLMENT[:2])
+async def test_a_thief_finds_no_key_yet(
+    open_person: Any, name: str, tmp_path: Path, method: str, what: str, afterwards: str
+) -> None:
+    """There was nothing to steal: whoever signs in first is the user, and the other needs an approval."""
+    owner = await open_person(name)
+    async with asyncio.timeout(PATIENCE):
+        thief = await overtaken(open_person, owner, tmp_path, method, what, afterwards)
+        await thief.client.renew()
+        owner = await reopened(open_person, owner, afterwards)
+        with pytest.raises(RefusedError, match="APPROVAL_REQUIRED"):
+            await owner.client.enroll(name, suite=WEAK)
+        assert alarms_of(owner) == []
 
 
 async def test_a_thief_comes_too_late(open_person: Any, name: str, tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ async def refused_at_last(call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
             return
 
 
+async def served_at_last(call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Make a call until its token is not refused any more."""
+    for _ in count():
+        if await reason(call()) != TOKEN_REFUSED:
+            return
+
+
 async def reason(call: Coroutine[Any, Any, Any]) -> str:
     """Return why a call is refused; empty if it is served."""
     try:

@@ -20,6 +20,7 @@ from keypost.client.key_requests import (
     warn_if_weak,
     write_pending,
 )
+from keypost.client.records import is_replaced
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import KeyUnknownError, SuiteRefusedError
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from keypost.client.records import Records
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
-    from keypost.protocol.key_info import KeyRecord
+    from keypost.protocol.errors import DeviceKeyStolenError
+    from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.protocol.suites import Suite
     from keypost.transport.ca_client import CaClient
@@ -62,6 +64,7 @@ class Enrolling:
     async def enroll(self, username: str, code: str | None, id_token: str | None, suite: Suite) -> Address:
         """Enrol this device for ``username`` and return its address; see Client.enroll."""
         check_username(username)
+        await self._records.check_not_stolen()
         await self.check_suite(suite)
         await self._finish_other(username, suite)
         ring = self._identity.ring
@@ -193,21 +196,15 @@ class Enrolling:
         """Make the pending pair the current one, as the record shows it, and return the own address.
 
         Raises:
+            DeviceKeyStolenError: the record shows a successor, and this device has asked for none.
             KeyUnknownError: the record does not show it as good.
         """
         key = record.get(pair.fingerprint)
+        if self._identity.ring.current is None and is_replaced(record, key.address, pair):
+            raise await self._stop(pair, key)
         if not key.is_good:
             raise KeyUnknownError("the CA's record does not show the new key as good", username=record.username)
-
-        def promote(store: KeyStore) -> None:
-            # Which of several requests for one key was recorded, the record says.
-            store.key_pairs.set_key_request(pair.fingerprint, key.request.signed.SerializeToString())
-            store.key_pairs.promote(pair.fingerprint, self._context.clock())
-            store.profile.set_address(key.address)
-            store.profile.set_note(INVITATION, None)
-
-        await self._context.store.transact(promote)
-        await self._identity.reload()
+        await self._promote(pair, key)
         await self._records.watch.look(record)
         self._context.negotiation(
             1,
@@ -221,6 +218,26 @@ class Enrolling:
             expire_time=key.expire_time,
         )
         return key.address
+
+    async def _stop(self, pair: DeviceKeyPair, key: Key) -> DeviceKeyStolenError:
+        """Stop a device whose first key somebody else has replaced while this device did not know it recorded."""
+        # It becomes the device that its key made it: from then on it stops as any other, and every call says why.
+        await self._promote(pair, key)
+        stolen = await self._records.stop(pair.fingerprint)
+        # Whoever opens the profile finds out by no call.
+        self._context.tell("error", stolen.reason, str(stolen), fingerprint=pair.fingerprint.hex())
+        return stolen
+
+    async def _promote(self, pair: DeviceKeyPair, key: Key) -> None:
+        def promote(store: KeyStore) -> None:
+            # Which of several requests for one key was recorded, the record says.
+            store.key_pairs.set_key_request(pair.fingerprint, key.request.signed.SerializeToString())
+            store.key_pairs.promote(pair.fingerprint, self._context.clock())
+            store.profile.set_address(key.address)
+            store.profile.set_note(INVITATION, None)
+
+        await self._context.store.transact(promote)
+        await self._identity.reload()
 
 
 def _is_another(address: Address, username: str) -> InvalidArgumentError:

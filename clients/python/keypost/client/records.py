@@ -457,6 +457,11 @@ def _foreign_successor(
     return None if is_ours else own.fingerprint
 
 
+def is_replaced(record: KeyRecord, me: Address, first: DeviceKeyPair) -> bool:
+    """Return whether somebody renewed the key of a device that has asked for its first alone."""
+    return _foreign_successor(record, me, first, None) is not None
+
+
 def _revision(held: KeyRecord | None) -> int:
     return 0 if held is None else held.revision
 
