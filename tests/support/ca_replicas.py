@@ -30,8 +30,8 @@ from keypost.protocol.suites import WEAK
 from keypost_services.ca.trust.realm_files import RealmFolder, create_realm
 from keypost_services.embedded.certificates import issue
 from keypost_services.embedded.processes import Process
-from keypost_services.runtime.channels import internal_channel
 from support import ca_statements
+from support.internal_channel import internal_channel
 from support.keys import crossed_keys
 from support.service import settings_for
 

@@ -34,11 +34,11 @@ from keypost_services.ca.compose import compose
 from keypost_services.ca.settings import CaSettings
 from keypost_services.ca.trust.realm_files import RealmFolder, create_realm, load_trust
 from keypost_services.embedded.certificates import issue
-from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.serving import RunningService, running
 from support import ca_statements
 from support.clock import ManualClock
+from support.internal_channel import internal_channel
 from support.keys import KeyPool
 from support.service import settings_for
 

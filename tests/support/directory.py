@@ -27,11 +27,11 @@ from keypost_services.directory.look_up.verifier import Verifier
 from keypost_services.directory.metrics import Metrics
 from keypost_services.directory.settings import DirectorySettings
 from keypost_services.embedded.certificates import issue
-from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.config import ServiceSettings
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.serving import Parts, RunningService, Runtime, running
+from support.internal_channel import internal_channel
 from support.realm import REALM, SimulatedRealm
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "instead": ("local", "refused", "uncounted"),
     "kind": ("read", "write"),
     "part": (
-        *("limits", "certificates", "heartbeat"),
+        *("limits", "certificates", "heartbeat", "calling"),
         *("database", "realm", "measuring"),
         *("trust", "redis", "ca", "watch"),
         *("mailboxes", "key_events", "emptying", "hook"),

@@ -32,8 +32,7 @@ from keypost_services.delivery.wake_ups import WakeUpSubscriptions
 from keypost_services.runtime.auth import request_id_or
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.bundle import read_root_keys
-from keypost_services.runtime.certificate_ends import note_calling_certificate
-from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.channels import open_internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.key_event_watch import KeyEventWatch
@@ -73,8 +72,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         functions = FunctionLibrary()
         servers = _servers(settings, functions)
         mailboxes = await _open_mailboxes(stack, servers, functions, settings, metrics)
-        channel = await stack.enter_async_context(internal_channel(settings.directory, settings, "directory"))
-        note_calling_certificate(runtime)
+        channel = await open_internal_channel(stack, runtime, settings.directory, "directory")
         directory = DirectoryClient(
             channel,
             DIRECTORY_RETRIES,

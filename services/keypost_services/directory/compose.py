@@ -31,8 +31,7 @@ from keypost_services.runtime.auth import request_id_or
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.breaker import Breaker
 from keypost_services.runtime.bundle import read_root_keys
-from keypost_services.runtime.certificate_ends import note_calling_certificate
-from keypost_services.runtime.channels import internal_channel
+from keypost_services.runtime.channels import open_internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.key_event_watch import GrpcEventSource, KeyEventWatch
 from keypost_services.runtime.realm_trust import TrustKeeper
@@ -76,8 +75,7 @@ async def compose(runtime: Runtime[DirectorySettings]) -> AsyncIterator[Parts]:
     settings = runtime.settings
     root_keys = await asyncio.to_thread(read_root_keys, settings, settings.bundle)
     async with contextlib.AsyncExitStack() as stack:
-        channel = await stack.enter_async_context(internal_channel(settings.ca, settings, SERVICE))
-        note_calling_certificate(runtime)
+        channel = await open_internal_channel(stack, runtime, settings.ca, SERVICE)
         seconds = settings.cache_timeout_seconds
         redis = redis_client(settings.cache_url, connect_seconds=seconds, answer_seconds=seconds)
         stack.push_async_callback(redis.aclose)

@@ -13,19 +13,17 @@ from keypost_services.runtime.tls import ends_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import Any
 
     from keypost_services.runtime.config import ServiceSettings
     from keypost_services.runtime.health import Health
     from keypost_services.runtime.metrics import HealthMetrics
-    from keypost_services.runtime.serving import Runtime
     from keypost_services.runtime.tls import FollowedFiles
 
 CERTIFICATES = "certificates"
 LOOK_SECONDS = 60.0
 PUBLIC, INTERNAL, ROOTS = "tls_certificate", "internal_tls_certificate", "internal_tls_root"
 CALLING = "calling"
-"""What a service shows when it calls another one: read when it starts, whatever becomes of the file."""
+"""What a service shows when it calls another one; said where it does (channels.py)."""
 
 
 class CertificateEnds:
@@ -82,9 +80,3 @@ class CertificateEnds:
     def _say(self, field: str, ends: Sequence[float]) -> None:
         # Of a chain all are needed; of roots one that is in force is enough while another one goes.
         self._metrics.certificate_end_time.labels(field).set(max(ends) if field == ROOTS else min(ends))
-
-
-def note_calling_certificate(runtime: Runtime[Any]) -> None:
-    """Say when the certificate ends by which this service calls others; called where the channel is made."""
-    certificate, _, _ = runtime.settings.require_internal_tls()
-    runtime.health_metrics.certificate_end_time.labels(CALLING).set(min(ends_of(certificate.read_bytes())))

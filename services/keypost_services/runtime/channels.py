@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from keypost_services.runtime.background import keep_running
+from keypost_services.runtime.certificate_ends import CALLING
+from keypost_services.runtime.renewed_channel import RenewedChannel
+from keypost_services.runtime.tls import TlsFiles, follow
+
 if TYPE_CHECKING:
-    from keypost_services.runtime.config import ServiceSettings
+    from contextlib import AsyncExitStack
+
+    from keypost_services.runtime.serving import Runtime
 
 MOST_MESSAGE_BYTES = 16 * 1024 * 1024
 _SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
@@ -19,29 +26,46 @@ def internal_name(service: str) -> str:
     return f"{service}.keypost.internal"
 
 
-def internal_channel(target: str, settings: ServiceSettings, service: str) -> grpc.aio.Channel:
-    """Return a channel to ``service`` at ``target``; it connects when it is first used.
+async def open_internal_channel(
+    stack: AsyncExitStack, runtime: Runtime[Any], target: str, service: str
+) -> grpc.aio.Channel:
+    """Return a channel to ``service`` at ``target``, good while ``stack`` lasts; it connects when it is first used.
 
-    Only a certificate that the service root issued to ``service`` is accepted at the other end.
+    Only a certificate that the service root issued to ``service`` is accepted at the other end. Renewed files, and
+    addresses that are new, are taken up by calls to come.
 
     Args:
+        stack: Leaving it closes the channel.
+        runtime: Of the calling service. Its settings name its internal certificate, private key and root.
         target: ``host:port`` or a gRPC name such as ``dns:///ca.internal:8444``; all its addresses take turns.
-        settings: Those of the calling service: its internal certificate, private key and root.
         service: The name of the service that is called.
 
     Raises:
         ValueError: the settings for calls among services are not complete.
-        OSError: one of the files cannot be read.
+        StartError: one of the files is no good.
     """
-    certificate, private_key, root = settings.require_internal_tls()
-    return mutual_tls_channel(target, service, certificate.read_bytes(), private_key.read_bytes(), root.read_bytes())
+    ends = runtime.health_metrics.certificate_end_time.labels(CALLING)
+    channel = RenewedChannel(
+        lambda credentials: channel_to(target, service, credentials),
+        follow(TlsFiles(*runtime.settings.require_internal_tls()), runtime.log),
+        runtime.log,
+        on_change=lambda content: ends.set(min(content.ends)),
+    )
+    runtime.health.expect(CALLING)
+    await stack.enter_async_context(channel)
+    keep_running(stack, runtime, CALLING, lambda: channel.run(lambda why: runtime.health.set_degraded(CALLING, why)))
+    return channel
 
 
 def mutual_tls_channel(
     target: str, service: str, certificate_pem: bytes, private_key_pem: bytes, root_pem: bytes
 ) -> grpc.aio.Channel:
-    """Return a channel to ``service`` at ``target``, as :func:`internal_channel`, from what is in the files."""
-    credentials = grpc.ssl_channel_credentials(root_pem, private_key_pem, certificate_pem)
+    """Return a channel to ``service`` at ``target``, as :func:`open_internal_channel`, that stays as it is."""
+    return channel_to(target, service, grpc.ssl_channel_credentials(root_pem, private_key_pem, certificate_pem))
+
+
+def channel_to(target: str, service: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+    """Return a channel to ``service`` at ``target``, as :func:`mutual_tls_channel`, by what is shown and believed."""
     options = [
         ("grpc.ssl_target_name_override", internal_name(service)),
         ("grpc.service_config", _SERVICE_CONFIG),

@@ -1,10 +1,10 @@
-"""What a server shows at the handshake, and what it asks for; renewed files are picked up without a restart."""
+"""What is shown at the handshake, and what is asked for; renewed files are picked up without a restart."""
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
@@ -54,7 +54,7 @@ class TlsFiles:
         except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise ValueError(str(error)) from error
         shown = grpc.ssl_server_certificate_configuration([(private_key, certificate)], root)
-        return TlsContent(shown, ends, root_ends)
+        return TlsContent(shown, ends, root_ends, certificate, private_key, root)
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,19 @@ class TlsContent:
         shown: What gRPC takes.
         ends: When each certificate of the chain ends, Unix seconds.
         root_ends: When each root ends by which callers show themselves, Unix seconds; None: they show no certificate.
+        certificate_pem, private_key_pem, root_pem: What stands in the files.
     """
 
     shown: grpc.ServerCertificateConfiguration
     ends: Sequence[float]
     root_ends: Sequence[float] | None
+    certificate_pem: bytes = field(repr=False)
+    private_key_pem: bytes = field(repr=False)
+    root_pem: bytes | None = field(repr=False)
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """Return what a caller shows and whom it believes, where a server does the same."""
+        return grpc.ssl_channel_credentials(self.root_pem, self.private_key_pem, self.certificate_pem)
 
 
 def ends_of(certificates_pem: bytes) -> list[float]:
@@ -82,7 +90,7 @@ def ends_of(certificates_pem: bytes) -> list[float]:
 
 
 class FollowedFiles:
-    """What a server shows: read from its files, and again when they change.
+    """What a server, or who calls one, shows: read from its files, and again when they change.
 
     gRPC asks at every connection, before the handshake. What it then gets replaces what it holds, which it frees while
     the handshake of another connection may be just about to begin with it (github.com/grpc/grpc/issues/36693). With

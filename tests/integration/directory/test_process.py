@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from keypost.clock import system_clock
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
-from keypost_services.runtime.channels import internal_channel
 from support.directory import running_ca, service_settings, tls_settings, write_bundle
+from support.internal_channel import internal_channel
 from support.realm import SimulatedRealm
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from keypost.directory.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from keypost.keys.v1 import key_info_pb2, realm_trust_pb2
 from keypost_services.directory.compose import compose
 from keypost_services.directory.settings import DirectorySettings
-from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.serving import running
 from support.ca_service import CaUnderTest, open_ca
 from support.directory import service_settings, tls_settings
+from support.internal_channel import internal_channel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

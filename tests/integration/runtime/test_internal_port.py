@@ -13,10 +13,10 @@ from keypost.delivery.v1 import delivery_service_pb2_grpc
 from keypost_services.embedded import certificates
 from keypost_services.embedded.certificates import TlsRoot, administrator_names, service_names, write
 from keypost_services.runtime.auth import CallerKind, current_call, current_caller
-from keypost_services.runtime.channels import internal_channel
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.identity import public_key_of
 from keypost_services.runtime.method_table import administrators, anyone, services
+from support.internal_channel import internal_channel
 from support.service import REALM, SEND, error_info, serving, settings_for
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.encoding import KEY_REQUEST
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK
-from keypost_services.runtime.channels import internal_channel, mutual_tls_channel
+from keypost_services.runtime.channels import mutual_tls_channel
 from support.bad_input import ca_administration, ca_statements, health
 from support.bad_input.rules import (
     OK,
@@ -34,6 +34,7 @@ from support.bad_input.rules import (
 )
 from support.bad_input.surface import Exchange, Surface, made, unary, watching
 from support.ca_service import OPEN, REALM, open_ca
+from support.internal_channel import internal_channel
 from support.keys import KeyPool, pooled_key
 from support.limits import UNLIMITED
 from support.service import settings_for

@@ -9,11 +9,11 @@ import grpc
 
 from keypost.directory.v1 import directory_service_pb2 as pb
 from keypost_services.directory import servicer
-from keypost_services.runtime.channels import internal_channel
 from support.bad_input.rules import OK, Rule, invalid, number, refused, size, username
 from support.bad_input.surface import Exchange, Surface, made, unary, watching
 from support.clock import ManualClock
 from support.directory import DirectoryUnderTest, running_ca, running_directory, service_settings
+from support.internal_channel import internal_channel
 from support.limits import UNLIMITED
 from support.realm import SimulatedRealm
 from support.valkey import running_valkey
