@@ -10,23 +10,28 @@ import grpc
 import pytest
 
 from keypost import BackupStaleError, InvalidArgumentError, NotEnrolledError, Passphrase, restore_profile
-from keypost.clock import DAY
+from keypost.client.receiving import Arrival
+from keypost.clock import DAY, HOUR
+from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.errors import RefusedError
 from keypost.keys.v1.key_info_pb2 import REVOCATION_REASON_RESET
 from keypost.keystore.counters import COUNT
 from keypost.keystore.errors import BackupExistsError, BackupUnavailableError, KeyStoreExistsError
 from keypost.protocol.errors import DeviceKeyStolenError
 from keypost.protocol.key_info import REVOKED
+from keypost.protocol.tokens import peek_token
 from support.chains import Chain
 from support.people import CHEAP, FOR_EVER, IMPATIENT, Person
 from support.realm import seeded_signer
 from support.simulation import failing
+from support.surfaces import asyncio_only
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from keypost.keys.v1.realm_trust_pb2 import Bundle
+    from keypost.protocol.identifiers import Address
     from support.clock import ManualClock
     from support.simulation import Services
 
@@ -520,3 +525,77 @@ async def test_a_copy_that_was_restored_before_moves_again(alice: Any, bob: Any,
         await second.client.renew()
     assert await texts(alice) == ["from the second", "from the third"]
     assert alice.reasons("warning") == []
+
+
+def admit_replaced_keys(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have services judge tokens by records from before a renewal: its key event is still on its way."""
+
+    async def caller(_service: str, context: Any) -> Address:
+        token = dict(context.invocation_metadata())["authorization"].removeprefix("Bearer ")
+        return peek_token(token).address
+
+    monkeypatch.setattr(services, "caller", caller)
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+@pytest.mark.parametrize("admitted", [False, True])
+async def test_an_old_copy_leaves_in_the_mailbox_what_is_sealed_to_the_key_of_the_new_one(
+    alice: Any,
+    bob: Any,
+    hardware: Hardware,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    admitted: bool,
+    suspect: bool,
+) -> None:
+    await hardware.back_up(bob)
+    await alice.client.send("bob", "to the old one")
+    stream = bob.client.receive()
+    assert (await anext(stream)).text == "to the old one"
+    listening = asyncio.ensure_future(anext(stream))
+    again = await hardware.restore()
+    if admitted:
+        admit_replaced_keys(services, monkeypatch)
+    services.deliver = handed_out_often if suspect else services.deliver
+    await alice.client.send("bob", "to the new one")
+    async with asyncio.timeout(60):
+        with pytest.raises(DeviceKeyStolenError):
+            await listening
+    assert bob.reasons("set_aside") == bob.reasons("waiting") == []
+    assert await texts(again) == ["to the new one"]
+
+
+def handed_out_often(delivery: pb.Delivery) -> pb.Delivery:
+    told = pb.Delivery()
+    told.CopyFrom(delivery)
+    told.attempts = 3
+    return told
+
+
+@asyncio_only  # it reaches for a part of the client that gets another
+@pytest.mark.parametrize("admitted", [False, True])
+async def test_an_old_copy_that_learns_of_the_new_one_takes_in_nothing_more(
+    alice: Any,
+    bob: Any,
+    hardware: Hardware,
+    services: Services,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    admitted: bool,
+) -> None:
+    await alice.client.send("bob", "to the old one")
+    await hardware.back_up(bob)
+    await alice.client.send("bob", "to both")
+    again = await hardware.restore()
+    if admitted:
+        admit_replaced_keys(services, monkeypatch)
+    clock.advance(HOUR)
+    with pytest.raises(DeviceKeyStolenError if admitted else RefusedError):
+        await bob.client._parts.receiving.take(
+            [Arrival(delivery.envelope, clock(), clock()) for delivery in services.mailboxes[bob.client.address]],
+            bob.client._parts.waiting.settle_earlier,
+        )
+    assert bob.reasons("set_aside") == bob.reasons("waiting") == []
+    assert await texts(again) == ["to the old one", "to both"]

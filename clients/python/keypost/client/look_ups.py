@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keypost.client.context import as_keypost_error
+from keypost.client.own_watch import says_replaced
 from keypost.client.records import RecordBehindError, RecordUnusableError
 from keypost.errors import KeypostError, UnreachableError
 from keypost.keystore.errors import KeyStoreUnavailableError
-from keypost.protocol.errors import ProtocolError
+from keypost.protocol.errors import DeviceKeyStolenError, ProtocolError
 from keypost.protocol.negotiation import step_8_obtain_sender_key_info
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class LookUps:
             wanted: By username, the highest revision that an envelope relies upon.
             me: The own username; the others are senders (step 8).
             refresh: Whom to ask for whatever is held.
+
+        Raises:
+            DeviceKeyStolenError: this device has stopped: what it took in now, nobody would ever see.
+            RefusedError: TOKEN_REFUSED with KEY_SUPERSEDED: it probably has to.
         """
         room, away = asyncio.Semaphore(AT_ONCE), asyncio.Event()
 
@@ -92,8 +97,11 @@ class LookUps:
                 return Answer(username, record)
         except KeyStoreUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001  # nothing in a message may block the mailbox
-            failure = _to_wait_for(as_keypost_error(error))
+        except Exception as error:  # nothing in a message may block the mailbox
+            known = as_keypost_error(error)
+            if isinstance(known, DeviceKeyStolenError) or says_replaced(known):
+                raise
+            failure = _to_wait_for(known)
         # One envelope may rely on a revision that never was: the others open by what is held.
         return Answer(username, await self._records.held_fresh(username), failure)
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import KeyRevokedError
 from keypost.transport.remote_service import TOKEN_REFUSED
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from keypost.client.context import Context
     from keypost.client.identity import Identity
-    from keypost.errors import RefusedError
+    from keypost.errors import KeypostError
     from keypost.keystore.port import KeyStore
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
@@ -146,6 +147,12 @@ def as_revoked(error: RefusedError, me: Address | None) -> KeyRevokedError | Non
     """Return the error that stops this device, if a service refuses its key because it was revoked."""
     is_revoked = error.reason == TOKEN_REFUSED and error.metadata.get("cause") in REVOKED_CAUSES
     return revoked_error(me) if is_revoked and me is not None else None
+
+
+def says_replaced(error: KeypostError) -> bool:
+    """Return whether a service refuses this device's key because another one has taken its place."""
+    is_refused = isinstance(error, RefusedError) and error.reason == TOKEN_REFUSED
+    return is_refused and error.metadata.get("cause") == "KEY_SUPERSEDED"
 
 
 def revoked_error(me: Address) -> KeyRevokedError:

@@ -16,7 +16,7 @@ from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.protocol.encoding import parse
 from keypost.protocol.envelope import check_addressed, read_envelope
-from keypost.protocol.errors import NotYetError
+from keypost.protocol.errors import NotForThisDeviceError, NotYetError
 from keypost.tracing import NO_SPAN
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Receiving:
         self._context = context
         self._identity = identity
         self._trust = trust
+        self._records = records
         self._look_ups = LookUps(records)
 
     @property
@@ -96,6 +97,10 @@ class Receiving:
             arrivals: Envelopes.
             earlier: Settles those of some users that came before and wait, and returns the devices of which some still
                 do, for want of an answer: what comes of these waits behind them.
+
+        Raises:
+            DeviceKeyStolenError: another copy of this device has renewed: what it may open stays in the mailbox.
+            ProtocolError, RefusedError, UnreachableError: it may have, and nobody can be asked now.
         """
         if not any(arrival.trace_context for arrival in arrivals):
             return await self._take(arrivals, earlier)
@@ -122,6 +127,7 @@ class Receiving:
 
     async def _take_together(self, arrivals: Sequence[Arrival], earlier: Earlier) -> list[Outcome]:
         openings = await self.prepare(arrivals)
+        await self._check_not_replaced(openings)
         waiting = await earlier(_openable(openings))
         outcomes = await self._context.store.transact(_settle_all, openings, waiting)
         for outcome in outcomes:
@@ -139,6 +145,7 @@ class Receiving:
             await self._context.store.run(take_back, arrival.raw)
         # Whoever is ended while a service takes its time did not fail at the envelope.
         openings = await self._look_up([opening])
+        await self._check_not_replaced(openings)
         waiting = await earlier(_openable(openings))
         async with counted(self._context, arrival.raw):
             (outcome,) = await self._context.store.transact(_settle_suspect, openings, waiting)
@@ -165,6 +172,23 @@ class Receiving:
         me = self._identity.address.username
         answers = await self._look_ups.all(_wanted(readable), me, refresh)
         return [_with_records(opening, answers) for opening in openings]
+
+    async def _check_not_replaced(self, openings: Iterable[Opening]) -> None:
+        """Look at the own record before envelopes are settled that are sealed to a key which this device does not hold.
+
+        Where another copy of this device has renewed they are for that one: whatever is raised here leaves them in the
+        mailbox. Where the record at their revision shows no such copy, or the CA has no such revision, they are for
+        nobody. So one question settles them all, however many they are, and none is asked whose answer is held.
+
+        Raises:
+            DeviceKeyStolenError: another copy has renewed.
+            ProtocolError, RefusedError, UnreachableError: the own record cannot be had now.
+        """
+        failures = (opening.failure for opening in openings)
+        errors = (failure for failure in failures if isinstance(failure, NotForThisDeviceError))
+        revisions = [error.unheld_at for error in errors if error.unheld_at is not None]
+        if revisions:
+            await self._records.get_confirmed(self.address.username, max(revisions))
 
     def tell(self, outcome: Outcome) -> None:
         """Show the steps, and tell what the application should know."""

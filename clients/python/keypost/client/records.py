@@ -185,6 +185,23 @@ class Records:
             key_info = await self._ask(self._directory, username, held, min_revision)
             return await self._learn(username, key_info, held, step)
 
+    async def get_confirmed(self, username: str, revision: int) -> KeyRecord:
+        """Return the record of a user at a revision or later; an earlier one if the CA does not have such a revision.
+
+        Args:
+            username: The user.
+            revision: A revision that is said to exist.
+
+        Raises:
+            ProtocolError, RefusedError, UnreachableError: as :meth:`get`: there is no answer to go by.
+        """
+        record = await self.get(username, min_revision=revision)
+        if record.revision >= revision:
+            return record
+        # The directory may have asked just before the CA recorded it, and for a moment it does not ask again.
+        await asyncio.sleep(MOMENT)
+        return await self.get(username, min_revision=revision)
+
     async def get_as_pending(self, username: str) -> KeyRecord:
         """Return the own user's record, asked for with the pending key: if it may ask, it is recorded."""
         async with self._locks.of(username):

@@ -15,14 +15,13 @@ from keypost.client.key_requests import (
     request_key,
     write_pending,
 )
-from keypost.client.own_watch import revoked_error
+from keypost.client.own_watch import revoked_error, says_replaced
 from keypost.clock import MINUTE
 from keypost.errors import KeypostError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.keystore.errors import BackupError
 from keypost.protocol.errors import DeviceKeyStolenError, KeyUnknownError
 from keypost.protocol.renewal import step_4_upload, step_8_old_key_needed_until
-from keypost.transport.remote_service import TOKEN_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -125,7 +124,7 @@ class Renewing:
         try:
             yield
         except RefusedError as refused:
-            if _says_replaced(refused) and self._identity.ring.current is not None and self._may_try():
+            if says_replaced(refused) and self._identity.ring.current is not None and self._may_try():
                 self._tried_time = self._context.clock()
                 with suppress(RefusedError, UnreachableError):
                     await self.renew(backup_may_fail=True)
@@ -283,7 +282,3 @@ class Renewing:
             old_fingerprint=short(old.fingerprint),
             old_key_kept_until=step_8_old_key_needed_until(replaced_time, trust.constants),
         )
-
-
-def _says_replaced(refused: RefusedError) -> bool:
-    return refused.reason == TOKEN_REFUSED and refused.metadata.get("cause") == "KEY_SUPERSEDED"

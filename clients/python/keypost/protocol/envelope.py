@@ -187,7 +187,9 @@ def check_addressed(sealed: SealedEnvelope, realm: str, me: Address, fingerprint
             "the envelope is sealed to other devices of this user alone: a device opens nothing from before it came"
         )
     if not any(device.fingerprint in fingerprints for device in devices):
-        raise NotForThisDeviceError("the envelope is not sealed to a key that this device holds")
+        raise NotForThisDeviceError(
+            "the envelope is not sealed to a key that this device holds", unheld_at=sealed.header.recipient_revision
+        )
 
 
 def read_content(content: bytes, conversation: tuple[str, str]) -> pb.Content:

@@ -194,9 +194,18 @@ class HeaderMismatchError(ProtocolError):
 
 
 class NotForThisDeviceError(ProtocolError):
-    """An envelope is not addressed to this user, or not sealed to a key of this device."""
+    """An envelope is not addressed to this user, or not sealed to a key of this device.
+
+    Attributes:
+        unheld_at: Where it names a key of this device that is not held: the revision of the own record that is said to
+            show that key. Else None.
+    """
 
     reason = "NOT_FOR_THIS_DEVICE"
+
+    def __init__(self, message: str, *, unheld_at: int | None = None) -> None:
+        super().__init__(message)
+        self.unheld_at = unheld_at
 
 
 class OwnMessageError(ProtocolError):
