@@ -89,10 +89,11 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
             runtime.log,
             on_change=lambda why: runtime.health.set_degraded("emptying", why),
         )
-        records.on_newer = emptying.saw
+        effects = KeyEventEffects(records, runtime.callers, emptying, metrics, runtime.clock)
+        records.on_newer = effects.saw
         watch = KeyEventWatch(
             event_source(channel),
-            KeyEventEffects(records, runtime.callers, emptying, metrics, runtime.clock),
+            effects,
             runtime.log,
             on_change=lambda why: runtime.health.set_degraded("key_events", why),
             jitter=_jitter,

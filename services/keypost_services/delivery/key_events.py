@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from keypost.clock import Clock
+    from keypost.protocol.key_info import KeyRecord
     from keypost_services.delivery.emptying import Emptying
     from keypost_services.delivery.metrics import Metrics
     from keypost_services.delivery.records import Records
@@ -31,6 +32,8 @@ def event_source(channel: grpc.aio.Channel) -> GrpcEventSource:
 
 class KeyEventEffects:
     """What a key event ends: the record that is held, the callers and streams of the key that ended, and their mailbox.
+
+    A newer record ends the same, if it is seen before its event.
 
     Args:
         records: The records.
@@ -71,6 +74,22 @@ class KeyEventEffects:
             elif event.ended_fingerprint:
                 self._callers.drop_key(event.ended_fingerprint)
         self._metrics.key_events(events, self._clock())
+
+    def saw(self, previous: KeyRecord | None, record: KeyRecord) -> None:
+        """End what a newer record shows to have ended: the key event that says so may still be on its way.
+
+        So no envelope that relies on this record is pushed here over a stream of a key that it has replaced: who holds
+        that one may be a copy of the device that can neither open it nor may acknowledge it.
+
+        Args:
+            previous: The record that was known before, if any was.
+            record: The newest, verified.
+        """
+        self._emptying.saw(previous, record)
+        # Most users who are looked up for the first time have not called, and to look for callers takes a while.
+        if previous is not None or self._callers.has_streams_of(record.username):
+            good = {key.fingerprint for key in record.keys if key.is_good and not record.is_void(key)}
+            self._callers.drop_others(record.username, good)
 
     async def reached(self, sequence: int, newest_sequence: int) -> None:
         """Nothing is noted: a process that begins anew holds nothing."""

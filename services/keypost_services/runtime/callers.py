@@ -21,7 +21,7 @@ from keypost_services.runtime.auth import Caller, CallerKind
 from keypost_services.runtime.errors import ServiceError, shutting_down, token_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Iterator
+    from collections.abc import Awaitable, Collection, Coroutine, Iterator
 
     from keypost.clock import Clock
 
@@ -90,6 +90,27 @@ class VerifiedCallers:
     def drop_user(self, username: str) -> None:
         """Forget all callers of this user and end their streams: their record has changed."""
         self._drop(lambda name, _key: name == username)
+
+    def drop_others(self, username: str, good: Collection[bytes]) -> None:
+        """Forget who called with a key of this user that is none of these, and look at their streams again at once.
+
+        The record that says so is held by then: a look ends them without asking anybody, and says what became of it.
+
+        Args:
+            username: The user.
+            good: The fingerprints of the keys that the newest record shows as good, 32 bytes each.
+        """
+
+        def concerns(name: str, key: bytes) -> bool:
+            return name == username and key not in good
+
+        self._forget(concerns)
+        for stream in self._streams_of(concerns):
+            stream.doubted.set()
+
+    def has_streams_of(self, username: str) -> bool:
+        """Return whether a device of this user holds a stream open."""
+        return username in self._streams
 
     def drop_all(self) -> None:
         """Forget all callers and end all streams of devices: any record may have changed."""

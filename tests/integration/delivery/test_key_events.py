@@ -17,6 +17,7 @@ from support.realm import seeded_signer
 
 if TYPE_CHECKING:
     from keypost.protocol.key_info import Key
+    from support.delivery import SimulatedDevice
 
 
 @pytest.fixture
@@ -156,3 +157,29 @@ async def test_records_by_a_new_record_key_are_verified_by_newer_trust(world: Wo
     world.stack.realm.renew(world.bob_pair)
     await world.event()
     assert (await world.alice.send_text("bob")).HasField("stored")
+
+
+async def test_a_newer_record_ends_the_stream_of_a_replaced_key_before_its_event_does(stack: Stack) -> None:
+    world = World(stack)
+    await world.start()
+    async with world.alice.receive() as stays, world.bob.receive() as ends:
+        await stays.queue_empty()
+        await ends.queue_empty()
+        renewed = world.stack.realm.renew(world.bob_pair)  # nothing tells it
+        assert (await world.alice.send_text("bob", "to the new key")).HasField("stored")
+        with pytest.raises(RefusedError, match="TOKEN_REFUSED") as caught:
+            await ends.next()
+        assert caught.value.metadata["cause"] == "KEY_SUPERSEDED"
+        assert await reason_of(world.bob) == "KEY_SUPERSEDED"
+        assert await world.mailbox(renewed) == ["to the new key"]
+        await world.fill([b"still heard"], world.alice_pair)
+        assert len(await stays.batch()) == 1
+    assert world.counted(EVENTS) == 0
+
+
+async def reason_of(device: SimulatedDevice) -> str:
+    """Return why a device's stream is refused."""
+    async with device.receive() as stream:
+        with pytest.raises(RefusedError, match="TOKEN_REFUSED") as caught:
+            await stream.next()
+    return caught.value.metadata["cause"]
