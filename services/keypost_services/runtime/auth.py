@@ -39,7 +39,8 @@ class Caller:
         administrator: The name of the administrator, if it is one.
         public_key_der: The public key of the administrator's certificate: the holder of its private key is at the
             other end. SubjectPublicKeyInfo in DER; empty for others.
-        expire_time: Until when new calls may rely on this, Unix milliseconds; None: as long as the connection lasts.
+        expire_time: Until when new calls may rely on this, Unix milliseconds: the end of its token, its key or its
+            record; None: as long as the connection lasts.
     """
 
     kind: CallerKind
@@ -70,10 +71,23 @@ class Call:
     request_id: str
 
 
+@dataclass(frozen=True)
+class FoundKey:
+    """A key that a token names, as a record shows it.
+
+    Attributes:
+        key: The key, whatever its state.
+        next_update: Until when the record may be relied upon, Unix milliseconds.
+    """
+
+    key: Key
+    next_update: int
+
+
 class DeviceKeys(Protocol):
     """Where a service looks up the key that a token names."""
 
-    async def find_device_key(self, username: str, fingerprint: bytes) -> Key:
+    async def find_device_key(self, username: str, fingerprint: bytes) -> FoundKey:
         """Return the key with ``fingerprint`` in the verified record of ``username``, whatever its state.
 
         Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from keypost.clock import Clock
     from keypost.protocol.key_info import Key
     from keypost.protocol.tokens import TokenClaim
-    from keypost_services.runtime.auth import DeviceKeys
+    from keypost_services.runtime.auth import DeviceKeys, FoundKey
     from keypost_services.runtime.buckets import Buckets
     from keypost_services.runtime.callers import VerifiedCallers
     from keypost_services.runtime.method_table import Callers
@@ -115,14 +115,19 @@ class Authenticator:
             raise method_not_admitted()
         return await self._admit_device(self._device_keys, peer)
 
-    async def check_again(self, caller: Caller) -> None:
+    async def check_again(self, caller: Caller) -> int | None:
         """Raise if the key of a device is no longer good, or its record can no longer be had.
+
+        Returns:
+            Until when this may be relied upon, Unix milliseconds; None: there is nothing that could end.
 
         Raises:
             ServiceError: UNAUTHENTICATED with TOKEN_REFUSED; what the look-up of the key raises.
         """
-        if caller.address is not None and caller.key is not None and self._device_keys is not None:
-            await self._usable_key(self._device_keys, caller.address.username, caller.key.fingerprint)
+        if caller.address is None or caller.key is None or self._device_keys is None:
+            return None
+        found = await self._usable_key(self._device_keys, caller.address.username, caller.key.fingerprint)
+        return _until(found)
 
     def _admit_anyone(self, peer: Peer) -> Caller:
         if wait_ms := self._anonymous.take(peer_address(peer.address)):
@@ -159,7 +164,7 @@ class Authenticator:
         username, fingerprint = claim.address.username, claim.fingerprint
         for _ in range(ATTEMPTS):
             with self._callers.verification(username, fingerprint) as verification:
-                key = await self._usable_key(device_keys, username, fingerprint)
+                found = await self._usable_key(device_keys, username, fingerprint)
             if not verification.dropped:
                 break
         else:
@@ -167,23 +172,28 @@ class Authenticator:
                 StatusCode.UNAVAILABLE, "KEYS_CHANGING", "the caller's keys are changing", retry_after_ms=1_000
             )
         try:
-            expire_time = verify_token(token, key, self._audience, self._clock())
+            expire_time = verify_token(token, found.key, self._audience, self._clock())
         except TokenRefusedError as error:
             raise token_refused(error.metadata["cause"]) from error
-        expire_time = min(expire_time, key.expire_time)
+        key, expire_time = found.key, min(expire_time, _until(found))
         return Caller(CallerKind.DEVICE, peer.address, key.address, key, expire_time=expire_time)
 
-    async def _usable_key(self, device_keys: DeviceKeys, username: str, fingerprint: bytes) -> Key:
+    async def _usable_key(self, device_keys: DeviceKeys, username: str, fingerprint: bytes) -> FoundKey:
         try:
-            key = await device_keys.find_device_key(username, fingerprint)
+            found = await device_keys.find_device_key(username, fingerprint)
         except TokenRefusedError as error:
             raise token_refused(error.metadata["cause"]) from error
         except ServiceError as error:
             # Whether a user exists is nobody's business before the token is verified.
             raise (token_refused("UNKNOWN_KEY") if error.code is StatusCode.NOT_FOUND else error) from error
-        _check_good(key)
-        _check_unexpired(key, self._clock())
-        return key
+        _check_good(found.key)
+        _check_unexpired(found.key, self._clock())
+        return found
+
+
+def _until(found: FoundKey) -> int:
+    """Return until when a key may be relied upon without another look at its record."""
+    return min(found.key.expire_time, found.next_update)
 
 
 def _check_devices_admitted(callers: Callers) -> None:

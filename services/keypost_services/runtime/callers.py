@@ -1,7 +1,7 @@
 """Callers whose token has been verified, and the streams that they hold open.
 
-Both end with the key event of their key. Without one they are looked at again every minute, so that a record that has
-lapsed ends them too; and as soon as events come again, when some were missed.
+Both end with the key event of their key. Without one they are looked at again every minute, and when the record that
+they rest on lapses: no later. And as soon as events come again, when some were missed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _Concerns = Callable[[str, bytes], bool]
 """Whether something concerns a key, by username and fingerprint."""
 MOST_CALLERS = 50_000
 CHECK_AGAIN_MS = MINUTE
+SHORTEST_PAUSE_MS = 1
+"""Timers may fire a little before the clock says so."""
 CHECKS_PER_SECOND = 1_000
 """How many streams begin to be looked at again in a second, when all are: each may ask the directory."""
 
@@ -151,14 +153,15 @@ class VerifiedCallers:
             stream.finish(shutting_down())
 
     async def run_stream(
-        self, caller: Caller, handler: Coroutine[object, object, T], check: Callable[[Caller], Awaitable[None]]
+        self, caller: Caller, handler: Coroutine[object, object, T], check: Callable[[Caller], Awaitable[int | None]]
     ) -> T:
         """Run the handler of a stream until it is done or must end.
 
         Args:
             caller: Whose stream it is.
             handler: What serves it; cancelled when the stream must end.
-            check: Raises when the caller may go on no longer; asked at once, every minute, and when in doubt.
+            check: Raises when the caller may go on no longer, and returns until when that may be relied upon (Unix
+                milliseconds; None: without end); asked at once, then, every minute, and when in doubt.
 
         Raises:
             ServiceError: why the stream must end.
@@ -183,13 +186,14 @@ class VerifiedCallers:
                 del self._streams[username]
             await _cancel(task, watch)
 
-    async def _watch(self, stream: _Stream, check: Callable[[Caller], Awaitable[None]]) -> ServiceError:
+    async def _watch(self, stream: _Stream, check: Callable[[Caller], Awaitable[int | None]]) -> ServiceError:
         """Return why the stream must end, when its caller may go on no longer or its time is over."""
         loop = asyncio.get_running_loop()
         endless = stream.caller.kind is CallerKind.SERVICE
         deadline = None if endless else loop.time() + self._stream_seconds
+        until: int | None = None
         while deadline is None or loop.time() < deadline:
-            pause = self._check_again_ms / 1000
+            pause = self._pause(until)
             if deadline is not None:
                 pause = min(pause, deadline - loop.time())
             with contextlib.suppress(TimeoutError):
@@ -198,12 +202,17 @@ class VerifiedCallers:
             # Before the check: a doubt that comes meanwhile has it made once more.
             stream.doubted.clear()
             try:
-                await check(stream.caller)
+                until = await check(stream.caller)
             except ServiceError as error:
                 return error
         return ServiceError(
             StatusCode.UNAVAILABLE, "STREAM_EXPIRED", "a stream lasts an hour at most: open another", retry_after_ms=0
         )
+
+    def _pause(self, until: int | None) -> float:
+        """Return after how many seconds a stream is looked at again that was found good until then."""
+        pause_ms = self._check_again_ms if until is None else min(self._check_again_ms, until - self._clock())
+        return max(SHORTEST_PAUSE_MS, pause_ms) / 1000
 
     def _drop(self, concerns: _Concerns) -> None:
         self._forget(concerns)
@@ -227,7 +236,7 @@ def _hits(concerns: _Concerns, caller: Caller) -> bool:
 
 
 def _until(caller: Caller, again: int) -> int:
-    """Return until when a caller is remembered: no longer than its token is good."""
+    """Return until when a caller is remembered: no longer than its token, its key and its record are good."""
     return again if caller.expire_time is None else min(again, caller.expire_time)
 
 

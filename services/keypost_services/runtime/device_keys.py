@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from keypost.protocol.errors import TokenRefusedError
+from keypost_services.runtime.auth import FoundKey
 
 if TYPE_CHECKING:
     from keypost.protocol.key_info import Key, KeyRecord
@@ -45,7 +46,7 @@ class RecordedDeviceKeys:
     def __init__(self, records: CallerRecords) -> None:
         self._records = records
 
-    async def find_device_key(self, username: str, fingerprint: bytes) -> Key:
+    async def find_device_key(self, username: str, fingerprint: bytes) -> FoundKey:
         """Return the key with ``fingerprint`` (32 bytes) in the record of ``username``, whatever its state.
 
         A key that the record does not name may be newer than the record: then the next revision is asked for, once.
@@ -61,7 +62,7 @@ class RecordedDeviceKeys:
         key = _find(record, fingerprint)
         _check_not_void(key, record)
         _check_suite_allowed(key, await self._records.constants())
-        return key
+        return FoundKey(key, record.next_update)
 
     async def _record(self, username: str, min_revision: int) -> KeyRecord:
         record = await self._records.find_record(username, min_revision)

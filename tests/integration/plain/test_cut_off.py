@@ -32,6 +32,8 @@ __all__ = ["plain_stack"]
 
 DELETED = "keypost_delivery_deleted_total"
 COMPROMISED = key_info_pb2.REVOCATION_REASON_COMPROMISED
+LITTLE = 200
+"""Milliseconds that are left of a record."""
 
 
 @dataclass
@@ -143,3 +145,18 @@ async def test_without_events_a_revoked_device_is_out_at_the_end_of_the_record_l
     metrics = household.stack.delivery.runtime.metrics
     await until(lambda: metrics.get_sample_value(DELETED) == 1)
     await household.look_up(household.phone)
+
+
+async def test_without_events_an_open_stream_ends_with_the_record_that_it_rests_on(
+    household: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqlStore, "list_events", nothing)
+    await household.revoke()
+    # Not all of the lifetime at once: a stream waits for the end of its record by a timer, which knows no other clock.
+    household.stack.ca.clock.advance(HOUR - LITTLE)
+    ends, stays = await household.receive(household.tablet), await household.receive(household.phone)
+    household.stack.ca.clock.advance(LITTLE)
+    async with asyncio.timeout(20):
+        assert await end_of(ends) == "TOKEN_REFUSED"
+    await household.bob.send("alice", "still heard")
+    assert await stays.read() is not grpc.aio.EOF

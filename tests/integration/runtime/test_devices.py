@@ -10,13 +10,13 @@ import grpc
 import pytest
 from jwt.utils import base64url_encode
 
-from keypost.clock import MINUTE, SECOND
+from keypost.clock import HOUR, MINUTE, SECOND
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc
 from keypost.protocol.errors import TokenRefusedError
 from keypost.protocol.suites import WEAK
 from keypost.protocol.tokens import mint_token
-from keypost_services.runtime.auth import CallerKind, current_caller
+from keypost_services.runtime.auth import CallerKind, FoundKey, current_caller
 from keypost_services.runtime.errors import ServiceError
 from keypost_services.runtime.method_table import anyone, devices
 from support.clock import ManualClock
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from keypost.protocol.key_info import Key
     from keypost.protocol.key_requests import DeviceKeyPair
     from support.service import ServiceUnderTest
 
@@ -44,8 +43,9 @@ class Keys:
     looked_up: int = 0
     error: Exception | None = None
     meanwhile: list[Any] = field(default_factory=list)
+    record_lifetime: int = HOUR
 
-    async def find_device_key(self, username: str, fingerprint: bytes) -> Key:
+    async def find_device_key(self, username: str, fingerprint: bytes) -> FoundKey:
         self.looked_up += 1
         if self.error:
             raise self.error
@@ -54,7 +54,7 @@ class Keys:
             self.meanwhile.pop()()
         if not found:
             raise TokenRefusedError("UNKNOWN_KEY")
-        return found[0]
+        return FoundKey(found[0], self.realm.clock() + self.record_lifetime)
 
 
 @dataclass
@@ -176,6 +176,19 @@ async def test_a_caller_is_remembered_for_a_minute_and_until_the_key_event(tmp_p
         here.realm.renew(here.alice)
         callers.drop_key(here.alice.fingerprint)
         assert await here.cause(token) == "KEY_SUPERSEDED"
+
+
+async def test_a_caller_is_not_remembered_beyond_its_record(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        token = f"Bearer {here.token()}"
+        here.keys.record_lifetime = SECOND
+        await here.send(token)
+        here.clock.advance(SECOND - 1)
+        await here.send(token)
+        assert here.keys.looked_up == 1
+        here.clock.advance(1)
+        await here.send(token)
+        assert here.keys.looked_up == 2
 
 
 async def test_the_key_event_ends_the_callers_streams_and_no_others(tmp_path: Path) -> None:

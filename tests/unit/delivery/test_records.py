@@ -186,14 +186,14 @@ async def test_a_directory_that_does_not_know_an_event_s_revision_is_not_used(wo
 
 async def test_the_key_of_a_caller(world: World) -> None:
     bob = world.realm.enroll("bob")
-    assert (await world.keys.find_device_key("bob", bob.fingerprint)).address == bob.address
+    assert (await world.keys.find_device_key("bob", bob.fingerprint)).key.address == bob.address
 
 
 async def test_a_key_newer_than_what_is_held_is_asked_for(world: World) -> None:
     bob = world.realm.enroll("bob")
     await world.records.current("bob")
     renewed = world.realm.renew(bob)
-    assert (await world.keys.find_device_key("bob", renewed.fingerprint)).fingerprint == renewed.fingerprint
+    assert (await world.keys.find_device_key("bob", renewed.fingerprint)).key.fingerprint == renewed.fingerprint
     assert world.directory.asked[-1] == ("bob", 2)
 
 

@@ -425,15 +425,16 @@ async def test_closing_ends_what_is_under_way(bench: Bench) -> None:
 class TestDeviceKeys:
     async def test_a_key_in_the_record_is_found(self, bench: Bench) -> None:
         pair = bench.realm.enroll("alice")
-        key = await bench.keys.find_device_key("alice", pair.fingerprint)
-        assert key.public_key_der == pair.public_key_der
+        found = await bench.keys.find_device_key("alice", pair.fingerprint)
+        assert found.key.public_key_der == pair.public_key_der
+        assert found.next_update == bench.realm.key_record("alice").next_update
 
     async def test_a_key_newer_than_the_record_is_asked_for(self, bench: Bench) -> None:
         pair = bench.realm.enroll("alice")
         await bench.find("alice")
         new = bench.realm.renew(pair)
-        key = await bench.keys.find_device_key("alice", new.fingerprint)
-        assert key.fingerprint == new.fingerprint
+        found = await bench.keys.find_device_key("alice", new.fingerprint)
+        assert found.key.fingerprint == new.fingerprint
 
     async def test_unknown_keys_do_not_make_everybody_ask_the_ca(self, bench: Bench) -> None:
         bench.realm.enroll("alice")
@@ -469,7 +470,7 @@ class TestDeviceKeys:
 
     async def test_a_key_of_a_suite_that_the_realm_does_not_allow_is_refused(self, bench: Bench) -> None:
         weak, strong = bench.realm.enroll("alice", WEAK), bench.realm.enroll("bob")
-        assert (await bench.keys.find_device_key("alice", weak.fingerprint)).suite is WEAK
+        assert (await bench.keys.find_device_key("alice", weak.fingerprint)).key.suite is WEAK
         bench.trust.allow(STRONG)
         with pytest.raises(TokenRefusedError) as refused:
             await bench.keys.find_device_key("alice", weak.fingerprint)

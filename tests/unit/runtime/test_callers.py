@@ -78,6 +78,20 @@ async def test_a_caller_who_is_looked_at_again_may_go_on_no_longer(error: Servic
     assert await reason(callers, DEVICE, check) == error.reason
 
 
+async def test_a_caller_is_looked_at_again_when_its_record_lapses() -> None:
+    clock = ManualClock()
+    callers, seen = VerifiedCallers(clock, stream_seconds=60), 0
+
+    async def check(_caller: Caller) -> int:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            raise token_refused("KEY_REVOKED")
+        return clock() + 5
+
+    assert await reason(callers, DEVICE, check) == "TOKEN_REFUSED"
+
+
 async def test_a_check_that_breaks_ends_the_stream() -> None:
     callers = VerifiedCallers(ManualClock(), stream_seconds=60, check_again_ms=3)
 
