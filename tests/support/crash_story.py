@@ -39,6 +39,8 @@ WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "RELEASE", "CREATE", "ALTER", 
 FILE_BYTES = 400_000
 LONG_FILE_BYTES = 2_000_000
 """Of more parts than are under way at one time."""
+KEPT_WITHIN = 20
+"""Seconds: what is not kept by then never is."""
 LARGE = "x" * LARGEST_BODY
 POISON = "poison"
 
@@ -246,8 +248,9 @@ class Life:
     async def _until_kept(self, client: Client, count: int) -> None:
         """Wait until so many messages to Alice are in the outbox."""
         store = client._parts.context.store
-        while len(await store.run(lambda opened: opened.outbox.to(self.alice, limit=count))) < count:
-            pass
+        async with asyncio.timeout(KEPT_WITHIN):
+            while len(await store.run(lambda opened: opened.outbox.to(self.alice, limit=count))) < count:
+                pass
 
     async def poison(self) -> dict[str, Any]:
         """Have three messages wait for Bob, and the second kill him while he opens it."""
