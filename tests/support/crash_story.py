@@ -39,7 +39,7 @@ WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "RELEASE", "CREATE", "ALTER", 
 FILE_BYTES = 400_000
 LONG_FILE_BYTES = 2_000_000
 """Of more parts than are under way at one time."""
-KEPT_WITHIN = 20
+KEPT_WITHIN = 50
 """Seconds: what is not kept by then never is."""
 LARGE = "x" * LARGEST_BODY
 POISON = "poison"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 STORED = Path(__file__).parents[1] / "upgrade"
 CODE = STORED / "previous.tar.xz"
 DATA = STORED / "data.tar.xz"
-NEWER_SETTINGS = ("HEALTH_LISTEN",)
+NEWER_SETTINGS = ("HEALTH_LISTEN", "TRUSTED_PROXIES")
 """Settings of services, without their prefix, that the previous version has not: it refuses to start with them."""
 
 

@@ -204,7 +204,7 @@ def well_probes() -> Probes:
 
 
 async def test_questions_that_do_not_come_hold_up_no_probe() -> None:
-    async with serve_health("127.0.0.1:0", well_probes()) as port:
+    async with serve_health("127.0.0.1:0", well_probes(), connection_seconds=600) as port:
 
         def ask() -> bool:
             with questions_that_do_not_come(port, 40):

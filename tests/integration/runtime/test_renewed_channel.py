@@ -148,13 +148,14 @@ async def test_half_a_pair_is_not_shown(caller: Caller) -> None:
 
 
 async def test_what_the_other_end_refuses_does_not_take_over(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewed_channel, "READY_SECONDS", 1.0)
     async with called(caller) as (replica, channel):
         first = caller.serial
         await channel.unary_unary(CALL)(b"")
         foreign = ReplicaRoot()
         caller.put(caller.files.root or caller.files.certificate, foreign.root_pem)
-        assert "does not connect" in str(await channel.look())
+        with monkeypatch.context() as patch:
+            patch.setattr(renewed_channel, "READY_SECONDS", 1.0)
+            assert "does not connect" in str(await channel.look())
         await channel.unary_unary(CALL)(b"")
         caller.put(caller.files.root or caller.files.certificate, caller.root.root_pem)
         assert await channel.look() is None
@@ -198,12 +199,13 @@ async def test_a_replica_that_is_new_gets_calls_after_the_interval(caller: Calle
 
 
 async def test_addresses_where_nobody_answers_do_not_take_over(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewed_channel, "READY_SECONDS", 1.0)
     async with two_replicas(caller) as (names, channel, _, _):
         await seen(channel, b"one")
         names.addresses = ["127.0.0.9"]
         caller.now = ADDRESSES_SECONDS
-        assert "does not connect" in str(await channel.look())
+        with monkeypatch.context() as patch:
+            patch.setattr(renewed_channel, "READY_SECONDS", 1.0)
+            assert "does not connect" in str(await channel.look())
         await seen(channel, b"one")
         names.addresses = ["127.0.0.3"]
         assert await channel.look() is None

@@ -71,7 +71,7 @@ async def test_a_message_sent_while_a_file_goes_is_kept_at_once_and_comes_before
         text = asyncio.create_task(alice.client.send("bob", "meanwhile"))
         while not await alice.client._parts.context.store.run(has_message):
             pass
-        assert not go_on.is_set()
+        assert not file.done()
         go_on.set()
         await asyncio.gather(file, text)
     messages = await bob.inbox()

@@ -349,8 +349,9 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
         """Yield messages: those in the local inbox, then what arrives (steps 8 to 14).
 
         A message counts as handled when the iterator is advanced past it, or by ``set_handled``; else it is handed
-        out again later, marked ``redelivered``. After five times it is set aside. What cannot be opened never ends the
-        iteration: it is reported to ``on_event``.
+        out again later, marked ``redelivered``. After five times it is set aside. What cannot be opened does not end
+        the iteration: it is reported to ``on_event``. Only what may be sealed to another copy of this device waits in
+        the mailbox until its own record can be had.
 
         Args:
             follow: Go on for ever; otherwise end when the backlog is handed out.

@@ -608,8 +608,8 @@ class Lane:
                 self._stop_waiting(item, error)
         for item in [item for item in self._fresh if item.put_time <= latest]:
             self._fresh.remove(item)
-            # Only what has no room there is not in the outbox by now.
-            self._fail(item, self._early.no_room or error)
+            # Of what is to be kept, only what has no room is not in the outbox by now.
+            self._fail(item, (self._early.no_room if item.keep else None) or error)
         later = [item.put_time for item in (*begun, *self._fresh) if item.listener is not None]
         if later:
             loop = asyncio.get_running_loop()
