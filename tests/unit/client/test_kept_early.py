@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.client import early_keeper, lanes
+from keypost.client import early_keeper, file_parts, lanes
+from keypost.client import files as client_files
 from keypost.client.arguments import LARGEST_BODY
-from keypost.client.file_parts import PART_BYTES, FileChangedError
-from keypost.client.files import Files
+from keypost.client.file_parts import PART_BYTES, FileChangedError, read_part
+from keypost.client.files import PARTS_UNDER_WAY, Files
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
 from keypost.keystore.errors import KeyStoreFullError
-from keypost.keystore.values import Totals
+from keypost.keystore.values import Totals, Transfer
 from keypost.protocol.envelope import MOST_ENVELOPE_BYTES
 from keypost.protocol.identifiers import conversation_of
 from support.delivery_model import Fate, Sender
@@ -197,6 +198,39 @@ async def test_a_file_part_of_which_goes_out_empty_is_not_said_to_be_sent(sender
     sender.delivery.check("bob")
     assert await files.transfers() == ()
     assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2, 3]
+
+
+async def test_a_part_that_could_not_be_read_goes_again_though_later_ones_were_begun(
+    sender: Sender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (PARTS_UNDER_WAY + 4) * PART_BYTES)
+    answering, begun, failing = asyncio.Event(), list[int](), [3]
+
+    def complete_part(transfer: Transfer, index: int) -> Any:
+        if index in failing:
+            failing.remove(index)
+            raise InvalidArgumentError("it cannot be read: too many open files", field="path")
+        return read_part(transfer, index)
+
+    def begin_part(transfer: Transfer, index: int) -> Any:
+        begun.append(index)
+        return read_part(transfer, index)
+
+    monkeypatch.setattr(file_parts, "read_part", complete_part)
+    monkeypatch.setattr(client_files, "read_part", begin_part)
+    sender.away = iter(lambda: not answering.is_set(), None)
+    await sender.crash()
+    await sender.start()
+    files = Files(sender.sending._context, sender.sending)
+    file = asyncio.create_task(files.send("bob", path, "a/b", None))
+    await until_kept(sender, PARTS_UNDER_WAY)
+    answering.set()
+    assert (await asyncio.wait_for(file, LONG)).parts == PARTS_UNDER_WAY + 4
+    assert failing == []
+    assert begun == [*range(PARTS_UNDER_WAY + 4), *range(3, PARTS_UNDER_WAY + 4)]
+    sender.delivery.check("bob")
+    assert await files.transfers() == ()
 
 
 async def test_what_turns_out_too_large_is_told_and_leaves_no_gap(sender: Sender) -> None:

@@ -469,7 +469,9 @@ class TransferPart(Protocol):
         ...
 
     def begin_part(self, file_id: bytes, index: int) -> bool:
-        """Note that a part is begun, and with it all before, in the transaction that keeps it in the outbox.
+        """Note that a part is begun, in the transaction that keeps it in the outbox.
+
+        It counts as begun once all before are: what was taken back, or never begun, stays the next one.
 
         Returns:
             Whether there is such a transfer (still).

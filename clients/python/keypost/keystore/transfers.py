@@ -51,9 +51,10 @@ class SqliteTransfers:
         return tuple(self._read(row) for row in rows)
 
     def begin_part(self, file_id: bytes, index: int) -> bool:
-        """Note that a part is begun, and with it all before; return whether there is such a transfer."""
-        statement = "UPDATE transfers SET next = max(next, ?) WHERE file_id = ?"
-        return bool(self._database.run(statement, index + 1, file_id).rowcount)
+        """Note that a part is begun; return whether there is such a transfer."""
+        # One that has to be begun again stays the next one, whatever is begun after it.
+        statement = "UPDATE transfers SET next = CASE WHEN next = ? THEN next + 1 ELSE next END WHERE file_id = ?"
+        return bool(self._database.run(statement, index, file_id).rowcount)
 
     def take_back_part(self, file_id: bytes, index: int) -> None:
         """Note that a part, and with it all that follow, has to be begun again."""
