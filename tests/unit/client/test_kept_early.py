@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keypost.client import early_keeper, file_parts, lanes
+from keypost.client import early_keeper, file_parts, lanes, outgoing
 from keypost.client import files as client_files
 from keypost.client.arguments import LARGEST_BODY
 from keypost.client.file_parts import PART_BYTES, FileChangedError, read_part
@@ -21,8 +21,10 @@ from keypost.protocol.identifiers import conversation_of
 from support.delivery_model import Fate, Sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    from keypost.keystore.port import KeyStore
 
 LONG = 20
 AWAY = repeat(True)  # noqa: FBT003
@@ -262,6 +264,51 @@ async def test_what_has_no_room_in_the_outbox_is_refused_for_that_reason_once_it
     assert len(await impatient.sending.outbox()) == 2
     await impatient.sending.close()
     await impatient.worker.close()
+
+
+async def test_whoever_waits_is_told_in_time_while_keys_are_asked_for_again() -> None:
+    impatient, gone = Sender("bob", patience=0.05), list[bool]()
+
+    def refuse_and_go_away() -> Iterator[Fate]:
+        gone.append(True)
+        yield Fate.SESSION_STALE
+
+    impatient.away = iter(lambda: bool(gone), None)
+    await impatient.start()
+    await asyncio.gather(*send(impatient, "one"))
+    impatient.delivery.fates = refuse_and_go_away()
+    (call,) = send(impatient, "two")
+    with pytest.raises(UnreachableError):
+        await asyncio.wait_for(call, LONG)
+    assert gone
+    assert len(await impatient.sending.outbox()) == 1
+    await impatient.sending.close()
+    await impatient.worker.close()
+
+
+async def test_large_messages_of_the_outbox_go_a_few_at_a_time(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+
+    def load(store: KeyStore, order: Any, sealer: Any, filled: Any) -> None:
+        before = len(filled.sealed)
+        whole_load(store, order, sealer, filled)
+        loaded.append(sum(len(message.content) for _, message, _ in filled.sealed[before:]))
+
+    whole_load = outgoing._load
+    monkeypatch.setattr(outgoing, "_load", load)
+    sender.away = AWAY
+    await sender.crash()
+    await sender.start()
+    calls = send(sender, *["x" * LARGEST_BODY] * 3, "small")
+    await until_kept(sender, 4)
+    await sender.crash()
+    await asyncio.gather(*calls, return_exceptions=True)
+    sender.away = iter(())
+    await sender.start()
+    assert await sender.sending.flush() == ()
+    sender.delivery.check("bob")
+    assert [header.counter for header in sender.delivery.mailboxes["bob"]] == [1, 2, 3, 4]
+    assert 0 < max(loaded) <= lanes.MOST_BYTES_TOGETHER
 
 
 async def test_whoever_waits_is_told_when_the_client_is_closed_while_its_message_waits_for_its_turn(

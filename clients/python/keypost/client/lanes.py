@@ -248,7 +248,12 @@ class Lane:
     async def _hand_over_more(self) -> None:
         group = self._take_ready()
         if not group or any(item.sealed is None for item in group):
-            group = await self._seal(group)
+            # Keys are asked for as long as it takes: who waits for these is told meanwhile.
+            self._going = group
+            try:
+                group = await self._seal(group)
+            finally:
+                self._going = []
         if not group:
             return
         sizes = [item.sealed_now.size for item in group]
@@ -351,6 +356,7 @@ class Lane:
             after=None if again else self._read_after,
             fresh=fresh,
             most=MOST_TOGETHER,
+            most_bytes=MOST_BYTES_TOGETHER,
             copies_to_self=_has_other_devices(sealing),
             kept=self._early.kept,
         )

@@ -125,6 +125,7 @@ class Order:
         after: The counter after which the outbox is read first; None if all of it has been.
         fresh: What is to be begun.
         most: How many messages of the outbox are taken at most.
+        most_bytes: How many bytes of them, unless a single one has more.
         copies_to_self: Keep a copy for the sender's other devices of each that is begun.
         kept: Who waits for messages that the outbox has, by their ids.
     """
@@ -134,6 +135,7 @@ class Order:
     after: int | None
     fresh: Sequence[Item]
     most: int
+    most_bytes: int
     copies_to_self: bool
     kept: Mapping[bytes, Item]
 
@@ -236,11 +238,14 @@ def _begin_unsealed(store: KeyStore, drawing: Drawing, item: Item, filled: Fille
 
 def _load(store: KeyStore, order: Order, sealer: Sealer, filled: Filled) -> None:
     left = store.outbox.to(order.sealing.peer_record.username, after=order.after or 0, limit=order.most + 1)
-    for kept in left[: order.most]:
-        item = order.kept.get(kept.message_id) or Item()
-        _seal_begun(store, sealer, item, complete(store, kept), filled)
-    if len(left) > order.most:
-        filled.loaded_up_to = left[order.most - 1].counter
+    size = 0
+    for number, kept in enumerate(left):
+        message = complete(store, kept)
+        size += len(message.content)
+        if number and (number == order.most or size > order.most_bytes):
+            filled.loaded_up_to = left[number - 1].counter
+            break
+        _seal_begun(store, sealer, order.kept.get(kept.message_id) or Item(), message, filled)
 
 
 def _seal_begun(store: KeyStore, sealer: Sealer, item: Item, message: OutgoingMessage, filled: Filled) -> None:
