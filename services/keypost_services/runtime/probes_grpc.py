@@ -29,7 +29,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # longer is none, and must not hold the threads that probes need.
     ("grpc.max_receive_message_length", 256),
     ("grpc.max_metadata_size", 4 * 1024),
-    ("grpc.max_concurrent_streams", 8),
+    ("grpc.max_concurrent_streams", 1),
     ("grpc.max_connection_age_grace_ms", 1_000),
 )
 

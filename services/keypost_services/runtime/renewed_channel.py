@@ -94,7 +94,7 @@ class RenewedChannel(grpc.aio.Channel):
         credentials = self._credentials if same else content.channel_credentials()
         new = _Counted(self._open_channel(credentials), self._monotonic())
         try:
-            if not await self._may_take_over(new.channel):
+            if not await self._may_take_over(new.channel, same=same):
                 self._log.warning("channel not replaced", file=str(self._followed.files.certificate), renewed=not same)
                 return "a new channel does not connect, the one before goes on"
             new, self._current = self._current, new
@@ -106,13 +106,14 @@ class RenewedChannel(grpc.aio.Channel):
         self._on_change(content)
         return self._followed.refused
 
-    async def _may_take_over(self, channel: grpc.aio.Channel) -> bool:
+    async def _may_take_over(self, channel: grpc.aio.Channel, *, same: bool) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
                 await channel.channel_ready()
                 return True
-        # Where neither connects there is nothing to lose, and what is newer is more likely to.
-        return self._current.channel.get_state() is not grpc.ChannelConnectivity.READY
+        # Where neither connects, newer addresses are more likely to. A certificate that nobody has taken yet is not:
+        # the one before may just connect anew.
+        return same and self._current.channel.get_state() is not grpc.ChannelConnectivity.READY
 
     async def _end(self, old: _Counted) -> None:
         try:

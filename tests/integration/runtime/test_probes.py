@@ -175,7 +175,7 @@ async def test_the_port_of_the_probes_answers_nothing_else(
 
 @contextmanager
 def questions_that_do_not_come(port: int, count: int) -> Iterator[list[Any]]:
-    """Begin calls, on a few connections, and never send their message; yield the calls."""
+    """Begin calls, each on a connection of its own, and never send their message; yield the calls."""
     silent = threading.Event()
 
     def nothing() -> Iterator[Never]:
@@ -185,13 +185,9 @@ def questions_that_do_not_come(port: int, count: int) -> Iterator[list[Any]]:
     with ExitStack() as stack:
         stack.callback(silent.set)
         own = [("grpc.use_local_subchannel_pool", 1)]
-        channels = [
-            stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}", options=own)) for _ in range(count // 4)
-        ]
+        channels = [stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}", options=own)) for _ in range(count)]
         calls: list[Any] = [
-            channel.stream_unary("/grpc.health.v1.Health/Check").future(nothing())
-            for channel in channels
-            for _ in range(4)
+            channel.stream_unary("/grpc.health.v1.Health/Check").future(nothing()) for channel in channels
         ]
         yield calls
 
