@@ -192,7 +192,7 @@ class Pipelines:
             self._run([append for _, append in group])
             found = self._run([self._read(address) for address, _ in group])
             acknowledgements = []
-            for (address, _), (_verdict, *entries) in zip(group, found, strict=True):
+            for (address, _), (_verdict, _expired, *entries) in zip(group, found, strict=True):
                 if len(entries) != self._load.batch:
                     raise ValueError(f"{len(entries)} envelopes were read, not {self._load.batch}")
                 self._after[address] = entries[-1][0].decode()

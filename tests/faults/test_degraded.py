@@ -30,8 +30,8 @@ PAUSE_SECONDS = 0.1
 """Between two probes: nobody announces what they say."""
 PARTS = {
     "ca": {"limits", "certificates", "database", "realm"},
-    "directory": {"limits", "certificates", "trust", "redis", "ca", "watch"},
-    "delivery": {"limits", "certificates", "trust", "mailboxes", "key_events", "emptying"},
+    "directory": {"limits", "certificates", "calling", "trust", "redis", "ca", "watch"},
+    "delivery": {"limits", "certificates", "calling", "trust", "mailboxes", "key_events", "emptying"},
 }
 
 
