@@ -37,18 +37,21 @@ async def running(environment: Mapping[str, str]) -> AsyncIterator[tuple[Process
     """Yield the serving process and its public port; it is gone afterwards."""
     process = await start("serve", **environment)
     try:
-        assert process.stdout
-        async with asyncio.timeout(30):
-            async for line in process.stdout:
-                said = json.loads(line)
-                if said["event"] == "serving":
-                    yield process, said["public_port"]
-                    return
-        raise AssertionError("it ended before it served")
+        yield process, await public_port(process)
     finally:
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+async def public_port(process: Process) -> int:
+    """Return the port once the process serves."""
+    assert process.stdout
+    async for line in process.stdout:
+        said = json.loads(line)
+        if said["event"] == "serving":
+            return int(said["public_port"])
+    raise AssertionError("it ended before it served")
 
 
 async def environment_of(folder: Path) -> dict[str, str]:
@@ -67,7 +70,7 @@ async def environment_of(folder: Path) -> dict[str, str]:
 
 async def test_it_serves_until_it_is_told_to_end_and_locks_its_database(tmp_path: Path) -> None:
     environment = await environment_of(tmp_path)
-    async with asyncio.timeout(60), running(environment) as (process, port):
+    async with asyncio.timeout(180), running(environment) as (process, port):
         root = (tmp_path / "public-root.pem").read_bytes()
         async with grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(root)) as channel:
             answer = await CertificateAuthorityServiceStub(channel).GetRealmTrust(pb.GetRealmTrustRequest())
