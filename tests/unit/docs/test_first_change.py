@@ -43,7 +43,8 @@ def run_the_test(folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, *arguments, f"--rootdir={folder}", "--override-ini=addopts=--import-mode=importlib"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
+        # Not with options of whoever runs this.
+        env={**os.environ, "PYTHONPATH": paths, "PYTEST_ADDOPTS": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
