@@ -222,7 +222,7 @@ async def test_locks_go_when_nobody_needs_them(alice: Any, bob: Any) -> None:
     with pytest.raises(RefusedError):
         await alice.client.keys("nobody")
     assert bob.client.address
-    for locks in (alice.client._parts.records._locks, alice.client._parts.sending._locks):
+    for locks in (alice.client._parts.records._locks, alice.client._parts.files._locks):
         assert len(locks) == 0
     assert locks.of("bob") is not locks.of("carol")
 
