@@ -149,5 +149,5 @@ class Emptying:
 
 def revoked_devices(record: KeyRecord) -> set[Address]:
     """Return the devices that have no good key any more since theirs was revoked, or is void."""
-    good = {key.address for key in record.keys if key.is_good and not record.is_void(key)}
+    good = {key.address for key in record.unended_keys}
     return {key.address for key in record.keys if key.state == REVOKED or record.is_void(key)} - good

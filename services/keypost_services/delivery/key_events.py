@@ -88,7 +88,7 @@ class KeyEventEffects:
         self._emptying.saw(previous, record)
         # Most users who are looked up for the first time have not called, and to look for callers takes a while.
         if previous is not None or self._callers.has_streams_of(record.username):
-            good = {key.fingerprint for key in record.keys if key.is_good and not record.is_void(key)}
+            good = {key.fingerprint for key in record.unended_keys}
             self._callers.drop_others(record.username, good)
 
     async def reached(self, sequence: int, newest_sequence: int) -> None:

@@ -43,5 +43,5 @@ class Listing:
 
 def _devices_of(record: KeyRecord) -> list[Address]:
     # Expired keys too: such a device may still renew, and its mailbox waits for it.
-    good = {key.address for key in record.keys if key.is_good and not record.is_void(key)}
+    good = {key.address for key in record.unended_keys}
     return sorted(good, key=str)[:MOST_DEVICES]

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 CERTIFICATES = "certificates"
 LOOK_SECONDS = 60.0
 PUBLIC, INTERNAL, ROOTS = "tls_certificate", "internal_tls_certificate", "internal_tls_root"
-CALLING = "calling"
-"""What a service shows when it calls another one; said where it does (channels.py)."""
 
 
 class CertificateEnds:

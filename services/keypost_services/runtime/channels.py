@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from keypost_services.runtime.background import keep_running
-from keypost_services.runtime.certificate_ends import CALLING
 from keypost_services.runtime.renewed_channel import RenewedChannel
 from keypost_services.runtime.tls import TlsFiles, follow
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
     from keypost_services.runtime.serving import Runtime
 
+CALLING = "calling"
+"""What a service shows when it calls another one, in health and metrics."""
 MOST_MESSAGE_BYTES = 16 * 1024 * 1024
 _SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 

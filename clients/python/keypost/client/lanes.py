@@ -104,7 +104,7 @@ class Lane:
         self._ready: deque[Item] = deque()
         """Begun, to be handed over (again)."""
         self._going: list[Item] = []
-        """Sealed, and waiting for room."""
+        """Being sealed again, or sealed and waiting for room."""
         self._handed: deque[Item] = deque()
         """Handed over, and not stored as far as is known."""
         self._answers: dict[Item, Answer | Broken | Outdated] = {}

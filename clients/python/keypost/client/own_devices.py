@@ -35,7 +35,7 @@ def _must_be_named(own: KeyRecord, extension: Extension) -> set[DeviceKey]:
 
 def _may_be_named(own: KeyRecord, extension: Extension) -> set[DeviceKey]:
     if own.revision == extension.recipient_revision:
-        return {DeviceKey.of(key) for key in own.keys if key.is_good and not own.is_void(key)}
+        return {DeviceKey.of(key) for key in own.unended_keys}
     # What has ended since then was good when the sender looked, or may have been.
     entered = (request for request in own.requests if request.revision <= extension.recipient_revision)
     return {DeviceKey(request.address, request.fingerprint) for request in entered}

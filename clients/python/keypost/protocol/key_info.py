@@ -153,7 +153,12 @@ class KeyRecord:
 
     def good_keys(self, now: int) -> tuple[Key, ...]:
         """Return the keys that may be sealed to and may act at ``now``: good, unexpired, not void."""
-        return tuple(key for key in self.keys if key.is_good and now < key.expire_time and not self.is_void(key))
+        return tuple(key for key in self.unended_keys if now < key.expire_time)
+
+    @property
+    def unended_keys(self) -> tuple[Key, ...]:
+        """The keys that are good and not void, expired or not: a device may renew one that has expired."""
+        return tuple(key for key in self.keys if key.is_good and not self.is_void(key))
 
     def is_void(self, key: Key) -> bool:
         """Whether the key descends from one that was compromised before it vouched."""
