@@ -6,15 +6,12 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import pytest
 
 from keypost.ca.v1 import ca_service_pb2 as pb
-from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost.directory.v1 import directory_service_pb2 as directory_pb
-from support.ca_service import REALM, CaUnderTest, open_ca
+from support.ca_service import REALM, CaUnderTest, elsewhere, open_ca
 from support.delivery import until
-from support.elsewhere import forwarded
 from support.plain_client import reason
 from support.plain_stack import open_plain_stack
 from support.plain_world import PlainWorld
@@ -70,17 +67,6 @@ async def test_codes_of_one_user_guessed_by_whatever_method(tmp_path: Path, valk
         await refused(ask_reset(ca, "alice"), "SIGN_IN_REFUSED")
         await refused(begin(ca, "alice"), "SIGN_IN_REFUSED")  # what this address has in reserve
         await refused(begin(ca, "alice", await ca.code("alice")), "RATE_LIMITED")
-
-
-@asynccontextmanager
-async def elsewhere(ca: CaUnderTest, address: str) -> AsyncIterator[Any]:
-    """Yield a stub of the CA whose calls come from another network address."""
-    credentials = grpc.ssl_channel_credentials((ca.folder / "public-root.pem").read_bytes())
-    async with (
-        forwarded(ca.service.public_port, address) as port,
-        grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel,
-    ):
-        yield CertificateAuthorityServiceStub(channel)
 
 
 def guess(stub: Any, username: str, sign_in: pb.SignIn = GUESS) -> Any:

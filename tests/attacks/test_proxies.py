@@ -11,7 +11,7 @@ import pytest
 from keypost.ca.v1 import ca_service_pb2 as pb
 from keypost.ca.v1.ca_service_pb2_grpc import CertificateAuthorityServiceStub
 from keypost_services.runtime.proxies import FORWARDED_FOR
-from support.ca_service import CaUnderTest, open_ca
+from support.ca_service import CaUnderTest, elsewhere, open_ca
 from support.elsewhere import forwarded
 from support.gateway import gateway
 from support.refusals import refused, served
@@ -33,17 +33,6 @@ async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
 
 
 @asynccontextmanager
-async def directly(ca: CaUnderTest, address: str) -> AsyncIterator[Any]:
-    """Yield a stub of who comes from ``address`` past the gateway."""
-    credentials = grpc.ssl_channel_credentials((ca.folder / "public-root.pem").read_bytes())
-    async with (
-        forwarded(ca.service.public_port, address) as port,
-        grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel,
-    ):
-        yield CertificateAuthorityServiceStub(channel)
-
-
-@asynccontextmanager
 async def through_gateway(ca: CaUnderTest, address: str) -> AsyncIterator[Any]:
     """Yield a stub of who comes from ``address`` through the gateway."""
     async with (
@@ -60,7 +49,7 @@ def sign_in(stub: Any, proof: pb.SignIn = GUESS, *, said: str | None = None) -> 
 
 
 async def test_a_stranger_who_says_himself_where_he_comes_from(ca: CaUnderTest) -> None:
-    async with directly(ca, MALLORY) as stub:
+    async with elsewhere(ca, MALLORY) as stub:
         for number in range(3):
             await refused(sign_in(stub, said=f"198.51.100.{number}"), "SIGN_IN_REFUSED")
         await refused(sign_in(stub, await ca.code("alice"), said="198.51.100.9"), "RATE_LIMITED")

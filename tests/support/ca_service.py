@@ -38,6 +38,7 @@ from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.serving import RunningService, running
 from support import ca_statements
 from support.clock import ManualClock
+from support.elsewhere import forwarded
 from support.internal_channel import internal_channel
 from support.keys import KeyPool
 from support.service import settings_for
@@ -221,3 +222,14 @@ async def ca(tmp_path: Path) -> AsyncIterator[CaUnderTest]:
     """A CA with open sign-in, both suites allowed."""
     async with open_ca(tmp_path) as opened:
         yield opened
+
+
+@contextlib.asynccontextmanager
+async def elsewhere(ca: CaUnderTest, address: str) -> AsyncIterator[Any]:
+    """Yield a stub of the CA whose calls come from another network address."""
+    credentials = grpc.ssl_channel_credentials((ca.folder / "public-root.pem").read_bytes())
+    async with (
+        forwarded(ca.service.public_port, address) as port,
+        grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel,
+    ):
+        yield CertificateAuthorityServiceStub(channel)
