@@ -246,28 +246,19 @@ class Lane:
             await self._changed.wait()
 
     async def _hand_over_more(self) -> None:
-        group = self._take_ready()
-        if not group or any(item.sealed is None for item in group):
-            # Keys are asked for as long as it takes: who waits for these is told meanwhile.
-            self._going = group
-            try:
-                group = await self._seal(group)
-            finally:
-                self._going = []
-        if not group:
-            return
-        sizes = [item.sealed_now.size for item in group]
-        self._going = group
+        # Whatever it takes until they may go: who waits for these is told meanwhile.
+        group = self._going = self._take_ready()
         try:
-            await self._until_they_may_go(group, sum(sizes))
-        except BaseException:
-            # Who waits for them is told by whoever ends the lane.
-            self._ready.extendleft(reversed(group))
-            raise
+            if not group or any(item.sealed is None for item in group):
+                group = self._going = await self._seal(group)
+            if not group:
+                return
+            size = sum(item.sealed_now.size for item in group)
+            await self._until_they_may_go(group, size)
         finally:
             self._going = []
         if self._answers:
-            self._means.pipeline.room.give(len(group), sum(sizes))
+            self._means.pipeline.room.give(len(group), size)
             self._ready.extendleft(reversed(group))
             return
         self._handed.extend(group)
@@ -277,11 +268,16 @@ class Lane:
 
     async def _until_they_may_go(self, group: list[Item], size: int) -> None:
         revisions = {item.revisions for item in self._handed} - {group[0].revisions}
-        # Delivery holds what follows a refusal at the same revisions: those of others would overtake.
-        while revisions and self._unanswered and not self._answers:
-            self._changed.clear()
-            await self._changed.wait()
-        await self._means.pipeline.room.take(len(group), size)
+        try:
+            # Delivery holds what follows a refusal at the same revisions: those of others would overtake.
+            while revisions and self._unanswered and not self._answers:
+                self._changed.clear()
+                await self._changed.wait()
+            await self._means.pipeline.room.take(len(group), size)
+        except BaseException:
+            # Who waits for them is told by whoever ends the lane.
+            self._ready.extendleft(reversed(group))
+            raise
 
     def _parcel(self, item: Item, number: int) -> Parcel:
         sealed = item.sealed_now
