@@ -43,6 +43,13 @@ def send(sender: Sender, *bodies: str, to: str = "bob") -> list[asyncio.Task[Any
     return [asyncio.create_task(sender.sending.send(to, sender.text(body))) for body in bodies]
 
 
+async def begin_again(sender: Sender, *, away: Iterator[bool]) -> None:
+    """Open the client anew, with a directory that is away like this."""
+    sender.away = away
+    await sender.crash()
+    await sender.start()
+
+
 async def until_kept(sender: Sender, count: int, to: str = "bob") -> None:
     async with asyncio.timeout(LONG):
         while len(await sender.worker.run(lambda store: store.outbox.to(to, limit=count))) < count:
@@ -50,9 +57,7 @@ async def until_kept(sender: Sender, count: int, to: str = "bob") -> None:
 
 
 async def test_what_waits_for_keys_outlives_a_crash(sender: Sender) -> None:
-    sender.away = AWAY
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=AWAY)
     calls = send(sender, "one", "two", "three")
     await until_kept(sender, 3)
     await sender.crash()
@@ -65,9 +70,7 @@ async def test_what_waits_for_keys_outlives_a_crash(sender: Sender) -> None:
 
 
 async def test_what_waits_for_keys_goes_out_in_order_and_its_sender_is_told(sender: Sender) -> None:
-    sender.away = chain([False] * 2, [True] * 8)
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=chain([False] * 2, [True] * 8))
     first = await sender.sending.send("bob", sender.text("first"))
     later = await asyncio.wait_for(asyncio.gather(*send(sender, "second", "third")), LONG)
     assert [sent.counter for sent in (first, *later)] == [1, 2, 3]
@@ -100,9 +103,7 @@ async def test_a_user_who_does_not_exist_leaves_no_gap_where_it_is_known_at_once
 
 
 async def test_what_was_kept_for_a_user_who_turns_out_not_to_exist_is_given_up(sender: Sender) -> None:
-    sender.away = iter([True] * 3)
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=iter([True] * 3))
     (call,) = send(sender, "?", to="nobody")
     with pytest.raises(RefusedError, match="no such user"):
         await asyncio.wait_for(call, LONG)
@@ -121,9 +122,7 @@ async def test_who_waited_long_enough_is_told_that_it_is_kept() -> None:
 
 
 async def test_the_largest_message_and_what_is_behind_it_outlive_a_crash(sender: Sender) -> None:
-    sender.away = AWAY
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=AWAY)
     calls = send(sender, "one", "x" * LARGEST_BODY, "three")
     await until_kept(sender, 3)
     await sender.crash()
@@ -139,9 +138,7 @@ async def test_the_largest_message_and_what_is_behind_it_outlive_a_crash(sender:
 async def test_what_is_behind_a_file_outlives_a_crash_as_its_parts_do(sender: Sender, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * (2 * PART_BYTES + 1))
-    sender.away = AWAY
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=AWAY)
     files = Files(sender.sending._context, sender.sending)
     file = asyncio.create_task(files.send("bob", path, "a/b", None))
     await until_kept(sender, 3)
@@ -163,9 +160,7 @@ async def test_what_is_behind_a_file_outlives_a_crash_as_its_parts_do(sender: Se
 async def test_a_file_that_goes_on_does_not_wait_for_what_is_sent_meanwhile(sender: Sender, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 2 * PART_BYTES)
-    sender.away = AWAY
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=AWAY)
     file = asyncio.create_task(Files(sender.sending._context, sender.sending).send("bob", path, "a/b", None))
     await until_kept(sender, 2)
     await sender.crash()
@@ -187,9 +182,7 @@ async def test_a_file_part_of_which_goes_out_empty_is_not_said_to_be_sent(sender
     path = tmp_path / "file"
     path.write_bytes(b"x" * (2 * PART_BYTES + 1))
     answering = asyncio.Event()
-    sender.away = iter(lambda: not answering.is_set(), None)
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=iter(lambda: not answering.is_set(), None))
     files = Files(sender.sending._context, sender.sending)
     file = asyncio.create_task(files.send("bob", path, "a/b", None))
     await until_kept(sender, 3)
@@ -221,9 +214,7 @@ async def test_a_part_that_could_not_be_read_goes_again_though_later_ones_were_b
 
     monkeypatch.setattr(file_parts, "read_part", complete_part)
     monkeypatch.setattr(client_files, "read_part", begin_part)
-    sender.away = iter(lambda: not answering.is_set(), None)
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=iter(lambda: not answering.is_set(), None))
     files = Files(sender.sending._context, sender.sending)
     file = asyncio.create_task(files.send("bob", path, "a/b", None))
     await until_kept(sender, PARTS_UNDER_WAY)
@@ -237,9 +228,7 @@ async def test_a_part_that_could_not_be_read_goes_again_though_later_ones_were_b
 
 async def test_what_turns_out_too_large_is_told_and_leaves_no_gap(sender: Sender) -> None:
     answering = asyncio.Event()
-    sender.away = iter(lambda: not answering.is_set(), None)
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=iter(lambda: not answering.is_set(), None))
     large, small = send(sender, "x" * MOST_ENVELOPE_BYTES, "small")
     await until_kept(sender, 2)
     answering.set()
@@ -296,9 +285,7 @@ async def test_large_messages_of_the_outbox_go_a_few_at_a_time(sender: Sender, m
 
     whole_load = outgoing._load
     monkeypatch.setattr(outgoing, "_load", load)
-    sender.away = AWAY
-    await sender.crash()
-    await sender.start()
+    await begin_again(sender, away=AWAY)
     calls = send(sender, *["x" * LARGEST_BODY] * 3, "small")
     await until_kept(sender, 4)
     await sender.crash()
