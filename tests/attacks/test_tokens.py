@@ -188,12 +188,17 @@ async def test_a_token_that_is_too_long(bob: PlainDevice) -> None:
 
 async def test_bad_tokens_by_the_thousand(limited: PlainWorld) -> None:
     mallory, bob = limited.mallory, limited.bob
+
+    async def show(token: str) -> None:
+        # One call each: a stream whose refusal is hidden is opened again, and would count twice.
+        await mallory.delivery.ListMailboxes(pb.ListMailboxesRequest(), metadata=mallory.metadata(token))
+
     await limited.alice.send("bob")
     for number in range(3):
-        await token_refused(mallory.waiting(bob.token(sign=mallory.sign, jti=str(number))), "BAD_SIGNATURE")
+        await token_refused(show(bob.token(sign=mallory.sign, jti=str(number))), "BAD_SIGNATURE")
     asked = limited.look_ups
     ghosts = [limited.stack.realm.new_address(f"ghost{number}") for number in range(20)]
-    told = [(await refusal(mallory.waiting(mallory.token(sub=str(ghost)))))[1] for ghost in ghosts]
+    told = [(await refusal(show(mallory.token(sub=str(ghost)))))[1] for ghost in ghosts]
     assert limited.look_ups == asked
     check_told(told, "RATE_LIMITED")
 

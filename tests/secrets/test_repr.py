@@ -25,6 +25,7 @@ REVIEWED = {
     "keypost_services.delivery.functions.Call.key": "the name of what Valkey keeps",
     "keypost_services.delivery.wake_up_hook.gateway.HttpsGateway.url": "never shown: its repr is written by hand",
     "keypost_services.runtime.auth.Caller.key": "a public key on record",
+    "keypost_services.runtime.auth.FoundKey.key": "a public key on record",
     "keypost_services.runtime.calls._Outcome.code": "a status of gRPC",
     "keypost_services.runtime.refusals.Refusal.code": "a status of gRPC",
     "keypost_services.runtime.tls.TlsFiles.private_key": "the path of the file",
