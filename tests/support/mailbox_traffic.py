@@ -50,6 +50,7 @@ class Conversation:
     redelivered: int = 0
     failures: int = 0
     _came: asyncio.Event = field(default_factory=asyncio.Event)
+    _failed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, mailboxes: Mailboxes) -> None:
         """Send batches for ever; what is not answered is sent again, before anything else."""
@@ -65,7 +66,7 @@ class Conversation:
     async def _sent(self, mailboxes: Mailboxes, postings: list[Posting]) -> bool:
         for result in await mailboxes.append_all(postings):
             if isinstance(result, MailboxesUnavailableError):
-                self.failures += 1
+                self._fail()
                 return False
             assert result[self.address].outcome in (Outcome.APPENDED, Outcome.DUPLICATE)
         return True
@@ -78,7 +79,7 @@ class Conversation:
             try:
                 await self._stream(mailboxes, f"stream-{stream}")
             except MailboxesUnavailableError:
-                self.failures += 1
+                self._fail()
                 await asyncio.sleep(REPEAT_SECONDS)
 
     async def _stream(self, mailboxes: Mailboxes, name: str) -> None:
@@ -104,6 +105,15 @@ class Conversation:
         else:
             self.received.append(body)
         self._came.set()
+
+    def _fail(self) -> None:
+        self.failures += 1
+        self._failed.set()
+
+    async def wait_for_failure(self) -> None:
+        """Return when a call has failed, from now on."""
+        self._failed.clear()
+        await self._failed.wait()
 
     async def wait_for_more(self, count: int = 20) -> None:
         """Return when so many more messages have come."""

@@ -55,6 +55,6 @@ async def test_nothing_answered_is_lost_with_the_server_s_process(
                 for _ in range(KILLS):
                     await asyncio.gather(*(conversation.wait_for_more() for conversation in conversations))
                     server.kill()
+                    await asyncio.gather(*(conversation.wait_for_failure() for conversation in conversations))
                     await asyncio.to_thread(server.start)
                 await asyncio.gather(*(conversation.wait_for_more() for conversation in conversations))
-            assert all(conversation.failures for conversation in conversations)
