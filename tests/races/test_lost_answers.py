@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keypost.errors import RefusedError, UnreachableError
-from keypost.protocol.errors import DeviceKeyStolenError
-from keypost.protocol.suites import WEAK
+from keypost.protocol.errors import DeviceKeyStolenError, KeyRevokedError
+from keypost.protocol.suites import STRONG, WEAK
 from support.interleaving import PATIENCE, RenewalUnderWay
 from support.racing import ANSWER, REQUEST, NamedPerson, alarms_of, lost, served_at_last
 
@@ -200,6 +200,30 @@ async def test_a_thief_finds_no_key_yet(
         with pytest.raises(RefusedError, match="APPROVAL_REQUIRED"):
             await owner.client.enroll(name, suite=WEAK)
         assert alarms_of(owner) == []
+
+
+@pytest.mark.parametrize("end", ["renewed", "revoked"])
+async def test_the_key_of_a_device_that_joins_ends_before_it_is_told_of_the_approval(
+    open_person: Any, name: str, tmp_path: Path, end: str
+) -> None:
+    first, owner = await open_person(name), await open_person("further")
+    async with asyncio.timeout(PATIENCE):
+        await first.client.enroll(name, suite=STRONG)
+        request = await owner.client.join((await first.client.invite()).text, STRONG)
+        await owner.client.close()
+        shutil.copytree(tmp_path / "further", tmp_path / "thief")
+        await first.client.approve(request.text)
+        if end == "renewed":
+            thief = await open_person("thief")
+            await thief.client.joined()
+            await thief.client.renew()
+        else:
+            await first.client.revoke(request.address.device_id, "lost")
+        owner = await open_person("further")
+        for _ in AFTERWARDS:
+            with pytest.raises(DeviceKeyStolenError if end == "renewed" else KeyRevokedError):
+                await owner.client.joined()
+        assert alarms_of(owner) == (["DEVICE_KEY_STOLEN"] if end == "renewed" else [])
 
 
 async def test_a_thief_comes_too_late(open_person: Any, name: str, tmp_path: Path) -> None:

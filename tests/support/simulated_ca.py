@@ -139,7 +139,7 @@ class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
     async def _record(self, signed: pb.SignedKeyRequest, context: Any) -> pb.KeyInfo:
         request = read_key_request(signed)
         username = request.address.username
-        if request.fingerprint not in {key.fingerprint for key in self.realm.user(username).keys}:
+        if not self._is_repeated(request):
             if request.ca_nonce not in self.services.nonces:
                 await refuse(context, PRECONDITION, "NONCE_EXPIRED")
             await self._check_next(username, request.revision, context)
@@ -150,13 +150,23 @@ class SimulatedCa(ca_grpc.CertificateAuthorityServiceServicer):
             self.realm.record(signed)
         return self.realm.key_info(username)
 
+    def _is_repeated(self, request: KeyRequest) -> bool:
+        keys = self.realm.user(request.address.username).keys
+        known = next((key for key in keys if key.fingerprint == request.fingerprint), None)
+        is_renewal = request.kind == pb.KEY_REQUEST_KIND_RENEW
+        return known is not None and not (is_renewal and known.request.parent_fingerprint != request.parent_fingerprint)
+
     async def _check_parent(self, request: KeyRequest, context: Any) -> None:
         record = self.realm.key_record(request.address.username)
-        parent = record.get(request.parent_fingerprint)
+        parent = record.find(request.parent_fingerprint)
+        if parent is None:
+            await refuse(context, DENIED, "ENDORSEMENT_REFUSED")
         verify_endorsement(request, parent.request)
         if request.kind == pb.KEY_REQUEST_KIND_RENEW:
             if not parent.is_good:
                 await refuse(context, PRECONDITION, "KEY_REVOKED" if parent.state == REVOKED else "KEY_REPLACED")
+            if record.find(request.fingerprint) is not None:
+                await refuse(context, grpc.StatusCode.ALREADY_EXISTS, "KEY_ALREADY_KNOWN")
             self.realm.set_state(parent, SUPERSEDED)  # type: ignore[arg-type]  # it has a fingerprint too
             return
         try:

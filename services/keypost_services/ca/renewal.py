@@ -93,6 +93,7 @@ class Renewal:
         self._tell(6, now, device=str(request.address), old_key=old.fingerprint.hex())
 
     async def _check_allowed(self, request: KeyRequest, user: User, parent: RecordedKey, now: int) -> None:
+        # First: a device that joins asks what became of its key by a renewal that every other check refuses.
         _check_good(parent)
         self._authority.policy.check_window(parent, now)
         self._authority.policy.check_suite(request)

@@ -13,6 +13,7 @@ from keypost.protocol.errors import RecordFromFutureError
 from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import DeviceKeyPair
 from keypost.protocol.realm_trust import Constants
+from keypost.protocol.renewal import step_4_upload
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.runtime.errors import ServiceError
 from support.ca import KEY_LIFETIME, CaBench, open_bench
@@ -134,6 +135,27 @@ async def test_a_key_known_elsewhere_is_refused(bench: CaBench) -> None:
     assert await renew_refused(bench, old) == "KEY_ALREADY_KNOWN"
     bench.keys = lambda _suite=WEAK: old.private_key  # type: ignore[assignment]
     assert await renew_refused(bench, old) == "KEY_ALREADY_KNOWN"
+
+
+async def test_a_renewal_of_a_key_by_itself_says_first_what_became_of_it(bench: CaBench) -> None:
+    """By that a device asks that was approved, and that the directory shows no record."""
+
+    async def became(key: DeviceKeyPair) -> str:
+        start = await bench.renewal.begin(key.address)
+        kind = pb.KEY_REQUEST_KIND_RENEW
+        request = bench.request(key, start, kind=kind, parent_fingerprint=key.fingerprint)
+        return await refused(bench.submit_renew(step_4_upload(request, key, key)))
+
+    first = await bench.enroll("alice", suite=WEAK)
+    assert await became(first) == "KEY_ALREADY_KNOWN"
+    assert await became(bench.new_pair(first.address, WEAK)) == "ENDORSEMENT_REFUSED"
+    second = await bench.renew(first)
+    assert await became(first) == "KEY_REPLACED"
+    bench.clock.advance(2 * KEY_LIFETIME + WINDOW)
+    assert await became(first) == "KEY_REPLACED", "though it has left the record"
+    await bench.enroll("alice", suite=WEAK)
+    assert await became(second) == "KEY_REVOKED"
+    assert (await bench.record("alice")).revision == 3
 
 
 async def test_a_lost_answer_is_repeated(bench: CaBench) -> None:

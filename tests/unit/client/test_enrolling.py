@@ -13,7 +13,7 @@ from keypost.clock import DAY, MINUTE
 from keypost.errors import InvalidArgumentError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import (
-    KeyUnknownError,
+    KeyRevokedError,
     SuiteRefusedError,
 )
 from keypost.protocol.suites import STRONG, WEAK
@@ -162,9 +162,7 @@ async def test_another_username_gets_another_key(open_client: Any, services: Ser
     assert len(set(keys)) == 2
 
 
-async def test_an_answer_that_does_not_show_the_key_as_good_is_not_believed(
-    open_client: Any, services: Services
-) -> None:
+async def test_a_key_that_was_recorded_and_revoked_at_once_says_so(open_client: Any, services: Services) -> None:
     real = services.realm.record
 
     def revoked(signed: pb.SignedKeyRequest) -> Any:
@@ -174,7 +172,7 @@ async def test_an_answer_that_does_not_show_the_key_as_good_is_not_believed(
 
     services.realm.record = revoked  # type: ignore[method-assign]
     carol = await open_client("carol")
-    with pytest.raises(KeyUnknownError):
+    with pytest.raises(KeyRevokedError):
         await carol.client.enroll("carol")
     assert carol.client.address is None
 

@@ -221,6 +221,7 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
             InvalidArgumentError: an argument cannot be right, or this profile is another user's.
             SuiteRefusedError: the suite is below the minimum or not allowed in the realm.
             DeviceKeyStolenError: the record shows a successor that is not this device's: it stops for good.
+            KeyRevokedError: its key was recorded, and revoked before this device knew.
             RefusedError: the CA refused; SIGN_IN_REFUSED, APPROVAL_REQUIRED and others.
             UnreachableError: no answer.
         """

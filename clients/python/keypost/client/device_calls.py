@@ -60,6 +60,8 @@ class DeviceCalls(ClientBase):
             InvalidArgumentError: the text is no invitation as it was handed out, or of another realm; or this profile
                 is a device already.
             InvitationExpiredError: it is older than ten minutes.
+            DeviceKeyStolenError: this profile was approved before, and somebody has renewed its key: it stops for good.
+            KeyRevokedError: it was approved before, and revoked since.
             SuiteRefusedError: the suite is below the minimum or not allowed in the realm.
         """
         async with self._working(copy_too=True):
@@ -76,8 +78,10 @@ class DeviceCalls(ClientBase):
             NotEnrolledError: ``join`` was not called.
             IdentityChangedError: the user's keys do not descend from the root that the invitation names.
             InvitationExpiredError: nobody approved in time.
+            DeviceKeyStolenError: it was approved, and somebody has renewed its key: it stops for good.
             KeyRevokedError: it was approved, and revoked since.
-            RefusedError: the directory refused.
+            RefusedError: the directory refused; or the time is over, and the CA could not say what became of the key.
+            UnreachableError: the time is over, and the CA is not there to say what became of the key.
         """
         for number in count():
             async with self._working(copy_too=True):

@@ -13,6 +13,7 @@ from keypost.client.key_requests import (
     INVITATION,
     KEY_WEAK,
     NO_DEVICE,
+    ROUNDS,
     fill_request,
     generate,
     request_key,
@@ -20,12 +21,16 @@ from keypost.client.key_requests import (
     warn_if_weak,
     write_pending,
 )
+from keypost.client.own_watch import revoked_error
 from keypost.client.records import is_replaced
+from keypost.client.renewing import KEY_REPLACED, KEY_REVOKED
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import KeyUnknownError, SuiteRefusedError
 from keypost.protocol.identifiers import Address, check_username
+from keypost.protocol.key_info import REVOKED
 from keypost.protocol.negotiation import step_1_publish_public_key
+from keypost.protocol.renewal import step_4_upload
 
 if TYPE_CHECKING:
     from keypost.client.context import Context
@@ -197,11 +202,14 @@ class Enrolling:
 
         Raises:
             DeviceKeyStolenError: the record shows a successor, and this device has asked for none.
+            KeyRevokedError: it was recorded, and revoked since.
             KeyUnknownError: the record does not show it as good.
         """
         key = record.get(pair.fingerprint)
         if self._identity.ring.current is None and is_replaced(record, key.address, pair):
             raise await self._stop(pair, key)
+        if key.state == REVOKED or record.is_void(key):
+            raise revoked_error(key.address)
         if not key.is_good:
             raise KeyUnknownError("the CA's record does not show the new key as good", username=record.username)
         await self._promote(pair, key)
@@ -219,7 +227,47 @@ class Enrolling:
         )
         return key.address
 
-    async def _stop(self, pair: DeviceKeyPair, key: Key) -> DeviceKeyStolenError:
+    async def check_not_ended(self, pair: DeviceKeyPair) -> None:
+        """Ask the CA, who alone knows, whether a first key that this device knows of no record was recorded, and ended.
+
+        Raises:
+            DeviceKeyStolenError: somebody renewed it: this device stops.
+            KeyRevokedError: it was revoked.
+            RefusedError, UnreachableError: there is no answer to go by.
+        """
+        refused = await self._refusal_of_itself(pair)
+        if refused is None:
+            return
+        ring = self._identity.ring
+        if refused.reason == KEY_REPLACED:
+            # Another call may have found it recorded meanwhile, and renewed it itself.
+            if ring.current is None and ring.pending is not None and ring.pending.fingerprint == pair.fingerprint:
+                raise await self._stop(pair, None) from refused
+        elif refused.reason == KEY_REVOKED:
+            raise revoked_error(pair.address) from refused
+        elif refused.retriable or refused.reason in BEGIN_ANEW:
+            raise refused
+
+    async def _refusal_of_itself(self, pair: DeviceKeyPair) -> RefusedError | None:
+        """Return why the CA does not renew a key by itself.
+
+        It records no key twice, so nothing changes, whatever it says; and it says first, to the holder of a key alone,
+        that this key is replaced or revoked.
+        """
+        refusal: RefusedError | None = None
+        me, renew = pair.address, pb.KEY_REQUEST_KIND_RENEW
+        for _ in range(ROUNDS):
+            begun = await self._ca.begin_renewal(me.username, me.device_id)
+            request = fill_request(self._context, pair, begun, renew, pair.fingerprint)
+            try:
+                await self._ca.renew(step_4_upload(request, pair, pair))
+            except RefusedError as refused:
+                refusal = refused
+            if refusal is None or refusal.reason not in BEGIN_ANEW:
+                break
+        return refusal
+
+    async def _stop(self, pair: DeviceKeyPair, key: Key | None) -> DeviceKeyStolenError:
         """Stop a device whose first key somebody else has replaced while this device did not know it recorded."""
         # It becomes the device that its key made it: from then on it stops as any other, and every call says why.
         await self._promote(pair, key)
@@ -228,12 +276,20 @@ class Enrolling:
         self._context.tell("error", stolen.reason, str(stolen), fingerprint=pair.fingerprint.hex())
         return stolen
 
-    async def _promote(self, pair: DeviceKeyPair, key: Key) -> None:
+    async def _promote(self, pair: DeviceKeyPair, key: Key | None) -> None:
+        """Make the pending pair the current one.
+
+        Args:
+            pair: The pair.
+            key: It as the record shows it; None: it was asked for in one way only, and no record of it is to be had.
+        """
+
         def promote(store: KeyStore) -> None:
-            # Which of several requests for one key was recorded, the record says.
-            store.key_pairs.set_key_request(pair.fingerprint, key.request.signed.SerializeToString())
+            if key is not None:
+                # Which of several requests for one key was recorded, the record says.
+                store.key_pairs.set_key_request(pair.fingerprint, key.request.signed.SerializeToString())
             store.key_pairs.promote(pair.fingerprint, self._context.clock())
-            store.profile.set_address(key.address)
+            store.profile.set_address(pair.address if key is None else key.address)
             store.profile.set_note(INVITATION, None)
 
         await self._context.store.transact(promote)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from keypost.ca.v1 import ca_service_pb2
 from keypost.client.identity import NotEnrolledError
 from keypost.client.key_requests import INVITATION, check_clock, fill_request, generate, put_pending
-from keypost.client.own_watch import as_revoked
+from keypost.client.own_watch import as_revoked, says_replaced
 from keypost.client.results import JoinRequest
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError, UnreachableError
 from keypost.keys.v1 import key_info_pb2 as pb
@@ -59,6 +59,7 @@ class Joining:
         """Return what the inviting device is to approve; see Client.join."""
         invitation = read_invitation(text)
         self._check_invitation(invitation)
+        await self._records.check_not_stolen()
         await self._enrolling.check_suite(suite)
         await self._check_unjoined()
         if (pending := await self._answered(invitation, suite)) is not None:
@@ -70,7 +71,10 @@ class Joining:
 
         Raises:
             InvitationExpiredError: it does not, and nobody can approve any more.
+            DeviceKeyStolenError: it was recorded, and somebody has renewed it since.
+            KeyRevokedError: it was recorded, and revoked since.
         """
+        await self._records.check_not_stolen()
         ring = self._identity.ring
         if ring.current is not None:
             return self._identity.address
@@ -81,6 +85,8 @@ class Joining:
         if record is not None:
             return await self._enrolling.finish(ring.pending, record)
         if self._context.clock() >= invitation.expire_time + CLOCK_SKEW:
+            # A key that ended long ago, or by a reset, stands in no record any more: the directory knows nothing of it.
+            await self._enrolling.check_not_ended(ring.pending)
             raise _expired(invitation)
         return None
 
@@ -149,6 +155,8 @@ class Joining:
                 raise
             if (revoked := as_revoked(refused, pending.address)) is not None:
                 raise revoked from refused
+            if says_replaced(refused):
+                await self._enrolling.check_not_ended(pending)
             # A key that is not recorded may not ask.
             return None
         return record if record.find(pending.fingerprint) is not None else None
