@@ -13,7 +13,7 @@ from support.manifests.checks import CHECKS
 from support.manifests.given import given_by_the_operator
 from support.manifests.rendering import COMBINATIONS, COMPONENTS, OVERLAYS, TREE, rendered, resources_in, text_of
 from support.manifests.resources import Manifests, Pod
-from support.manifests.schemas import CUSTOM, SCHEMAS, VERSIONS
+from support.manifests.schemas import VERSIONS
 from support.manifests.settings import environment_of, realm_of
 from support.pages import ROOT, blocks, read
 
@@ -40,7 +40,6 @@ def test_the_tree_is_whole() -> None:
     assert OVERLAYS == ("dev", "production")
     assert COMPONENTS == ("cert-manager", "gateway-api", "monitoring", "reflection", "sign-in", "tracing", "wake-ups")
     assert len(VERSIONS) == 3
-    assert {file.name for file in SCHEMAS.glob("*.json")} == set(CUSTOM.values())
     assert all((TREE / "overlays" / name / "kustomization.yaml").exists() for name in OVERLAYS)
 
 
