@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.measured import Measuring
 from support.order import longest_first
 from support.valkey_cluster import Cluster, running_cluster
 
@@ -18,11 +20,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+MEASURING = pytest.StashKey[Measuring]()
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Valkey Cluster of three masters with a replica each, for tests that leave it as it was."""
     with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+
+
+@pytest.hookimpl(tryfirst=True)  # before what its fixtures start
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    if MEASURING not in item.config.stash:
+        measures = sys.modules.get("coverage")
+        item.config.stash[MEASURING] = Measuring(measures.Coverage.current() if measures else None)
+    item.config.stash[MEASURING].move_to(item.path)
 
 
 @pytest.hookimpl(trylast=True)  # after the order was drawn
