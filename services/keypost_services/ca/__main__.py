@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from keypost.programs import end_on_sigterm, needs_extra
 
 
@@ -9,8 +11,8 @@ def main() -> None:
     """Run the command that the arguments name."""
     end_on_sigterm()
     with needs_extra("keypost-ca", "services"):
-        from keypost_services.ca.command_line import app  # noqa: PLC0415  # its libraries may be missing
-    app()
+        from keypost_services.ca.command_line import run  # noqa: PLC0415  # its libraries may be missing
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ _LONGEST_PEER = 64
 class AuditBrokenError(Exception):
     """The entries are not those that were written; the message says from which one on."""
 
+    reason = "AUDIT_BROKEN"
+
 
 class Action(enum.StrEnum):
     """What was done."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from keypost.clock import system_clock
 from keypost_services.ca import commands
@@ -13,11 +14,23 @@ from keypost_services.ca.administration.command_line import admin
 from keypost_services.ca.audit_command_line import Noted, audit, read_noted
 from keypost_services.ca.command_options import Database, Folder, NoPassphrase, PassphraseFile, passphrase_of
 from keypost_services.ca.compose import compose
-from keypost_services.ca.printing import CommandError, Json, check_agreed, fail, print_facts
+from keypost_services.ca.printing import (
+    JSON,
+    USAGE,
+    CommandError,
+    Json,
+    check_agreed,
+    fail,
+    failure_as_json,
+    print_facts,
+)
 from keypost_services.ca.settings import CaSettings
 from keypost_services.ca.sign_in.urls import check_issuer
 from keypost_services.ca.trust.command_line import record_key_app, root_app, trust_app
 from keypost_services.runtime.process import service_app
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DESCRIPTION = "The Certificate Authority of Keypost: records which public key belongs to whom."
 app = service_app("ca", DESCRIPTION, CaSettings, compose)
@@ -26,6 +39,21 @@ app.add_typer(admin)
 app.add_typer(root_app, name="root")
 app.add_typer(record_key_app, name="record-key")
 app.add_typer(trust_app, name="trust")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name and return its exit code."""
+    try:
+        # In its standalone mode typer tells usage errors by itself, to people.
+        code = app(list(arguments), standalone_mode=JSON not in arguments)
+    except SystemExit as end:
+        code = end.code
+    except TyperException as error:
+        typer.echo(failure_as_json(CommandError(error.format_message())), err=True)
+        code = USAGE
+    except typer.Abort:
+        code = 1
+    return code if isinstance(code, int) else int(code is not None)
 
 
 @app.command()

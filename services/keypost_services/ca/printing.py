@@ -1,25 +1,43 @@
-"""How the commands print: facts one a line or as JSON, times in UTC, errors in one line."""
+"""How the commands print: facts one a line or as JSON, times in UTC, errors in one line or as one JSON object."""
 
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from keypost.clock import SECOND
+from keypost.errors import KeypostError
+from keypost_services.ca.audit import AuditBrokenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_fails_as_json: ContextVar[bool] = ContextVar("fails_as_json", default=False)
+"""Whether the command that runs was told to print JSON."""
+
+
+def _note_json(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  # typer calls it so
+    _fails_as_json.set(value)
+    context.call_on_close(lambda: _fails_as_json.set(False))
+    return value
+
+
+JSON = "--json"
+Json = Annotated[
+    bool, typer.Option(JSON, callback=_note_json, help="Print JSON; what goes wrong too, on standard error.")
+]
 USAGE = 2
 """The exit code of a command that was used wrongly, or cannot do what it was asked."""
 
 
 class CommandError(Exception):
     """A command cannot do what it was asked; the message is the one line that its user reads."""
+
+    reason = "USAGE"
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
@@ -56,6 +74,8 @@ def check_agreed(question: str, otherwise: str, *, yes: bool) -> None:
     """
     if yes:
         return
+    if _fails_as_json.get():
+        raise CommandError(f"{otherwise}: a program is not asked ({JSON}; --yes agrees beforehand)")
     try:
         agreed = typer.confirm(question, err=True)
     except typer.Abort as error:
@@ -85,6 +105,15 @@ def read_time(text: str) -> int:
 
 
 def fail(error: Exception, code: int = USAGE) -> NoReturn:
-    """End the command with one line on standard error."""
-    typer.echo(str(error), err=True)
+    """End the command with one line on standard error: a sentence or, with ``--json``, an object."""
+    typer.echo(failure_as_json(error) if _fails_as_json.get() else str(error), err=True)
     raise typer.Exit(code) from error
+
+
+def failure_as_json(error: Exception) -> str:
+    """Return a failure as ``keypost --json`` prints one."""
+    # Some errors of Python have a reason too, which is a sentence.
+    reason = error.reason if isinstance(error, KeypostError | AuditBrokenError) else CommandError.reason
+    facts = error.metadata if isinstance(error, KeypostError) else {}
+    failure = {"event": "error", "reason": reason, "sentence": str(error), "hint": None, "facts": facts}
+    return json.dumps(failure, ensure_ascii=False)

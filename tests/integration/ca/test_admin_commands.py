@@ -164,6 +164,27 @@ async def test_what_the_ca_refuses_is_said_in_one_line_with_its_reason(ca: CaUnd
     assert (result.exit_code, "INVALID_FIELD" in result.stderr) == (4, True)
 
 
+async def test_with_json_what_goes_wrong_is_one_object(ca: CaUnderTest) -> None:
+    device = (await ca.enroll("alice")).address.device_id
+    wrong: dict[tuple[str, ...], tuple[int, str]] = {
+        ("show", "nobody"): (4, "USER_NOT_FOUND"),
+        ("invite", "bob", "--expires", "never"): (2, "USAGE"),
+        ("audit", "list", "--since", "never"): (2, "USAGE"),
+        ("audit", "verify", "--head", f"2:{'0' * 64}"): (1, "AUDIT_BROKEN"),
+        # A program is not asked, so that nothing else is printed.
+        ("revoke", "alice", device, "--reason", "lost"): (2, "USAGE"),
+    }
+    for arguments, (code, reason) in wrong.items():
+        result = await run(ca, *arguments, "--json", typed="y\n")
+        assert (result.exit_code, result.stdout) == (code, ""), arguments
+        failure = json.loads(result.stderr)
+        assert failure.keys() == {"event", "reason", "sentence", "hint", "facts"}
+        assert (failure["event"], failure["reason"]) == ("error", reason)
+    result = await run(ca, "users", "--json", env=environment(ca, CA="127.0.0.1:1"))
+    assert (result.exit_code, json.loads(result.stderr)["reason"]) == (3, "UNREACHABLE")
+    assert (await printed(ca, "show", "alice"))[0]["revision"] == 1
+
+
 def leaves(group: Any, *above: str) -> set[str]:
     """Return the commands of a group and of those within, as they are typed."""
     found = set()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from keypost.clock import DAY
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.suites import STRONG, WEAK
+from keypost_services.ca import command_line
 from keypost_services.ca.codes import MadeCode
 from keypost_services.ca.command_line import app
 from keypost_services.ca.durations import parse_duration
@@ -52,6 +53,27 @@ def realm(tmp_path: Path) -> Path:
 @pytest.fixture
 def database(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ca.db'}"
+
+
+def test_with_json_a_failure_is_one_object_on_standard_error(realm: Path) -> None:
+    arguments = ("init", realm, "--realm", "example.org")
+    result = run(*arguments, "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    failure = json.loads(result.stderr)
+    assert "nothing is overwritten" in failure.pop("sentence")
+    assert failure == {"event": "error", "reason": "USAGE", "hint": None, "facts": {}}
+    assert run(*arguments).stderr == f"{json.loads(result.stderr)['sentence']}\n"
+
+
+@pytest.mark.parametrize("arguments", [["admin", "show"], ["admin", "revoke", "alice", "a", "--reason", "none"]])
+def test_with_json_what_is_typed_wrongly_is_an_object_too(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.run([*arguments, "--json"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, json.loads(said.err)["reason"]) == ("", "USAGE")
+    assert command_line.run(arguments) == 2
+    assert capsys.readouterr().err.startswith("Usage: ")
 
 
 @pytest.mark.parametrize("command", ["init", "serve", "bundle", "code", "migrate"])
