@@ -11,16 +11,18 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parents[1]
 LONGEST = (
     "faults/test_faults.py",
+    "e2e/test_docs.py",
     "races/test_fourteen_steps.py",
     "e2e/test_story.py",
     "e2e/test_up.py",
     "upgrade/test_rolling.py",
     "integration/client/test_killed.py",
     "cluster/test_failures.py",
-    "e2e/test_docs.py",
     "secrets/test_closing.py",
     "secrets/test_scan.py",
+    "e2e/test_cli_devices.py",
     "cluster/test_subscriptions.py",
+    "bad_input/test_ca.py",
 )
 """Those that run for half a minute or more. A module is one process's: begun last, it lets the others wait for it."""
 
