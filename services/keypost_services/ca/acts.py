@@ -6,13 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost_services.ca.audit import Act, Action
+from keypost.keys.v1 import realm_trust_pb2 as trust_pb
+from keypost.protocol.encoding import fingerprint
+from keypost_services.ca.audit import Act, Action, ActorKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from keypost_services.ca.audit import Actor, Origin
-    from keypost_services.ca.store import Change, OneTimeCode, RecordedKey
+    from keypost_services.ca.store import Change, InstalledTrust, OneTimeCode, RecordedKey
+
+    Keys = Mapping[bytes, object]
+    """By SubjectPublicKeyInfo what a statement says of a key: where that differs, the key was changed."""
 
 _ENTERED = {
     pb.KEY_REQUEST_KIND_ENROLL: Action.ENROLLED,
@@ -45,6 +50,59 @@ def code_made(code: OneTimeCode, actor: Actor, now: int, origin: Origin) -> Act:
         peer=origin.peer,
         request_id=origin.request_id,
         evidence=code.code_hash,
+    )
+
+
+def trust_installed(installed: InstalledTrust, before: bytes) -> list[Act]:
+    """Return how a trust statement that is taken up is told: it, then each key of the realm that it makes another.
+
+    Args:
+        installed: The statement.
+        before: The evidence of the statement that it is compared with; empty: it is the first, and all keys are new.
+    """
+    old = trust_pb.RealmTrust.FromString(trust_pb.SignedRealmTrust.FromString(before).realm_trust)
+    new = trust_pb.RealmTrust.FromString(installed.signed.realm_trust)
+    evidence = installed.signed.SerializeToString(deterministic=True)
+    first = _of_the_realm(installed, Action.TRUST_INSTALLED, installed.hash)
+    changed = [*_changed_keys(_root_keys(old), _root_keys(new), _ROOT_KEY)]
+    changed += _changed_keys(_record_keys(old), _record_keys(new), _RECORD_KEY)
+    keys = [_of_the_realm(installed, action, fingerprint(public_key_der)) for action, public_key_der in changed]
+    return [replace(first, evidence=evidence), *keys]
+
+
+def _root_keys(statement: trust_pb.RealmTrust) -> Keys:
+    return {key.public_key_der: None for key in statement.root_keys}
+
+
+def _record_keys(statement: trust_pb.RealmTrust) -> Keys:
+    return {key.public_key_der: (key.from_time, key.until_time) for key in statement.record_keys}
+
+
+_ROOT_KEY = (Action.ROOT_KEY_ADDED, None, Action.ROOT_KEY_REMOVED)
+_RECORD_KEY = (Action.RECORD_KEY_ADDED, Action.RECORD_KEY_CHANGED, Action.RECORD_KEY_RETIRED)
+
+
+def _changed_keys(
+    old: Keys, new: Keys, actions: tuple[Action, Action | None, Action]
+) -> Iterator[tuple[Action, bytes]]:
+    added, changed, gone = actions
+    yield from ((added, key) for key in new if key not in old)
+    if changed is not None:
+        yield from ((changed, key) for key in new if key in old and new[key] != old[key])
+    yield from ((gone, key) for key in old if key not in new)
+
+
+def _of_the_realm(installed: InstalledTrust, action: Action, of: bytes) -> Act:
+    return Act(
+        create_time=installed.time,
+        action=action,
+        actor_kind=ActorKind.ROOT_KEY,
+        actor=installed.signed.root_key_fingerprint.hex(),
+        username="",
+        fingerprint=of,
+        revision=installed.sequence,
+        peer=installed.origin.peer,
+        request_id=installed.origin.request_id,
     )
 
 

@@ -38,6 +38,12 @@ class Action(enum.StrEnum):
     RESET_CANCELLED = "reset_cancelled"
     RESET_DONE = "reset_done"
     CODE_MADE = "code_made"
+    TRUST_INSTALLED = "trust_installed"
+    ROOT_KEY_ADDED = "root_key_added"
+    ROOT_KEY_REMOVED = "root_key_removed"
+    RECORD_KEY_ADDED = "record_key_added"
+    RECORD_KEY_CHANGED = "record_key_changed"
+    RECORD_KEY_RETIRED = "record_key_retired"
 
 
 class ActorKind(enum.StrEnum):
@@ -47,6 +53,7 @@ class ActorKind(enum.StrEnum):
     SIGN_IN = "sign_in"
     ADMINISTRATOR = "administrator"
     OPERATOR = "operator"
+    ROOT_KEY = "root_key"
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,9 @@ class Actor:
 
     Attributes:
         kind: How the CA knows.
-        name: The address of the device that signed, the kind of sign-in, the name of the administrator; empty for an
-            operator, who works on the CA's own machine.
+        name: The address of the device that signed, the kind of sign-in, the name of the administrator, the fingerprint
+            of the root key that signed (64 hexadecimal digits); empty for an operator, who works on the CA's own
+            machine.
         evidence: What the actor signed, with the signature; empty where the key request that enters is all.
     """
 
@@ -73,7 +81,8 @@ class Origin:
     """Where a call came from; empty outside of one.
 
     Attributes:
-        peer: The network address, as ``ipv4:192.0.2.1:4711``.
+        peer: The network address, as ``ipv4:192.0.2.1:4711``; of what a CA does by itself the machine, as
+            ``host:ca-0``.
         request_id: The id of the request, by which the CA's own log has the call.
     """
 
@@ -96,15 +105,17 @@ class Act:
         action: What was done, an ``Action``; what a stored entry says may be anything.
         actor_kind: How the CA knows who did it, an ``ActorKind``.
         actor: Who, as ``Actor.name``.
-        username: To whose record.
+        username: To whose record; empty where it concerns the realm's own keys.
         device_id: To which device; empty where it concerns the user as a whole.
-        fingerprint: To which key, 32 bytes; empty where to none.
-        revision: The revision of the record that it led to; 0 where to none.
+        fingerprint: To which key, 32 bytes; empty where to none. Of an installed trust statement its SHA-256.
+        revision: The revision of the record that it led to; 0 where to none. Of the realm's own keys the sequence of
+            the trust statement.
         reason: Why a key was revoked, the number of the enum of the protos; 0 otherwise.
         peer: From where (see ``Origin``).
         request_id: By which request.
-        evidence: The signed statement: a serialised SignedKeyRequest, SignedRevocation or SignedResetCancellation; of a
-            one-time code its hash (32 bytes). Of several entries of one change the first one has it.
+        evidence: The signed statement: a serialised SignedKeyRequest, SignedRevocation, SignedResetCancellation or
+            SignedRealmTrust; of a one-time code its hash (32 bytes). Of several entries of one change the first one has
+            it.
     """
 
     create_time: int

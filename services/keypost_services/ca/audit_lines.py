@@ -11,6 +11,10 @@ from keypost_services.ca.audit import BEGINNING, check_reaches, verify_chain
 from keypost_services.ca.printing import shown_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from structlog.typing import FilteringBoundLogger
+
     from keypost_services.ca.audit import Act, AuditEntry, Head
 
 Entries = AsyncIterator["AuditEntry"]
@@ -76,12 +80,17 @@ def line_facts(entry: AuditEntry) -> dict[str, Any]:
     return {name: facts[name] for name in _LOGGED if facts[name]}
 
 
+def tell(log: FilteringBoundLogger, entries: Sequence[AuditEntry]) -> None:
+    """Log what was done: a line for each of its entries, none of them left out as those of calls are."""
+    for entry in entries:
+        log.info("change", **line_facts(entry))
+
+
 def line_of(entry: AuditEntry) -> str:
     """Return an entry for people, in a line."""
     act = entry.act
-    key = f"{act.username}/{act.device_id}" if act.device_id else act.username
     parts = [
-        f"{entry.sequence}  {shown_time(act.create_time)}  {act.action}  {key}",
+        f"{entry.sequence}  {shown_time(act.create_time)}  {act.action}  {_subject(act)}",
         act.fingerprint.hex()[:_SHOWN_DIGITS],
         _reason(act),
         f"by {act.actor_kind} {act.actor}".rstrip(),
@@ -89,6 +98,12 @@ def line_of(entry: AuditEntry) -> str:
         f"request {act.request_id}" if act.request_id else "",
     ]
     return "  ".join(filter(None, parts))
+
+
+def _subject(act: Act) -> str:
+    if not act.username:
+        return f"trust {act.revision}"
+    return f"{act.username}/{act.device_id}" if act.device_id else act.username
 
 
 def _reason(act: Act) -> str:

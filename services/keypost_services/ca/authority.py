@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost_services.ca import errors
 from keypost_services.ca.audit import NOWHERE, Origin
-from keypost_services.ca.audit_lines import line_facts
+from keypost_services.ca.audit_lines import tell
 from keypost_services.ca.store import (
     CodeUsedError,
     IdentityTakenError,
@@ -143,9 +143,8 @@ class Authority:
         return await self.records.sign(user)
 
     def tell(self, entries: Sequence[AuditEntry]) -> None:
-        """Log a change that was made: a line for each of its entries, none of them left out as those of calls are."""
-        for entry in entries:
-            self.log.info("change", **line_facts(entry))
+        """Log a change that was made."""
+        tell(self.log, entries)
 
 
 def origin_of_call() -> Origin:

@@ -7,7 +7,7 @@ revision and the millisecond, and is entered in the log again under the same has
 from __future__ import annotations
 
 import json
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from keypost.clock import DAY
 from keypost.errors import KeypostError
 from keypost.keys.v1 import key_info_pb2 as pb
+from keypost.keys.v1 import realm_trust_pb2 as trust_pb
 from keypost.protocol.key_requests import ROOT_KINDS, read_key_request
 from keypost_services.ca.audit import (
     BEGINNING,
@@ -36,6 +37,7 @@ from keypost_services.ca.store import (
     EventDraft,
     Identity,
     IdentityTakenError,
+    InstalledTrust,
     KeyAlreadyKnownError,
     OneTimeCode,
     RevisionTakenError,
@@ -117,8 +119,8 @@ async def redo(store: Store, entries: Sequence[AuditEntry], noted: Head = BEGINN
     lacking = in_order(entries, head.sequence)
     check_reaches(verify_chain(head, lacking, noted), noted)
     _check_issuer(lacking, issuer)
-    for _, together in groupby(lacking, lambda entry: _change_of(entry.act) or entry.sequence):
-        await _make(store, list(together), issuer)
+    for together in _changes(lacking):
+        await _make(store, together, issuer)
     return len(lacking)
 
 
@@ -145,18 +147,34 @@ async def _make(store: Store, entries: Sequence[AuditEntry], issuer: str) -> Non
     if acts[0].action == Action.CODE_MADE:
         # Whether it was used up is not known: it is of no use to anybody.
         await store.add_code(OneTimeCode(acts[0].evidence, acts[0].username, 0), acts[0], entries)
-    else:
-        user = (await store.find_users([acts[0].username])).get(acts[0].username)
-        try:
+        return
+    try:
+        if acts[0].action == Action.TRUST_INSTALLED:
+            await store.enter_trust(_installed(acts[0]), entries)
+        else:
+            user = (await store.find_users([acts[0].username])).get(acts[0].username)
             await store.apply(_change(acts, user, issuer), entries)
-        except (KeypostError, DecodeError, ValueError, *_OVERTAKEN) as error:
-            why = str(error) or type(error).__name__
-            raise AuditBrokenError(f"entry {entries[0].sequence} cannot be made again: {why}") from error
+    except (KeypostError, DecodeError, ValueError, *_OVERTAKEN) as error:
+        why = str(error) or type(error).__name__
+        raise AuditBrokenError(f"entry {entries[0].sequence} cannot be made again: {why}") from error
 
 
-def _change_of(act: Act) -> tuple[str, int] | None:
-    """Return what the entries of one change have in common; None: it is on its own."""
-    return (act.username, act.revision) if act.revision else None
+def _changes(entries: Sequence[AuditEntry]) -> Iterator[list[AuditEntry]]:
+    """Yield the entries of each change together."""
+    starts = accumulate(entry.act.action == Action.TRUST_INSTALLED for entry in entries)
+    # Two statements may have one sequence: what tells them apart is where each begins.
+    for _, together in groupby(zip(entries, starts, strict=True), lambda pair: (_change_of(pair[0]), pair[1])):
+        yield [entry for entry, _ in together]
+
+
+def _change_of(entry: AuditEntry) -> object:
+    """Return what the entries of one change have in common; of one that is on its own, its number."""
+    return (entry.act.username, entry.act.revision) if entry.act.revision else entry.sequence
+
+
+def _installed(act: Act) -> InstalledTrust:
+    signed = trust_pb.SignedRealmTrust.FromString(act.evidence)
+    return InstalledTrust(signed, act.create_time, Origin(act.peer, act.request_id))
 
 
 def _change(acts: Sequence[Act], user: User | None, issuer: str) -> Change:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from keypost.errors import KeypostError
+from keypost.protocol.encoding import sha256
+from keypost.protocol.realm_trust import sequence_of
 from keypost_services.ca.audit import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from keypost.keys.v1 import key_info_pb2 as pb
+    from keypost.keys.v1 import realm_trust_pb2 as trust_pb
     from keypost_services.ca.audit import Act, Actor, AuditEntry, Head, Origin
 
 
@@ -207,6 +210,31 @@ class OneTimeCode:
 
 
 @dataclass(frozen=True)
+class InstalledTrust:
+    """A trust statement that a CA takes up.
+
+    Attributes:
+        signed: The statement, verified, with its signature.
+        time: When, Unix milliseconds.
+        origin: Which CA, for the audit log.
+    """
+
+    signed: trust_pb.SignedRealmTrust
+    time: int
+    origin: Origin = NOWHERE
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the statement; raises MalformedStatementError if it is none."""
+        return sequence_of(self.signed)
+
+    @property
+    def hash(self) -> bytes:
+        """SHA-256 of the statement, whoever signed it: 32 bytes."""
+        return sha256(self.signed.realm_trust)
+
+
+@dataclass(frozen=True)
 class AuditFilter:
     """Which entries of the audit log are wanted.
 
@@ -284,6 +312,20 @@ class Store(Protocol):
 
         Raises:
             AuditBrokenError: It is not the ``expected`` one.
+        """
+        ...
+
+    async def enter_trust(self, installed: InstalledTrust, expected: Sequence[AuditEntry] = ()) -> Sequence[AuditEntry]:
+        """Enter in the audit log that a trust statement was taken up, with each key that it adds, changes or ends.
+
+        A statement is entered once, whoever takes it up and however often: then there is nothing to return.
+
+        Args:
+            installed: The statement.
+            expected: The entries that this must lead to, where it is made again; none where it is new.
+
+        Raises:
+            AuditBrokenError: It would lead to other entries.
         """
         ...
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
 
-from keypost_services.ca.audit import BEGINNING, Act, AuditBrokenError, AuditEntry, Head, chain
+from keypost_services.ca.acts import trust_installed
+from keypost_services.ca.audit import BEGINNING, Act, Action, AuditBrokenError, AuditEntry, Head, chain
 from keypost_services.ca.tables import audit_entries
 
 if TYPE_CHECKING:
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from keypost_services.ca.store import AuditFilter
+    from keypost_services.ca.store import AuditFilter, InstalledTrust
 
 _IN_PLACE = ("sequence", "hash")
+_TRUST = (audit_entries.c.username == "", audit_entries.c.action == str(Action.TRUST_INSTALLED))
+"""Of which entries are of trust statements; first what there is an index for."""
 NEWEST = select(audit_entries.c.sequence, audit_entries.c.hash).order_by(audit_entries.c.sequence.desc()).limit(1)
 
 
@@ -36,6 +39,34 @@ async def append_acts(
         raise AuditBrokenError(f"entry {expected[0].sequence} came out otherwise than it was written")
     await connection.execute(insert(audit_entries), [_row_of(entry) for entry in entries])
     return entries
+
+
+async def append_trust(
+    connection: AsyncConnection, installed: InstalledTrust, expected: Sequence[AuditEntry] = ()
+) -> Sequence[AuditEntry]:
+    """Append the entries of a trust statement, unless it has some; who calls holds the lock, as in ``append_acts``.
+
+    It is compared with the one before it by its sequence: replicas need not take up each statement, nor in their order.
+
+    Raises:
+        AuditBrokenError: They are to be ``expected``, and are not.
+    """
+    if not expected and (await connection.execute(entered(installed))).first() is not None:
+        return ()
+    before = (await connection.execute(_evidence_before(installed.sequence))).scalar()
+    return await append_acts(connection, trust_installed(installed, before or b""), expected)
+
+
+def entered(installed: InstalledTrust) -> Select[Any]:
+    """Return the query for the entry of a trust statement."""
+    columns = audit_entries.c
+    return select(columns.sequence).where(*_TRUST, columns.fingerprint == installed.hash).limit(1)
+
+
+def _evidence_before(trust_sequence: int) -> Select[Any]:
+    columns = audit_entries.c
+    query = select(columns.evidence).where(*_TRUST, columns.revision < trust_sequence)
+    return query.order_by(columns.revision.desc(), columns.sequence.desc()).limit(1)
 
 
 def entries_after(sequence: int, limit: int, wanted: AuditFilter) -> Select[Any]:

@@ -26,6 +26,7 @@ from keypost_services.ca.store import (
     Event,
     Identity,
     IdentityTakenError,
+    InstalledTrust,
     KeyAlreadyKnownError,
     OneTimeCode,
     RecordedKey,
@@ -34,7 +35,7 @@ from keypost_services.ca.store import (
     User,
     UserSummary,
 )
-from keypost_services.ca.store_audit import NEWEST, append_acts, entries_after, entry_of, head_of
+from keypost_services.ca.store_audit import NEWEST, append_acts, append_trust, entered, entries_after, entry_of, head_of
 from keypost_services.ca.store_failures import TransactionGivenUpError, failures_named
 from keypost_services.ca.tables import (
     EVENT_COUNTER,
@@ -144,6 +145,18 @@ class SqlStore:
             await connection.execute(insert(one_time_codes).values(asdict(code)))
             await _take_numbers(connection, 0)
             return await append_acts(connection, [act], expected)
+
+        return await self._write(transaction)
+
+    async def enter_trust(self, installed: InstalledTrust, expected: Sequence[AuditEntry] = ()) -> Sequence[AuditEntry]:
+        """Enter in the audit log that a trust statement was taken up, once; return its entries."""
+        # Whoever starts again has nothing to enter, and need not wait for those who write.
+        if not expected and await self._first(entered(installed)) is not None:
+            return ()
+
+        async def transaction(connection: AsyncConnection) -> Sequence[AuditEntry]:
+            await _take_numbers(connection, 0)
+            return await append_trust(connection, installed, expected)
 
         return await self._write(transaction)
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from keypost.clock import MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import WEAK
-from keypost_services.ca.audit import OPERATOR, Action, AuditBrokenError, Head, chain
+from keypost_services.ca.audit import OPERATOR, Action, AuditBrokenError, Head, Origin, chain
 from keypost_services.ca.audit_lines import facts_of
 from keypost_services.ca.codes import hash_code
 from keypost_services.ca.command_line import app
@@ -23,10 +23,11 @@ from keypost_services.ca.database import open_store, open_store_as_it_is
 from keypost_services.ca.events import EventFeed
 from keypost_services.ca.redo import in_order, lines_of_file, read_entries
 from keypost_services.ca.sign_in.port import Proof
-from keypost_services.ca.store import Identity, OneTimeCode
+from keypost_services.ca.store import Identity, InstalledTrust, OneTimeCode
 from keypost_services.ca.store_sql import LEAP
 from keypost_services.runtime.errors import ServiceError
 from support.ca import ISSUER, OPEN, open_bench
+from support.trust_statements import trust_statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +90,7 @@ def command(*arguments: str) -> Result:
 
 async def everything_happens(bench: CaBench, first: DeviceKeyPair) -> None:
     """Have every kind of entry written, and a sign-in at an issuer."""
+    await the_realms_keys_change(bench)
     second = await bench.approve(first)
     bench.clock.advance(MINUTE)
     renewed = await bench.renew(second)
@@ -108,6 +110,17 @@ async def everything_happens(bench: CaBench, first: DeviceKeyPair) -> None:
     await bench.add_code("erin")
     await bench.enroll("frank", FRANK, WEAK)
     await bench.resets.request("bob", OPEN)
+
+
+async def the_realms_keys_change(bench: CaBench) -> None:
+    """Have trust statements taken up, two of them of one sequence."""
+    for signed in (
+        trust_statement(),
+        trust_statement(2, (1, 3), {2: 400, 4: 500}),
+        trust_statement(3, (3,), {2: 600, 4: 500}, signed_by=3),
+        trust_statement(3, (3,), {4: 500}, signed_by=3),
+    ):
+        await bench.store.enter_trust(InstalledTrust(signed, bench.clock(), Origin("host:ca-0")))
 
 
 @pytest.fixture
