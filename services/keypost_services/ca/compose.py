@@ -46,6 +46,7 @@ from keypost_services.ca.trust.realm import ServedRealm
 from keypost_services.ca.trust.realm_files import RealmFilesError
 from keypost_services.ca.trust.realm_source import RealmSource
 from keypost_services.ca.trust.realm_watch import PART, RealmWatch
+from keypost_services.ca.trust.trust_log import TrustLog, this_machine
 from keypost_services.runtime.background import keep_running
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.serving import Parts, Runtime
@@ -87,11 +88,14 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
         store = await stack.enter_async_context(
             open_store(settings.database, settings.database_connections, metrics=metrics)
         )
+        trust_log = TrustLog(store, runtime.clock, runtime.log, this_machine())
+        await _enter(trust_log, realm.trust)
         feed = EventFeed(store)
         served, policy = ServedRealm(realm), _policy(settings, realm.trust)
         watch = RealmWatch(
             files.load,
             files.state,
+            trust_log.enter,
             served,
             policy,
             runtime.clock,
@@ -139,6 +143,14 @@ def _load_realm(files: RealmSource, name: str, now: int) -> Realm:
     if realm.trust.realm != name:
         raise StartError(f"KEYPOST_CA_REALM: {files.folder.realm_trust} is of {realm.trust.realm}, not of {name}")
     return realm
+
+
+async def _enter(trust_log: TrustLog, trust: RealmTrust) -> None:
+    """Enter the statement that this process begins with: the realm's first one, or one installed while it was away."""
+    try:
+        await trust_log.enter(trust)
+    except StoreAwayError as error:
+        raise StartError(str(error)) from error
 
 
 def _policy(settings: CaSettings, trust: RealmTrust) -> Policy:

@@ -22,6 +22,7 @@ from keypost_services.ca.administration.command_line import admin
 from keypost_services.ca.command_line import app
 from keypost_services.embedded.certificates import TlsRoot, service_names, write
 from support.ca_service import REALM, CaUnderTest, open_ca
+from support.trust_statements import FIRST_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,29 +128,39 @@ async def test_a_reset_is_allowed_and_cancelled(ca: CaUnderTest) -> None:
 async def test_the_audit_log_is_listed_and_verified(ca: CaUnderTest) -> None:
     await ca.enroll("alice")
     await printed(ca, "invite", "bob")
-    rows = await printed(ca, "audit", "list")
+    first, *rows = (await printed(ca, "audit", "list"))[FIRST_ENTRIES - 1 :]
     assert [(row["action"], row["actor_kind"], row["actor"]) for row in rows] == [
         ("enrolled", "sign_in", "open"),
         ("code_made", "administrator", "ada"),
     ]
-    assert [row["sequence"] for row in await printed(ca, "audit", "list", "--user", "bob")] == [2]
+    enrolled, made = (row["sequence"] for row in rows)
+    assert (first["action"], enrolled, made) == ("record_key_added", FIRST_ENTRIES + 1, FIRST_ENTRIES + 2)
+    assert [row["sequence"] for row in await printed(ca, "audit", "list", "--user", "bob")] == [made]
     # By number: what came later may have an earlier time, if a clock was put back.
-    assert await printed(ca, "audit", "list", "--after", "1") == rows[1:]
-    assert await printed(ca, "audit", "list", "--after", "2") == []
+    assert await printed(ca, "audit", "list", "--after", str(enrolled)) == rows[1:]
+    assert await printed(ca, "audit", "list", "--after", str(made)) == []
     # Of each the CA's own log has a line, by which it is found without the database.
     told = [line for line in ca.log if line["event"] == "change"]
+    assert [(line["sequence"], line["action"]) for line in told[:FIRST_ENTRIES]] == [
+        (1, "trust_installed"),
+        (2, "root_key_added"),
+        (3, "record_key_added"),
+    ]
+    told = told[FIRST_ENTRIES:]
     assert [(line["sequence"], line["action"], line["username"]) for line in told] == [
-        (1, "enrolled", "alice"),
-        (2, "code_made", "bob"),
+        (enrolled, "enrolled", "alice"),
+        (made, "code_made", "bob"),
     ]
     assert all(line["request_id"] for line in told)
     assert (told[0]["fingerprint"], told[0]["revision"]) == (rows[0]["fingerprint"], 1)
     lines = (await run(ca, "audit", "list")).stdout.splitlines()
-    assert "  code_made  bob  by administrator ada  from ipv4:127.0.0.1:" in lines[1]
+    key, root_key = first["fingerprint"][:8], first["actor"]
+    assert f"  record_key_added  trust 1  {key}  by root_key {root_key}  from host:" in lines[FIRST_ENTRIES - 1]
+    assert "  code_made  bob  by administrator ada  from ipv4:127.0.0.1:" in lines[-1]
     (verified,) = await printed(ca, "audit", "verify")
-    assert verified["head"] == f"2:{rows[1]['hash']}"
+    assert verified["head"] == f"{made}:{rows[1]['hash']}"
     assert (await run(ca, "audit", "verify", "--head", verified["head"])).exit_code == 0
-    wrong = await run(ca, "audit", "verify", "--head", f"2:{'0' * 64}")
+    wrong = await run(ca, "audit", "verify", "--head", f"{made}:{'0' * 64}")
     assert (wrong.exit_code, wrong.stdout) == (1, "")
     assert "written anew" in wrong.stderr
 

@@ -16,6 +16,7 @@ from keypost.protocol.key_info import GOOD, REVOKED
 from keypost_services.ca.administration.convert import read_audit_entry
 from keypost_services.ca.audit import BEGINNING, Action, ActorKind, verify_chain
 from support.ca_service import CaUnderTest, open_ca
+from support.trust_statements import FIRST_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -34,7 +35,8 @@ async def refused(call: Awaitable[object]) -> str:
 
 
 async def log_of(administrator: AdministrationClient, **wanted: object) -> list[AuditEntry]:
-    request = pb.ListAuditEntriesRequest(**wanted)  # type: ignore[arg-type]
+    """Return what is told of users: it comes after what the log begins with."""
+    request = pb.ListAuditEntriesRequest(**{"after_sequence": FIRST_ENTRIES, **wanted})  # type: ignore[arg-type]
     return [read_audit_entry(message) async for message in administrator.audit_entries(request)]
 
 
@@ -76,10 +78,10 @@ async def test_users_and_entries_are_listed_page_by_page(ca: CaUnderTest) -> Non
     assert [user.username for user in first.users] == names[:2]
     last = await stub.ListUsers(pb.ListUsersRequest(page_size=3, page_token=first.next_page_token))
     assert ([user.username for user in last.users], last.next_page_token) == (names[2:], "")
-    page = await stub.ListAuditEntries(pb.ListAuditEntriesRequest(page_size=4))
-    assert [entry.sequence for entry in page.entries] == [1, 2, 3, 4]
+    page = await stub.ListAuditEntries(pb.ListAuditEntriesRequest(page_size=FIRST_ENTRIES + 4))
+    assert [entry.sequence for entry in page.entries] == list(range(1, FIRST_ENTRIES + 5))
     rest = await stub.ListAuditEntries(pb.ListAuditEntriesRequest(page_token=page.next_page_token))
-    assert [entry.sequence for entry in rest.entries] == [5]
+    assert [entry.sequence for entry in rest.entries] == [FIRST_ENTRIES + 5]
     assert [entry.act.username for entry in await log_of(administrator, username="user3")] == ["user3"]
 
 
@@ -160,7 +162,8 @@ async def test_the_whole_log_verifies_over_the_service(ca: CaUnderTest) -> None:
     await ca.renew(alice)
     administrator = await ca.administrator()
     await administrator.create_code("bob", HOUR)
-    entries = await log_of(administrator)
-    assert verify_chain(BEGINNING, entries).sequence == 3
-    act = entries[1].act
+    entries = await log_of(administrator, after_sequence=0)
+    assert verify_chain(BEGINNING, entries).sequence == FIRST_ENTRIES + 3
+    first, act = entries[0].act, entries[FIRST_ENTRIES + 1].act
+    assert (first.action, first.actor_kind, first.revision) == (Action.TRUST_INSTALLED, ActorKind.ROOT_KEY, 1)
     assert (act.action, act.actor_kind, act.actor) == (Action.RENEWED, ActorKind.DEVICE, str(alice.address))

@@ -11,6 +11,8 @@ from keypost.clock import DAY, HOUR, MINUTE
 from keypost.errors import InvalidArgumentError
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.encoding import fingerprint
+from keypost_services.ca.audit import BEGINNING, Action, verify_chain
+from keypost_services.ca.database import open_store_as_it_is
 from keypost_services.ca.trust.key_files import load_public_keys
 from keypost_services.directory.compose import compose as compose_directory
 from keypost_services.runtime.serving import running
@@ -61,6 +63,22 @@ async def test_a_record_key_rolls_over_and_nobody_notices(stack: PlainStack) -> 
         await traffic.flow(tasks)
         assert await signer_of(traffic.bob, "alice") == new
         assert traffic.alice._parts.trust.held.sequence == 3
+    assert (await told_of_the_realm(stack))[2:] == [
+        (Action.TRUST_INSTALLED, 2),
+        (Action.RECORD_KEY_ADDED, new),
+        (Action.TRUST_INSTALLED, 3),
+        (Action.RECORD_KEY_RETIRED, old.fingerprint),
+    ]
+
+
+async def told_of_the_realm(stack: PlainStack) -> list[tuple[str, int | bytes]]:
+    """Return what the audit log tells of the realm's own keys, but for its first entry: statements, and keys."""
+    async with open_store_as_it_is(f"sqlite:///{stack.ca.folder / 'ca.db'}") as store:
+        entries = await store.list_audit_entries(0, 1_000)
+    verify_chain(BEGINNING, entries)
+    acts = [entry.act for entry in entries if not entry.act.username]
+    assert all(act.peer.startswith("host:") for act in acts)
+    return [(act.action, act.revision if act.evidence else act.fingerprint) for act in acts[1:]]
 
 
 def listed(public_key_der: bytes, from_time: int) -> pb.RecordKey:
@@ -117,6 +135,13 @@ async def test_a_root_key_rolls_over_and_nobody_is_left_behind(stack: PlainStack
         assert dave._parts.trust.held.sequence == 4
         newcomer = await exits.enter_async_context(await open_client(stack, "erin", old_bundle, keys))
         assert newcomer._parts.trust.held.sequence == 4
+        assert (await told_of_the_realm(stack))[2:] == [
+            (Action.TRUST_INSTALLED, 2),
+            (Action.ROOT_KEY_ADDED, fingerprint(load_public_keys(new_root)[0])),
+            (Action.TRUST_INSTALLED, 3),
+            (Action.ROOT_KEY_REMOVED, fingerprint(old_root)),
+            (Action.TRUST_INSTALLED, 4),
+        ]
         await dave.close()
         with pytest.raises(InvalidArgumentError, match="other root keys"):
             await open_client(stack, "dave", old_bundle, keys)
@@ -142,6 +167,7 @@ async def test_a_file_that_is_no_successor_is_refused_and_the_old_statement_goes
             assert "realm" in stack.ca.service.runtime.health.degraded
             await traffic.flow(tasks)
         assert (await stack.ca.trust_of_clients()).sequence == operator.served_by_ca() == 2
+        assert (await told_of_the_realm(stack))[2:] == [(Action.TRUST_INSTALLED, 2)]
 
 
 async def test_the_constants_of_a_new_statement_are_gone_by_at_once(stack: PlainStack) -> None:

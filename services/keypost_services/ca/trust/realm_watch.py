@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from keypost.clock import DAY
 from keypost.errors import KeypostError
+from keypost_services.ca.store import StoreAwayError
+from keypost_services.ca.trust.realm import check_follows
 from keypost_services.ca.trust.realm_files import RealmFilesError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from structlog.typing import FilteringBoundLogger
 
     from keypost.clock import Clock
+    from keypost.protocol.realm_trust import RealmTrust
     from keypost_services.ca.metrics import Metrics
     from keypost_services.ca.policy import Policy
     from keypost_services.ca.trust.realm import Realm, ServedRealm
@@ -34,6 +37,7 @@ class RealmWatch:
     Attributes:
         load: Returns what the files say, verified; raises RealmFilesError. May block.
         state: Returns something that differs whenever the files differ. May block.
+        enter: Enters a statement in the audit log, once; raises StoreAwayError.
         realm: What is served.
         policy: Follows the realm's constants.
         clock: The time.
@@ -45,6 +49,7 @@ class RealmWatch:
 
     load: Callable[[], Realm]
     state: Callable[[], object]
+    enter: Callable[[RealmTrust], Awaitable[None]]
     realm: ServedRealm
     policy: Policy
     clock: Clock
@@ -73,17 +78,25 @@ class RealmWatch:
     async def take_up(self, known: str | None = None) -> str | None:
         """Serve what the files say now; what cannot be served is refused, and what is served goes on.
 
+        What the audit log cannot be told of, since the database is away, is put off.
+
         Args:
-            known: Why it was refused before: that is not said again.
+            known: Why it was refused or put off before: that is not said again.
 
         Returns:
-            Why it is refused; None: it is served.
+            Why it is refused or put off; None: it is served.
         """
         try:
             realm = await asyncio.to_thread(self.load)
             self._check(realm)
+            if realm.trust.signed.realm_trust != self.realm.trust.signed.realm_trust:
+                # First: no statement is served of which the audit log does not tell.
+                await self.enter(realm.trust)
             self.realm.replace(realm)
             self.policy.follow(realm.trust.constants)
+        except StoreAwayError as error:
+            self._put_off(str(error), known)
+            return str(error)
         except (RealmFilesError, KeypostError, ValueError) as error:
             self._refuse(str(error), known)
             return str(error)
@@ -98,6 +111,11 @@ class RealmWatch:
         self.metrics.realm_refused.inc()
         self.log.error("realm refused", why=why, serving=self.realm.trust.sequence)
         self.health.set_degraded(PART, f"a change of the realm's files is refused: {why}")
+
+    def _put_off(self, why: str, known: str | None) -> None:
+        if why != known:
+            self.log.warning("realm put off", why=why, serving=self.realm.trust.sequence)
+            self.health.set_degraded(PART, f"a change of the realm's files waits for the audit log: {why}")
 
     def warn(self) -> None:
         """Say what ends soon, and which record keys are listed and not here."""
@@ -116,5 +134,6 @@ class RealmWatch:
     def _check(self, realm: Realm) -> None:
         if realm.trust.realm != self.realm.name:
             raise RealmFilesError(f"the trust statement is of {realm.trust.realm}, not of {self.realm.name}")
+        check_follows(self.realm.trust, realm.trust)
         realm.active(self.clock())
         self.policy.check_follows(realm.trust.constants)

@@ -1,0 +1,168 @@
+"""What becomes of a change in the realm's files while the CA serves: entered in the audit log, then served."""
+
+from __future__ import annotations
+
+import asyncio
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from keypost.clock import DAY
+from keypost.protocol.realm_trust import restore_realm_trust
+from keypost_services.ca.audit import NOWHERE
+from keypost_services.ca.metrics import Metrics
+from keypost_services.ca.policy import Policy
+from keypost_services.ca.store import StoreAwayError
+from keypost_services.ca.trust.realm import Realm
+from keypost_services.ca.trust.realm_watch import PART, RealmWatch
+from keypost_services.ca.trust.signing import LocalSigner
+from keypost_services.ca.trust.trust_log import TrustLog, this_machine
+from keypost_services.runtime.health import Health
+from keypost_services.runtime.logs import make_logger
+from keypost_services.runtime.metrics import HealthMetrics
+from support.ca import served_realm
+from support.clock import ManualClock
+from support.realm import REALM, seeded_signer
+from support.trust_statements import RECORD, trust_statement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keypost.keys.v1 import realm_trust_pb2 as pb
+    from keypost.protocol.realm_trust import RealmTrust
+    from keypost_services.ca.audit import AuditEntry
+    from keypost_services.ca.store import InstalledTrust
+
+AWAY = "the database does not answer"
+
+
+class Bench:
+    """A watch over files that are none, and an audit log that is a list.
+
+    Attributes:
+        entered: The sequence of each statement that was entered, with that of the one that was served then.
+        away: How often the audit log is still away.
+        states: What each look at the files sees; then always the same.
+        done: Set once a statement was entered.
+    """
+
+    def __init__(self) -> None:
+        self.entered: list[tuple[int, int]] = []
+        self.away = 0
+        self.files = realm_of(trust_statement())
+        self.states = iter([0])
+        self.done = asyncio.Event()
+        self.output = StringIO()
+        log, registry = make_logger("ca", "info", "json", self.output), CollectorRegistry()
+        health_metrics = HealthMetrics(registry)
+        self.health, self.metrics = Health(log, health_metrics), Metrics(registry)
+        trust = self.files.trust
+        self.watch = RealmWatch(
+            lambda: self.files,
+            lambda: next(self.states, 1),
+            self.enter,
+            served_realm(trust, seeded_signer(RECORD)),
+            Policy(trust.constants, 90 * DAY),
+            ManualClock(),
+            log,
+            self.health,
+            self.metrics,
+            health_metrics,
+        )
+
+    @property
+    def served(self) -> int:
+        return self.watch.realm.trust.sequence
+
+    @property
+    def refusals(self) -> float:
+        return self.metrics.realm_refused._value.get()  # type: ignore[no-any-return]
+
+    def install(self, signed: pb.SignedRealmTrust) -> None:
+        self.files = realm_of(signed)
+
+    async def enter(self, trust: RealmTrust) -> None:
+        if self.away:
+            self.away -= 1
+            raise StoreAwayError(AWAY)
+        self.entered.append((trust.sequence, self.served))
+        self.done.set()
+
+
+def realm_of(signed: pb.SignedRealmTrust) -> Realm:
+    return Realm(
+        restore_realm_trust(signed, REALM), signers=tuple(LocalSigner(seeded_signer(seed)) for seed in (RECORD, 4))
+    )
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_a_statement_is_entered_before_it_is_served(bench: Bench) -> None:
+    bench.install(trust_statement(2))
+    assert await bench.watch.take_up() is None
+    assert (bench.entered, bench.served) == ([(2, 1)], 2)
+
+
+async def test_other_key_files_under_the_same_statement_are_no_entry(bench: Bench) -> None:
+    bench.install(trust_statement())
+    assert await bench.watch.take_up() is None
+    assert bench.entered == []
+
+
+@pytest.mark.parametrize("signed", [trust_statement(1, record_keys={4: 500}), trust_statement(2, record_keys={5: 500})])
+async def test_what_is_refused_has_no_entry(bench: Bench, signed: Any) -> None:
+    bench.install(signed)
+    assert await bench.watch.take_up() is not None
+    assert (bench.entered, bench.served, bench.refusals) == ([], 1, 1)
+
+
+async def test_what_cannot_be_entered_is_put_off_and_served_once_it_can(bench: Bench) -> None:
+    bench.away = 2
+    bench.install(trust_statement(2))
+    why = await bench.watch.take_up()
+    assert why == AWAY
+    assert await bench.watch.take_up(why) == AWAY
+    assert (bench.entered, bench.served) == ([], 1)
+    assert AWAY in bench.health.degraded[PART]
+    assert (bench.output.getvalue().count("realm put off"), bench.refusals) == (1, 0), "said once, and no refusal"
+    assert await bench.watch.take_up(why) is None
+    assert (bench.entered, bench.served) == ([(2, 1)], 2)
+    assert PART not in bench.health.degraded
+
+
+async def test_the_watch_tries_again_by_itself(bench: Bench) -> None:
+    bench.away = 3
+    bench.install(trust_statement(2))
+    looking = asyncio.create_task(bench.watch.run(0))
+    try:
+        async with asyncio.timeout(20):
+            await bench.done.wait()
+    finally:
+        looking.cancel()
+    assert bench.entered == [(2, 1)]
+
+
+class Remembers:
+    """A store that remembers what it is to enter."""
+
+    def __init__(self) -> None:
+        self.installed: list[InstalledTrust] = []
+
+    async def enter_trust(self, installed: InstalledTrust) -> Sequence[AuditEntry]:
+        self.installed.append(installed)
+        return ()
+
+
+async def test_an_entry_says_when_and_on_which_machine(bench: Bench) -> None:
+    store: Any = Remembers()
+    clock = ManualClock()
+    await TrustLog(store, clock, bench.watch.log, this_machine()).enter(bench.files.trust)
+    (installed,) = store.installed
+    assert (installed.signed, installed.time) == (trust_statement(), clock())
+    assert installed.origin != NOWHERE
+    assert installed.origin.peer.startswith("host:")
