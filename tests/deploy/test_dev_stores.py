@@ -14,8 +14,8 @@ from psycopg import sql
 from redis import Redis
 from redis.exceptions import RedisError
 
-from keypost_services.ca.commands import migrate_database
 from keypost_services.ca.database import open_store
+from keypost_services.ca.database_commands import migrate_database
 from keypost_services.delivery.connecting import servers_at
 from keypost_services.delivery.durability import MailboxServerRefusedError, check_mailbox_servers
 from keypost_services.delivery.functions import FunctionLibrary

@@ -27,7 +27,7 @@ from keypost.protocol.revocations import sign_reset_cancellation, sign_revocatio
 from keypost.protocol.rsa import public_key_der
 from keypost.protocol.suites import STRONG, WEAK, Suite
 from keypost.transport.retries import Retries
-from keypost_services.ca import commands
+from keypost_services.ca import database_commands
 from keypost_services.ca.administration.access import read_access
 from keypost_services.ca.administration.client import open_client
 from keypost_services.ca.compose import compose
@@ -175,7 +175,7 @@ class CaUnderTest:
         """Return a one-time code, made as its operator makes it."""
         database = self.service.runtime.settings.database
         arguments = (self.folder / "realm", database, username, lifetime, self.clock())
-        made = await asyncio.to_thread(commands.make_code, *arguments)
+        made = await asyncio.to_thread(database_commands.make_code, *arguments)
         return pb.SignIn(one_time_code=made.code)
 
     async def record(self, username: str) -> KeyRecord:

@@ -12,10 +12,10 @@ from pydantic_settings import SettingsConfigDict
 
 from keypost.ca.v1 import ca_service_pb2 as pb
 from keypost.ca.v1 import ca_service_pb2_grpc
+from keypost_services.runtime.command_line import service_app
 from keypost_services.runtime.config import ServiceSettings
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.health import NOT_SERVING
-from keypost_services.runtime.process import service_app
 from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def _deaf() -> None:
             await asyncio.Event().wait()
 
 
-app = service_app("example", "An example of a service.", ExampleSettings, compose)
+app = service_app("example", "An example of a service.", lambda: ExampleSettings, lambda: compose)
 
 
 @app.command()

@@ -12,7 +12,8 @@ def main() -> None:
     end_on_sigterm()
     with needs_extra("keypost-ca", "services"):
         from keypost_services.ca.command_line import run  # noqa: PLC0415  # its libraries may be missing
-    sys.exit(run(sys.argv[1:]))
+
+        sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

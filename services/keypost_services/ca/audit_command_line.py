@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
 
 from keypost_services.ca.audit import BEGINNING, AuditBrokenError, read_head
-from keypost_services.ca.audit_lines import ALL, Wanted, facts_of, line_of, verify
+from keypost_services.ca.audit_lines import BROKEN, Wanted, facts_of, line_of, verify
 from keypost_services.ca.command_options import Database  # noqa: TC001  # typer reads the annotation
-from keypost_services.ca.database import open_store_as_it_is
-from keypost_services.ca.migrate import SchemaDiffersError
 from keypost_services.ca.printing import CommandError, Json, fail, print_facts, read_time
-from keypost_services.ca.redo import in_order, lines_of_file, read_entries
-from keypost_services.ca.settings import check_database
-from keypost_services.ca.store import AuditFilter, StoreAwayError
-from keypost_services.ca.store_failures import sentence_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from keypost_services.ca.audit import Head
     from keypost_services.ca.audit_lines import Entries
-    from keypost_services.ca.store import Store
 
-    Read = Callable[[Entries], Awaitable[None]]
-
-PAGE = 256
-BROKEN = 1
-"""The exit code for a log that does not verify."""
 About = Annotated[str, typer.Option("--user", help="Only entries about this user.")]
 Since = Annotated[str, typer.Option(help="Only entries since then, such as 2026-01-31 or 2026-01-31T09:30 (UTC).")]
 Until = Annotated[str, typer.Option(help="Only entries before then.")]
@@ -56,8 +40,10 @@ def list_entries(
 
     One a line; with --json one object a line. The CA may be serving meanwhile.
     """
+    from keypost_services.ca.audit_reading import read_database  # noqa: PLC0415  # `admin audit` needs no database
+
     wanted = read_wanted(user, since, until, after)
-    _run(database, lambda entries: print_entries(entries, as_json=as_json), wanted)
+    read_database(database, lambda entries: print_entries(entries, as_json=as_json), wanted)
 
 
 @audit.command("verify")
@@ -77,13 +63,15 @@ def verify_entries(
     Prints the head: note it elsewhere, and give it the next time. Without one, whoever can write to the database, or to
     the file, can cut the end off, or write the log anew.
     """
+    from keypost_services.ca.audit_reading import read_database, read_file  # noqa: PLC0415  # as above
+
     noted = read_noted(head)
     if file is not None:
-        _verify_file(file, noted, as_json=as_json)
+        read_file(file, lambda entries: print_verified(entries, noted, as_json=as_json))
         return
     if database is None:
         fail(CommandError("name the --database or a --file"))
-    _run(database, lambda entries: print_verified(entries, noted, as_json=as_json))
+    read_database(database, lambda entries: print_verified(entries, noted, as_json=as_json))
 
 
 def read_wanted(user: str, since: str, until: str, after: int) -> Wanted:
@@ -115,41 +103,3 @@ async def print_verified(entries: Entries, noted: Head, *, as_json: bool) -> Non
     except AuditBrokenError as error:
         fail(error, BROKEN)
     print_facts({"entries": found.sequence, "head": str(found)}, as_json=as_json)
-
-
-def _verify_file(file: Path, noted: Head, *, as_json: bool) -> None:
-    async def entries() -> Entries:
-        for entry in in_order(read_entries(lines_of_file(file))):
-            yield entry
-
-    try:
-        asyncio.run(print_verified(entries(), noted, as_json=as_json))
-    except (ValueError, OSError) as error:
-        fail(error)
-
-
-def _run(database: str, read: Read, wanted: Wanted = ALL) -> None:
-    try:
-        asyncio.run(_read_database(check_database(database), read, wanted))
-    except (ValueError, SchemaDiffersError) as error:
-        fail(error)
-    except SQLAlchemyError as error:
-        fail(CommandError(f"the database cannot be used: {sentence_of(error)}"))
-    except StoreAwayError as error:
-        fail(error)
-    except TypeError:
-        fail(AuditBrokenError("an entry has a value of a kind that is never written: it was altered"), BROKEN)
-
-
-async def _read_database(database: str, read: Read, wanted: Wanted) -> None:
-    async with open_store_as_it_is(database) as store:
-        await read(_entries_of(store, wanted))
-
-
-async def _entries_of(store: Store, wanted: Wanted) -> Entries:
-    narrowed = AuditFilter(wanted.username or None, wanted.from_time, wanted.until_time or None)
-    last = wanted.after
-    while page := await store.list_audit_entries(last, PAGE, narrowed):
-        for entry in page:
-            yield entry
-        last = page[-1].sequence

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from keypost_services.ca.audit import Act, AuditEntry, Head
 
 Entries = AsyncIterator["AuditEntry"]
+BROKEN = 1
+"""The exit code of a command that finds a log which does not verify."""
 _SHOWN_DIGITS = 8
 _LOGGED = ("sequence", "action", "actor_kind", "username", "device_id", "fingerprint", "revision", "reason")
 _NO_REASON = "REVOCATION_REASON_UNSPECIFIED"

@@ -13,7 +13,6 @@ from keypost_services.ca import commands
 from keypost_services.ca.administration.command_line import admin
 from keypost_services.ca.audit_command_line import Noted, audit, read_noted
 from keypost_services.ca.command_options import Database, Folder, NoPassphrase, PassphraseFile, passphrase_of
-from keypost_services.ca.compose import compose
 from keypost_services.ca.printing import (
     JSON,
     USAGE,
@@ -24,16 +23,32 @@ from keypost_services.ca.printing import (
     failure_as_json,
     print_facts,
 )
-from keypost_services.ca.settings import CaSettings
 from keypost_services.ca.sign_in.urls import check_issuer
 from keypost_services.ca.trust.command_line import record_key_app, root_app, trust_app
-from keypost_services.runtime.process import service_app
+from keypost_services.runtime.command_line import service_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from keypost_services.ca.settings import CaSettings
+    from keypost_services.runtime.serving import Compose
+
 DESCRIPTION = "The Certificate Authority of Keypost: records which public key belongs to whom."
-app = service_app("ca", DESCRIPTION, CaSettings, compose)
+
+
+def _settings() -> type[CaSettings]:
+    from keypost_services.ca.settings import CaSettings  # noqa: PLC0415  # `serve` alone needs them
+
+    return CaSettings
+
+
+def _compose() -> Compose[CaSettings]:
+    from keypost_services.ca.compose import compose  # noqa: PLC0415  # `serve` alone needs it
+
+    return compose
+
+
+app = service_app("ca", DESCRIPTION, _settings, _compose)
 app.add_typer(audit)
 app.add_typer(admin)
 app.add_typer(root_app, name="root")
@@ -147,8 +162,10 @@ def code(
 
     It is shown once: the CA keeps a hash. The CA may be serving meanwhile.
     """
+    from keypost_services.ca import database_commands  # noqa: PLC0415  # what opens a database is slow to import
+
     try:
-        made = commands.make_code(realm_folder, database, username, expires, system_clock())
+        made = database_commands.make_code(realm_folder, database, username, expires, system_clock())
     except CommandError as error:
         fail(error)
     print_facts(vars(made), as_json=as_json)
@@ -167,8 +184,10 @@ def migrate(
 
     `serve` does it too, if its role may.
     """
+    from keypost_services.ca import database_commands  # noqa: PLC0415  # as above
+
     try:
-        step = commands.migrate_database(database, grant)
+        step = database_commands.migrate_database(database, grant)
     except CommandError as error:
         fail(error)
     print_facts({"step": step}, as_json=as_json)
@@ -200,10 +219,13 @@ def after_restore(
     Makes again what the audit log tells and the database lacks. Then ends what may have been used up or stopped since:
     all one-time codes, and identity resets that were announced. Directories drop what they hold. No CA may be serving.
     """
+    from keypost_services.ca import database_commands  # noqa: PLC0415  # as above
+
     noted = read_noted(head)
     try:
         _check_restoring(audit_file, without_audit=without_audit, yes=yes)
-        done = commands.after_restore(database, audit_file, noted, issuer and check_issuer(issuer), system_clock())
+        checked = issuer and check_issuer(issuer)
+        done = database_commands.after_restore(database, audit_file, noted, checked, system_clock())
     except (CommandError, ValueError) as error:
         fail(error)
     print_facts(vars(done), as_json=as_json)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
+from keypost_services.ca.database_url import CONNECTIONS
 from keypost_services.ca.engine_postgres import is_postgres, open_postgres
 from keypost_services.ca.engine_sqlite import WRITES, database_file, open_sqlite
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["CONNECTIONS", "WRITES", "database_file", "open_engine"]
-
-CONNECTIONS = 10
-"""How many connections a process has at most, to a database that processes share."""
 
 
 def open_engine(url: str, connections: int = CONNECTIONS) -> AsyncEngine:

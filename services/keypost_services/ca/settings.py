@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path  # noqa: TC003  # pydantic reads it
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from keypost.clock import DAY, HOUR
-from keypost_services.ca.engine import CONNECTIONS
+from keypost_services.ca.database_url import CONNECTIONS, check_database
 from keypost_services.ca.sign_in.port import Kind
 from keypost_services.ca.sign_in.urls import check_issuer
 from keypost_services.runtime.config import ServiceSettings, variable_of
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-_SQLITE = "sqlite:////var/lib/keypost/ca.db"
-_POSTGRES = "postgresql://keypost_ca@db.example.org/keypost"
 _DAYS_MOST = 398
 _RESET_HOURS_MOST = 30 * 24
-
-
-def check_database(url: str) -> str:
-    """Return a database URL; raises ValueError if it is none, or of a database that this version cannot use."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ValueError(f"must be a database URL, such as {_SQLITE} or {_POSTGRES}") from error
-    kind = parsed.get_backend_name()
-    if kind not in ("sqlite", "postgresql"):
-        raise ValueError(f"must be of SQLite or PostgreSQL, such as {_SQLITE} or {_POSTGRES}")
-    if kind == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
-        raise ValueError(f"must name a file, such as {_SQLITE}")
-    if kind == "postgresql":
-        _check_postgres(parsed)
-    return url
-
-
-def _check_postgres(url: URL) -> None:
-    if not url.database:
-        raise ValueError(f"must name a database, such as {_POSTGRES}")
-    if url.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise ValueError("must begin with postgresql://: there is one driver, psycopg")
-    if importlib.util.find_spec("psycopg") is None:
-        raise ValueError("PostgreSQL needs a driver: install keypost[services,postgres]")
 
 
 def _read_kinds(value: str | tuple[Kind, ...]) -> tuple[Kind, ...]:

@@ -1,4 +1,4 @@
-"""A service as a process: signals, exit codes, the command line."""
+"""A service as a process: signals and exit codes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
-from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
-from keypost_services.runtime.config import describe_settings, load_settings
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.logs import make_logger, route_standard_logging
 from keypost_services.runtime.serving import SettingsT, running
@@ -109,35 +105,3 @@ class _Stop:
             sys.stdout.flush()
             os._exit(128 + number)
         self._event.set()
-
-
-def service_app(name: str, description: str, settings_cls: type[SettingsT], compose: Compose[SettingsT]) -> typer.Typer:
-    """Return the command line of a service, with its command ``serve``; a service may hang others on it.
-
-    Args:
-        name: The service's name, such as ``directory``.
-        description: What it does, in a sentence.
-        settings_cls: Its settings, documented in ``serve --help``.
-        compose: Puts it together.
-    """
-    app = typer.Typer(
-        name=f"keypost-{name}",
-        help=description,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-
-    # With a callback the command keeps its name, even where it is the only one.
-    @app.callback()
-    def options(*, version: Version = False) -> None:
-        pass
-
-    @app.command(
-        help="Serve until SIGTERM.", epilog=f"\b\nSettings, by environment:\n{describe_settings(settings_cls)}"
-    )
-    def serve() -> None:
-        raise typer.Exit(run_service(name, load_settings(settings_cls), compose))
-
-    return app

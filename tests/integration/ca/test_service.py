@@ -16,7 +16,7 @@ from keypost.keys.v1 import key_info_pb2 as keys_pb
 from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
-from keypost_services.ca import commands
+from keypost_services.ca import database_commands
 from keypost_services.ca.trust.realm_files import RealmFolder, create_realm
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.errors import StartError
@@ -159,7 +159,9 @@ async def test_one_process_at_a_time(tmp_path: Path) -> None:
 async def test_a_code_made_beside_the_serving_ca_enrols_once(tmp_path: Path) -> None:
     async with open_ca(tmp_path, sign_in="code") as ca:
         database = ca_settings(tmp_path).database
-        made = await asyncio.to_thread(commands.make_code, tmp_path / "realm", database, "alice", "1d", ca.clock())
+        made = await asyncio.to_thread(
+            database_commands.make_code, tmp_path / "realm", database, "alice", "1d", ca.clock()
+        )
         sign_in = pb.SignIn(one_time_code=made.code.lower())
         await ca.enroll("alice", sign_in)
         ca.clock.advance(91 * DAY)

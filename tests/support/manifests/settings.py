@@ -21,8 +21,9 @@ from keypost_services.delivery.compose import compose as compose_delivery
 from keypost_services.delivery.settings import DeliverySettings
 from keypost_services.directory.compose import compose as compose_directory
 from keypost_services.directory.settings import DirectorySettings
+from keypost_services.runtime.command_line import service_app
 from keypost_services.runtime.config import load_settings, variable_of
-from keypost_services.runtime.process import LAST_SECONDS, service_app
+from keypost_services.runtime.process import LAST_SECONDS
 from keypost_services.runtime.serving import SETTLE_SECONDS
 from keypost_services.runtime.tracing import FAREWELL_SECONDS
 from support.manifests.given import given_by_the_operator
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 APPS = {
     "keypost-ca": ca_app,
-    "keypost-directory": service_app("directory", "", DirectorySettings, compose_directory),
-    "keypost-delivery": service_app("delivery", "", DeliverySettings, compose_delivery),
+    "keypost-directory": service_app("directory", "", lambda: DirectorySettings, lambda: compose_directory),
+    "keypost-delivery": service_app("delivery", "", lambda: DeliverySettings, lambda: compose_delivery),
 }
 """Their command lines, by program."""
 FILES = "/etc/keypost"

@@ -26,7 +26,7 @@ def end_on_sigterm() -> None:
 
 @contextmanager
 def needs_extra(program: str, extra: str) -> Iterator[None]:
-    """Import a program's parts in this block: if a library is missing, say what to install, and end with code 1.
+    """Import a program's parts, or run it, in this block; if a library is missing, say what to install: exit code 1.
 
     Args:
         program: The program's name, such as ``keypost-ca``.
