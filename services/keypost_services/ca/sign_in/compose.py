@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from keypost_services.ca.sign_in.code_sign_in import CodeSignIn
-from keypost_services.ca.sign_in.fetching import fetch_json
 from keypost_services.ca.sign_in.id_tokens import Expected
 from keypost_services.ca.sign_in.issuer import Issuer
 from keypost_services.ca.sign_in.oidc_sign_in import OidcSignIn
@@ -46,6 +45,8 @@ def sign_ins(settings: CaSettings, store: Store, realm: bytes, clock: Clock) -> 
 
 
 def _oidc(settings: CaSettings, store: Store, clock: Clock) -> OidcSignIn:
+    from keypost_services.ca.sign_in.fetching import fetch_json  # noqa: PLC0415  # slow to import: an HTTP client
+
     url, client_id = settings.require_oidc()
     fetch = partial(fetch_json, tls=_tls(settings))
     issuer = Issuer(url, fetch, clock, settings.oidc_seconds)

@@ -11,10 +11,8 @@ from keypost_services.runtime.limits.call_limits import Limits
 from keypost_services.runtime.limits.limiter_guarded import FallingBackLimiter, RefusingLimiter, WatchedLimiter
 from keypost_services.runtime.limits.limiter_leasing import LeasingLimiter
 from keypost_services.runtime.limits.limiter_local import LocalLimiter
-from keypost_services.runtime.limits.limiter_redis import RedisLimiter
 from keypost_services.runtime.limits.metrics import LimitMetrics
 from keypost_services.runtime.limits.text import read_limits
-from keypost_services.runtime.redis import redis_client
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -55,6 +53,10 @@ def open_limits(
         variable = variable_of(type(settings), "limits_url")
         log.warning("limits_of_this_process_alone", why=f"{variable} is not set: each process counts for itself")
         return Limits(lenient=local, strict=local, metrics=metrics, changed=changed)
+    # Slow to import, and a process that counts for itself needs neither.
+    from keypost_services.runtime.limits.limiter_redis import RedisLimiter  # noqa: PLC0415
+    from keypost_services.runtime.redis import redis_client  # noqa: PLC0415
+
     health.expect(PART)
     seconds = settings.limits_timeout_seconds
     redis = redis_client(settings.limits_url, connect_seconds=seconds, answer_seconds=seconds)
