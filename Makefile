@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PROTOS := $(shell find protos -name '*.proto')
 STAMP := $(VENV)/.installed
 
+# Tests and stories begin hundreds of processes; without bytecode each of them would compile Keypost anew, half a second.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 help: ## Show the targets

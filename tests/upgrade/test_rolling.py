@@ -41,8 +41,6 @@ BACK = ("directory", "delivery")
 """What goes back to the previous version in the end, beside others of its service that stay."""
 OLDER = ("alice-1", "bob-1")
 """The devices that begin with the previous version."""
-PAUSE_SECONDS = 0.2
-"""Something is under way at each moment all the same, and the processes that start have the machine."""
 Keep = Callable[["Server"], None]
 WHERE = "import keypost, keypost_services; print(keypost.__file__, keypost_services.__file__, sep='\\n')"
 
@@ -68,7 +66,7 @@ def test_the_stored_code_is_what_runs(code: Path) -> None:
 async def test_one_process_after_the_other(tmp_path: Path, code: Path) -> None:
     outcome = Outcome(seed=0)
     async with previous_stack(tmp_path / "run", code) as stack:
-        run = Run(stack, random.Random(0), outcome, lambda _line: None, copies=False, pause=PAUSE_SECONDS)
+        run = Run(stack, random.Random(0), outcome, lambda _line: None, copies=False)
         async with kept_running(stack) as keep:
             await run.begin()
             os.kill(stack.servers["directory"].pid, signal.SIGKILL)
@@ -88,7 +86,7 @@ async def test_callers_first_and_back_again(tmp_path: Path, code: Path) -> None:
     """``kubectl apply -k`` replaces everything at once: a service may be new before the one that it calls."""
     outcome = Outcome(seed=0)
     async with previous_stack(tmp_path / "run", code) as stack:
-        run = Run(stack, random.Random(0), outcome, lambda _line: None, copies=False, pause=PAUSE_SECONDS)
+        run = Run(stack, random.Random(0), outcome, lambda _line: None, copies=False)
         async with kept_running(stack) as keep:
             await run.begin()
             for name in reversed(ORDER):

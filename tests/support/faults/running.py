@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 RECOVERY_SECONDS = 90.0
 """How long a mended part may take until it is used again: generous, for machines under load."""
 LAST_MESSAGES_SECONDS = 120.0
-PAUSE_SECONDS = 0.04
-"""As long as a device thinks between two messages if the run does not say otherwise."""
+PAUSE_SECONDS = 0.15
+"""About how long a device thinks between two messages.
+
+Something is under way at each moment all the same, and the processes that start have the machine.
+"""
 TAIL_LINES = 12
 
 Draw = Callable[[random.Random, Places], Iterator[Faults]]
@@ -154,7 +157,6 @@ class Run:
         outcome: Where it is noted what happened.
         tell: Gets a line about each fault.
         copies: Whether what a device sends must also be at the other devices of its user.
-        pause: About how many seconds a device thinks between two messages.
     """
 
     def __init__(
@@ -165,13 +167,11 @@ class Run:
         tell: Tell,
         *,
         copies: bool = True,
-        pause: float = PAUSE_SECONDS,
     ) -> None:
         self._stack = stack
         self._random = drawn
         self._outcome = outcome
         self._copies = copies
-        self._pause = pause
         self._tell = tell
         self._began = time.monotonic()
         self._memory = MemoryWatch()
@@ -184,7 +184,7 @@ class Run:
             peers = sorted({other.username for other in self._stack.devices.values()} - {device.username})
             # Both ways of calling send and of handling messages.
             at_once, handling = (1, "set") if number % 2 else (8, "advance")
-            await device.begin_traffic(peers=peers, pause=self._pause, at_once=at_once, handling=handling)
+            await device.begin_traffic(peers=peers, pause=PAUSE_SECONDS, at_once=at_once, handling=handling)
         await self.flowing("the first messages", time.monotonic())
 
     async def faults(self, draw: Draw, enough: Enough) -> None:
