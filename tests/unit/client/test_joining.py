@@ -413,6 +413,17 @@ async def test_a_key_that_stands_in_no_record_any_more_has_not_expired(
     await check_told(second.person, told)
 
 
+async def test_a_key_that_is_good_has_not_expired_while_the_directory_is_behind(
+    alice: Any, second: Second, services: Services, clock: ManualClock
+) -> None:
+    await alice.client.approve(second.request)
+    clock.advance(15 * MINUTE)
+    services.faults["GetKeyInfo"] = [token_refused("UNKNOWN_KEY")] * 4
+    assert await second.client.joined() == second.client.address
+    assert services.requests["Renew"], "the CA was not asked"
+    assert second.person.reasons() == []
+
+
 @pytest.mark.parametrize("how", ENDS)
 async def test_a_record_that_shows_the_end_of_the_key_is_enough(
     alice: Any, second: Second, services: Services, monkeypatch: pytest.MonkeyPatch, how: str

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from keypost.protocol.suites import Suite
     from keypost.transport.ca_client import CaClient
 
+KEY_ALREADY_KNOWN = "KEY_ALREADY_KNOWN"
 ASK_ANEW = BEGIN_ANEW | {KEY_WEAK, "APPROVAL_REQUIRED"}
 """Refusals of a request that was made before: another one may pass, since a reset can have come due meanwhile."""
 
@@ -227,8 +228,11 @@ class Enrolling:
         )
         return key.address
 
-    async def check_not_ended(self, pair: DeviceKeyPair) -> None:
-        """Ask the CA, who alone knows, whether a first key that this device knows of no record was recorded, and ended.
+    async def is_recorded(self, pair: DeviceKeyPair) -> bool:
+        """Ask the CA, who alone knows, whether a first key that this device finds in no record was recorded.
+
+        Returns:
+            Whether it was, and is good: who does not show it is behind.
 
         Raises:
             DeviceKeyStolenError: somebody renewed it: this device stops.
@@ -237,7 +241,7 @@ class Enrolling:
         """
         refused = await self._refusal_of_itself(pair)
         if refused is None:
-            return
+            return False
         ring = self._identity.ring
         if refused.reason == KEY_REPLACED:
             # Another call may have found it recorded meanwhile, and renewed it itself.
@@ -247,6 +251,7 @@ class Enrolling:
             raise revoked_error(pair.address) from refused
         elif refused.retriable or refused.reason in BEGIN_ANEW:
             raise refused
+        return refused.reason in {KEY_ALREADY_KNOWN, KEY_REPLACED}
 
     async def _refusal_of_itself(self, pair: DeviceKeyPair) -> RefusedError | None:
         """Return why the CA does not renew a key by itself.
@@ -263,7 +268,9 @@ class Enrolling:
                 await self._ca.renew(step_4_upload(request, pair, pair))
             except RefusedError as refused:
                 refusal = refused
-            if refusal is None or refusal.reason not in BEGIN_ANEW:
+            else:
+                return None
+            if refusal.reason not in BEGIN_ANEW:
                 break
         return refusal
 

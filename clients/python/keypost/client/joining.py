@@ -86,8 +86,8 @@ class Joining:
             return await self._enrolling.finish(ring.pending, record)
         if self._context.clock() >= invitation.expire_time + CLOCK_SKEW:
             # A key that ended long ago, or by a reset, stands in no record any more: the directory knows nothing of it.
-            await self._enrolling.check_not_ended(ring.pending)
-            raise _expired(invitation)
+            if not await self._enrolling.is_recorded(ring.pending):
+                raise _expired(invitation)
         return None
 
     def _check_invitation(self, invitation: Invitation) -> None:
@@ -156,7 +156,7 @@ class Joining:
             if (revoked := as_revoked(refused, pending.address)) is not None:
                 raise revoked from refused
             if says_replaced(refused):
-                await self._enrolling.check_not_ended(pending)
+                await self._enrolling.is_recorded(pending)
             # A key that is not recorded may not ask.
             return None
         return record if record.find(pending.fingerprint) is not None else None
