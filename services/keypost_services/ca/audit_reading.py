@@ -50,7 +50,7 @@ def read_database(database: str, read: Read, wanted: Wanted = ALL) -> None:
     except (ValueError, SchemaDiffersError) as error:
         fail(error)
     except SQLAlchemyError as error:
-        fail(CommandError(f"the database cannot be used: {sentence_of(error)}"))
+        fail(CommandError(f"the database cannot be used: {sentence_of(error)}", StoreAwayError.reason))
     except StoreAwayError as error:
         fail(error)
     except TypeError:

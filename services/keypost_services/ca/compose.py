@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from grpc import StatusCode
@@ -89,9 +89,10 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
             open_store(settings.database, settings.database_connections, metrics=metrics)
         )
         trust_log = TrustLog(store, runtime.clock, runtime.log, this_machine())
-        await _enter(trust_log, realm.trust)
         feed = EventFeed(store)
         served, policy = ServedRealm(realm), _policy(settings, realm.trust)
+        with suppress(StoreAwayError):  # the watch tries again
+            await trust_log.enter(realm.trust)
         watch = RealmWatch(
             files.load,
             files.state,
@@ -143,14 +144,6 @@ def _load_realm(files: RealmSource, name: str, now: int) -> Realm:
     if realm.trust.realm != name:
         raise StartError(f"KEYPOST_CA_REALM: {files.folder.realm_trust} is of {realm.trust.realm}, not of {name}")
     return realm
-
-
-async def _enter(trust_log: TrustLog, trust: RealmTrust) -> None:
-    """Enter the statement that this process begins with: the realm's first one, or one installed while it was away."""
-    try:
-        await trust_log.enter(trust)
-    except StoreAwayError as error:
-        raise StartError(str(error)) from error
 
 
 def _policy(settings: CaSettings, trust: RealmTrust) -> Policy:

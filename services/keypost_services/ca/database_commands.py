@@ -22,6 +22,7 @@ from keypost_services.ca.engine import database_file
 from keypost_services.ca.migrate import SchemaDiffersError, expected_revision
 from keypost_services.ca.printing import CommandError
 from keypost_services.ca.redo import IssuerMissingError, lines_of_file, read_entries
+from keypost_services.ca.store import StoreAwayError
 from keypost_services.ca.store_failures import sentence_of
 from keypost_services.ca.trust.realm_files import RealmFilesError, RealmFolder, load_realm
 from keypost_services.runtime.errors import StartError
@@ -49,7 +50,7 @@ def make_code(folder: Path, database: str, username: str, expires: str, now: int
     except (ValueError, KeypostError, SchemaDiffersError) as error:
         raise CommandError(str(error)) from error
     except SQLAlchemyError as error:
-        raise CommandError(f"the database cannot be used: {sentence_of(error)}") from error
+        raise CommandError(f"the database cannot be used: {sentence_of(error)}", StoreAwayError.reason) from error
     return made
 
 
@@ -88,10 +89,10 @@ def after_restore(database: str, audit: Path | None, noted: Head, issuer: str, n
     try:
         entries = [] if audit is None else list(read_entries(lines_of_file(audit)))
         return asyncio.run(make_fit(check_database(database), entries, now, noted, issuer))
-    except (ValueError, OSError, StartError, AuditBrokenError, IssuerMissingError) as error:
+    except (ValueError, OSError, KeypostError, StartError, AuditBrokenError, IssuerMissingError) as error:
         raise CommandError(str(error)) from error
     except SQLAlchemyError as error:
-        raise CommandError(f"the database cannot be used: {sentence_of(error)}") from error
+        raise CommandError(f"the database cannot be used: {sentence_of(error)}", StoreAwayError.reason) from error
 
 
 def _realm_of(folder: Path, now: int) -> Realm:

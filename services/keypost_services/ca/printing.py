@@ -32,12 +32,22 @@ Json = Annotated[
 ]
 USAGE = 2
 """The exit code of a command that was used wrongly, or cannot do what it was asked."""
+WRONG_USE = "USAGE"
+FILE = "FILE"
+NOT_CONFIRMED = "NOT_CONFIRMED"
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked; the message is the one line that its user reads."""
+    """A command cannot do what it was asked; the message is the one line that its user reads.
 
-    reason = "USAGE"
+    Args:
+        sentence: The line.
+        reason: What programs read, where no error that led to this one says it.
+    """
+
+    def __init__(self, sentence: str, reason: str = WRONG_USE) -> None:
+        super().__init__(sentence)
+        self.reason = reason
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
@@ -75,13 +85,13 @@ def check_agreed(question: str, otherwise: str, *, yes: bool) -> None:
     if yes:
         return
     if _fails_as_json.get():
-        raise CommandError(f"{otherwise}: a program is not asked ({JSON}; --yes agrees beforehand)")
+        raise CommandError(f"{otherwise}: a program is not asked ({JSON}; --yes agrees beforehand)", NOT_CONFIRMED)
     try:
         agreed = typer.confirm(question, err=True)
     except typer.Abort as error:
-        raise CommandError(f"{otherwise}: nobody agreed (--yes does not ask)") from error
+        raise CommandError(f"{otherwise}: nobody agreed (--yes does not ask)", NOT_CONFIRMED) from error
     if not agreed:
-        raise CommandError(otherwise)
+        raise CommandError(otherwise, NOT_CONFIRMED)
 
 
 def shown_time(milliseconds: int) -> str:
@@ -112,8 +122,17 @@ def fail(error: Exception, code: int = USAGE) -> NoReturn:
 
 def failure_as_json(error: Exception) -> str:
     """Return a failure as ``keypost --json`` prints one."""
-    # Some errors of Python have a reason too, which is a sentence.
-    reason = error.reason if isinstance(error, KeypostError | AuditBrokenError) else CommandError.reason
     facts = error.metadata if isinstance(error, KeypostError) else {}
-    failure = {"event": "error", "reason": reason, "sentence": str(error), "hint": None, "facts": facts}
+    failure = {"event": "error", "reason": _reason_of(error), "sentence": str(error), "hint": None, "facts": facts}
     return json.dumps(failure, ensure_ascii=False)
+
+
+def _reason_of(error: Exception) -> str:
+    """Return the reason of a failure; where a command only says what another error was, that one's."""
+    cause = error.__cause__ if isinstance(error, CommandError) else error
+    # By its kind: some errors of Python have a reason too, which is a sentence.
+    if isinstance(cause, KeypostError | AuditBrokenError):
+        return cause.reason
+    if isinstance(cause, OSError):
+        return FILE
+    return error.reason if isinstance(error, CommandError) else WRONG_USE

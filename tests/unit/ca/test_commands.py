@@ -16,6 +16,8 @@ from keypost.clock import DAY
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import command_line
+from keypost_services.ca.audit import BEGINNING, Act, Action, ActorKind, chain
+from keypost_services.ca.audit_lines import facts_of
 from keypost_services.ca.codes import MadeCode
 from keypost_services.ca.command_line import app
 from keypost_services.ca.durations import parse_duration
@@ -74,6 +76,26 @@ def test_with_json_what_is_typed_wrongly_is_an_object_too(
     assert (said.out, json.loads(said.err)["reason"]) == ("", "USAGE")
     assert command_line.run(arguments) == 2
     assert capsys.readouterr().err.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("audit", "verify", "--file", "missing.jsonl"), "FILE"),
+        (("audit", "verify", "--file", "altered.jsonl"), "AUDIT_BROKEN"),
+        (("after-restore", "--audit", "missing.jsonl", "--yes", "--database", "sqlite:///ca.db"), "FILE"),
+        (("after-restore", "--audit", "altered.jsonl", "--yes", "--database", "sqlite:///ca.db"), "AUDIT_BROKEN"),
+        (("after-restore", "--audit", "altered.jsonl", "--database", "sqlite:///ca.db"), "NOT_CONFIRMED"),
+        (("after-restore", "--yes", "--database", "sqlite:///ca.db"), "USAGE"),
+    ],
+)
+def test_with_json_programs_can_tell_failures_apart(
+    arguments: tuple[str, ...], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (entry,) = chain(BEGINNING, [Act(START, Action.ENROLLED, ActorKind.SIGN_IN, "open", "alice")])
+    (tmp_path / "altered.jsonl").write_text(json.dumps(facts_of(entry) | {"username": "bob"}) + "\n")
+    assert json.loads(run(*arguments, "--json").stderr)["reason"] == reason
 
 
 @pytest.mark.parametrize("command", ["init", "serve", "bundle", "code", "migrate"])

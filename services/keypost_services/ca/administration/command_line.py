@@ -39,7 +39,7 @@ from keypost_services.ca.audit_command_line import (
 )
 from keypost_services.ca.audit_lines import ALL
 from keypost_services.ca.durations import parse_duration
-from keypost_services.ca.printing import CommandError, Json, check_agreed, fail, print_facts, read_time
+from keypost_services.ca.printing import FILE, CommandError, Json, check_agreed, fail, print_facts, read_time
 
 if TYPE_CHECKING:
     from keypost_services.ca.audit_lines import Entries, Wanted
@@ -130,7 +130,7 @@ def request_certificate(
     try:
         made = make_request(folder, realm, name)
     except FileExistsError as error:
-        fail(CommandError(f"{error.filename} is there already: nothing is overwritten"))
+        fail(CommandError(f"{error.filename} is there already: nothing is overwritten", FILE))
     except (ValueError, OSError) as error:
         fail(error)
     print_facts(vars(made), as_json=as_json)

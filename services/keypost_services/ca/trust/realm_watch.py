@@ -37,7 +37,7 @@ class RealmWatch:
     Attributes:
         load: Returns what the files say, verified; raises RealmFilesError. May block.
         state: Returns something that differs whenever the files differ. May block.
-        enter: Enters a statement in the audit log, once; raises StoreAwayError.
+        enter: Enters a statement in the audit log, unless it is there; raises StoreAwayError.
         realm: What is served.
         policy: Follows the realm's constants.
         clock: The time.
@@ -60,7 +60,7 @@ class RealmWatch:
 
     async def run(self, seconds: float) -> None:
         """Look for ever, every so many seconds."""
-        seen, warned_time, refused = await asyncio.to_thread(self.state), None, None
+        seen, warned_time, refused = None, None, None
         self.measure()
         while True:
             now = self.clock()
@@ -69,6 +69,7 @@ class RealmWatch:
                 self.warn()
             await asyncio.sleep(seconds)
             state = await asyncio.to_thread(self.state)
+            # The first look takes up whatever is there: it may have come since the service read the files.
             if state != seen or refused is not None:
                 # What is refused now may be in force later: a record key that begins in a moment.
                 refused = await self.take_up(refused if state == seen else None)
@@ -78,31 +79,36 @@ class RealmWatch:
     async def take_up(self, known: str | None = None) -> str | None:
         """Serve what the files say now; what cannot be served is refused, and what is served goes on.
 
-        What the audit log cannot be told of, since the database is away, is put off.
+        A statement of which the audit log cannot be told, since the database takes nothing, is served all the same, and
+        entered as soon as that can be done: a record key that was stolen must end.
 
         Args:
-            known: Why it was refused or put off before: that is not said again.
+            known: Why it was refused, or could not be entered, before: that is not said again.
 
         Returns:
-            Why it is refused or put off; None: it is served.
+            Why it is refused, or is not entered yet; None: nothing is left to do.
         """
         try:
             realm = await asyncio.to_thread(self.load)
             self._check(realm)
-            if realm.trust.signed.realm_trust != self.realm.trust.signed.realm_trust:
-                # First: no statement is served of which the audit log does not tell.
-                await self.enter(realm.trust)
+            owed = await self._enter(realm.trust)
             self.realm.replace(realm)
             self.policy.follow(realm.trust.constants)
-        except StoreAwayError as error:
-            self._put_off(str(error), known)
-            return str(error)
         except (RealmFilesError, KeypostError, ValueError) as error:
             self._refuse(str(error), known)
             return str(error)
-        self.health.set_degraded(PART, None)
-        self.log.info("realm", sequence=realm.trust.sequence, until_time=realm.trust.until_time)
-        self.warn()
+        if owed is None or owed != known:
+            self.log.info("realm", sequence=realm.trust.sequence, until_time=realm.trust.until_time)
+            self.warn()
+        self._owe(owed, known)
+        return owed
+
+    async def _enter(self, trust: RealmTrust) -> str | None:
+        """Enter a statement in the audit log first; return why that cannot be done yet."""
+        try:
+            await self.enter(trust)
+        except StoreAwayError as error:
+            return str(error)
         return None
 
     def _refuse(self, why: str, known: str | None) -> None:
@@ -112,10 +118,12 @@ class RealmWatch:
         self.log.error("realm refused", why=why, serving=self.realm.trust.sequence)
         self.health.set_degraded(PART, f"a change of the realm's files is refused: {why}")
 
-    def _put_off(self, why: str, known: str | None) -> None:
-        if why != known:
-            self.log.warning("realm put off", why=why, serving=self.realm.trust.sequence)
-            self.health.set_degraded(PART, f"a change of the realm's files waits for the audit log: {why}")
+    def _owe(self, why: str | None, known: str | None) -> None:
+        if why is None:
+            self.health.set_degraded(PART, None)
+        elif why != known:
+            self.log.warning("trust statement not entered", why=why, serving=self.realm.trust.sequence)
+            self.health.set_degraded(PART, f"the audit log does not tell of the trust statement yet: {why}")
 
     def warn(self) -> None:
         """Say what ends soon, and which record keys are listed and not here."""
