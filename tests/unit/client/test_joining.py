@@ -413,6 +413,29 @@ async def test_a_key_that_stands_in_no_record_any_more_has_not_expired(
     await check_told(second.person, told)
 
 
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_key_that_stands_in_no_record_any_more_is_not_given_up_unheard(
+    alice: Any, second: Second, services: Services, how: str
+) -> None:
+    await alice.client.approve(second.request)
+    told = end(services, second, how)
+    invitation = (await alice.client.invite()).text
+    services.faults["GetKeyInfo"] = [token_refused("UNKNOWN_KEY")] * FOR_EVER
+    with pytest.raises(told):
+        await second.client.join(invitation)
+
+
+async def test_a_good_key_is_not_given_up_for_another_while_the_directory_is_behind(
+    alice: Any, second: Second, services: Services
+) -> None:
+    await alice.client.approve(second.request)
+    invitation = (await alice.client.invite()).text
+    services.faults["GetKeyInfo"] = [token_refused("UNKNOWN_KEY")] * 2  # the client asks again with another token
+    with pytest.raises(InvalidArgumentError, match="recorded already"):
+        await second.client.join(invitation)
+    assert await second.client.joined() == second.client.address
+
+
 async def test_a_key_that_is_good_has_not_expired_while_the_directory_is_behind(
     alice: Any, second: Second, services: Services, clock: ManualClock
 ) -> None:

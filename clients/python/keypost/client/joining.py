@@ -84,10 +84,10 @@ class Joining:
         record = await self._recorded(ring.pending)
         if record is not None:
             return await self._enrolling.finish(ring.pending, record)
-        if self._context.clock() >= invitation.expire_time + CLOCK_SKEW:
-            # A key that ended long ago, or by a reset, stands in no record any more: the directory knows nothing of it.
-            if not await self._enrolling.is_recorded(ring.pending):
-                raise _expired(invitation)
+        over = self._context.clock() >= invitation.expire_time + CLOCK_SKEW
+        # A key that ended long ago, or by a reset, stands in no record any more: the directory knows nothing of it.
+        if over and not await self._enrolling.is_recorded(ring.pending):
+            raise _expired(invitation)
         return None
 
     def _check_invitation(self, invitation: Invitation) -> None:
@@ -113,6 +113,9 @@ class Joining:
             with suppress(IdentityChangedError):  # what an invitation named that is now given up
                 if (record := await self._ask(pending)) is not None:
                     await self._enrolling.finish(pending, record)
+                elif await self._enrolling.is_recorded(pending):
+                    sentence = "this profile's key is recorded already, and the directory behind: wait for it (joined)"
+                    raise InvalidArgumentError(sentence, field="invitation")
         if self._identity.ring.current is not None:
             sentence = f"this profile is {self._identity.address} already: use another one for a further device"
             raise InvalidArgumentError(sentence, field="invitation")
