@@ -233,12 +233,19 @@ class Link:
                 await writer.drain()
 
     def _burn(self, data: bytes) -> bytes:
-        """Return what of the bytes still passes; the rest is lost with the connections."""
+        """Return what of the bytes still passes; the rest is lost with the connections, as is what comes before they end.
+
+        Nothing may pass after a gap: no network delivers that, and TLS takes it for an attack.
+        """
         if self._fuse is None:
             return data
-        passes, self._fuse = data[: self._fuse], self._fuse - len(data)
-        if self._fuse <= 0:
-            self._fuse = None
-            asyncio.get_running_loop().call_soon(self.cut)
-            self._on_change()
+        passes, burns = data[: self._fuse], self._fuse > 0
+        self._fuse = max(0, self._fuse - len(data))
+        if burns and self._fuse == 0:
+            asyncio.get_running_loop().call_soon(self._cut_amid)
         return passes
+
+    def _cut_amid(self) -> None:
+        self._fuse = None
+        self.cut()
+        self._on_change()

@@ -89,6 +89,17 @@ async def test_a_cut_amid_lets_so_many_bytes_pass(link: Link) -> None:
         assert await ask(ends, b"2\n") in (b"", b"on")
 
 
+async def test_nothing_passes_after_what_a_cut_amid_has_lost(link: Link) -> None:
+    """However much waits to pass: TLS would be told of bytes that do not follow on each other."""
+    async with connection(link) as ends:
+        await ask(ends, b"1\n")
+        link.cut_after(4)
+        # Both in one turn of the loop, as where more waits than is read at once.
+        assert [link._burn(b"12345"), link._burn(b"6")] == [b"1234", b""]
+        assert await ask(ends, b"2\n") == b""
+        assert not link.will_be_cut
+
+
 async def test_while_it_is_stalled_nothing_passes_and_afterwards_all_of_it_does(link: Link) -> None:
     async with connection(link) as ends:
         await ask(ends, b"1\n")
