@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.measured import Measuring
+from support.measured import CoverageSwitch
 from support.order import longest_first
 from support.valkey_cluster import Cluster, running_cluster
 
@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-MEASURING = pytest.StashKey[Measuring]()
+COVERAGE = pytest.StashKey[CoverageSwitch]()
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +32,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.hookimpl(tryfirst=True)  # before what its fixtures start
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    if MEASURING not in item.config.stash:
+    if COVERAGE not in item.config.stash:
         measures = sys.modules.get("coverage")
-        item.config.stash[MEASURING] = Measuring(measures.Coverage.current() if measures else None)
-    item.config.stash[MEASURING].move_to(item.path)
+        item.config.stash[COVERAGE] = CoverageSwitch(measures.Coverage.current() if measures else None)
+    item.config.stash[COVERAGE].move_to(item.path)
 
 
 @pytest.hookimpl(trylast=True)  # after the order was drawn

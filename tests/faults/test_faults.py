@@ -1,8 +1,8 @@
 """Parts are killed, frozen and cut off from each other while devices send and receive; nothing is lost or doubled.
 
-``KEYPOST_FAULTS`` says how many faults there are to be, and has all kinds drawn (``make test-faults``); without it a
-short selection is run. ``KEYPOST_FAULTS_STACK`` says on what (``make test-cluster``), and ``KEYPOST_FAULTS_SEED``
-repeats what a run drew: how things interleave it cannot repeat.
+``KEYPOST_FAULTS`` says how many faults there are to be, and has all kinds drawn (``make test-faults``, and the gate);
+without it a short selection is run. ``KEYPOST_FAULTS_STACK`` says on what (``make test-cluster``), and
+``KEYPOST_FAULTS_SEED`` repeats what a run drew: how things interleave it cannot repeat.
 """
 
 from __future__ import annotations
@@ -43,6 +43,6 @@ async def test_nothing_is_lost_doubled_or_reordered_whatever_fails(
     outcome = await run(tmp_path, seed, draw, lambda faults, _seconds: 0 < wanted <= faults, tell, shape=shape)
     tell(as_text(outcome))
     # What was compared was something: no message for no fault would differ in nothing.
-    assert len(outcome.endured) >= max(wanted, 10)
-    assert outcome.counts["sends_returned"] > 5 * len(outcome.endured)
-    assert outcome.counts["messages_received"] >= 3 * outcome.counts["sends_returned"]
+    assert len(outcome.endured) >= max(wanted, 10), as_text(outcome)
+    assert outcome.counts["sends_returned"] > 20 * len(outcome.endured), as_text(outcome)
+    assert outcome.counts["messages_received"] >= 3 * outcome.counts["sends_returned"], as_text(outcome)

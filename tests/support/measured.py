@@ -1,4 +1,4 @@
-"""Which tests are measured when coverage is asked for: those whose cost is in one process, and that show each line."""
+"""Which tests are measured when coverage is asked for: those that are there to show each line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parents[1]
 MEASURED = ("unit", "vectors", "contract", "integration")
-"""The other folders run whole stacks, or one attack again and again: to measure them too costs more than they do."""
+"""The other folders run whole stacks, or one attack again and again: to measure them would cost half as much again."""
 CHILDREN = "COVERAGE_PROCESS_CONFIG"
 """The variable that has a Python process measure itself."""
 
 
-class Measuring:
-    """Measures from test to test, or does not.
+class CoverageSwitch:
+    """Turns coverage on and off between tests.
 
     Args:
-        coverage: What measures; None: nothing does.
+        coverage: What measures, started; None: nothing does.
     """
 
     def __init__(self, coverage: Coverage | None) -> None:

@@ -233,7 +233,7 @@ class Link:
                 await writer.drain()
 
     def _burn(self, data: bytes) -> bytes:
-        """Return what of the bytes still passes; the rest is lost with the connections, as is what comes before they end.
+        """Return what of the bytes still passes; the rest is lost with the connections, as is what follows.
 
         Nothing may pass after a gap: no network delivers that, and TLS takes it for an attack.
         """

@@ -142,6 +142,6 @@ class RealmWatch:
     def _check(self, realm: Realm) -> None:
         if realm.trust.realm != self.realm.name:
             raise RealmFilesError(f"the trust statement is of {realm.trust.realm}, not of {self.realm.name}")
-        check_follows(self.realm.trust, realm.trust)
+        check_follows(self.realm.trust, realm.trust)  # before it is entered; to replace asks again
         realm.active(self.clock())
         self.policy.check_follows(realm.trust.constants)
