@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 RECOVERY_SECONDS = 90.0
 """How long a mended part may take until it is used again: generous, for machines under load."""
 LAST_MESSAGES_SECONDS = 120.0
-PAUSE_SECONDS = 0.15
+PAUSE_SECONDS = 0.25
 """About how long a device thinks between two messages.
 
 Something is under way at each moment all the same, and the processes that start have the machine.
