@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 RECOVERY_SECONDS = 90.0
 """How long a mended part may take until it is used again: generous, for machines under load."""
 LAST_MESSAGES_SECONDS = 120.0
-PAUSE_SECONDS = 0.25
+PAUSE_SECONDS = 0.4
 """About how long a device thinks between two messages.
 
-Something is under way at each moment all the same, and the processes that start have the machine.
+Whatever a fault meets is under way until it is over, and the processes that start have the machine meanwhile.
 """
 TAIL_LINES = 12
 
