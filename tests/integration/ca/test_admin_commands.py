@@ -183,7 +183,7 @@ async def test_with_json_what_goes_wrong_is_one_object(ca: CaUnderTest) -> None:
         ("audit", "list", "--since", "never"): (2, "USAGE"),
         ("audit", "verify", "--head", f"2:{'0' * 64}"): (1, "AUDIT_BROKEN"),
         # A program is not asked, so that nothing else is printed.
-        ("revoke", "alice", device, "--reason", "lost"): (2, "USAGE"),
+        ("revoke", "alice", device, "--reason", "lost"): (2, "NOT_CONFIRMED"),
     }
     for arguments, (code, reason) in wrong.items():
         result = await run(ca, *arguments, "--json", typed="y\n")

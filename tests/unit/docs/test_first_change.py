@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.measured import CHILDREN
 from support.pages import ROOT, blocks, read
 
 PAGE = blocks(read(ROOT / "CONTRIBUTING.md"))
@@ -40,11 +41,12 @@ def run_the_test(folder: Path) -> str:
     program, *arguments = command.split()
     assert program == ".venv/bin/python"
     paths = os.pathsep.join(map(str, (folder / "services", ROOT / "tests")))
+    # It runs a copy of the code, and not with options of whoever runs this.
+    unmeasured = {name: value for name, value in os.environ.items() if name != CHILDREN}
     done = subprocess.run(
         [sys.executable, *arguments, f"--rootdir={folder}", "--override-ini=addopts=--import-mode=importlib"],
         cwd=folder,
-        # Not with options of whoever runs this.
-        env={**os.environ, "PYTHONPATH": paths, "PYTEST_ADDOPTS": ""},
+        env=unmeasured | {"PYTHONPATH": paths, "PYTEST_ADDOPTS": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
