@@ -48,7 +48,7 @@ test-faults: $(STAMP) ## Kill, freeze and cut off every part while messages flow
 	@$(FAULTS) KEYPOST_FAULTS=60 $(BIN)/python -m pytest -p no:xdist tests/faults
 
 test-faults-cluster: $(STAMP) ## Lose the masters of a Valkey Cluster one after the other while messages flow (SEED=number)
-	@KEYPOST_FAULTS_STACK=cluster $(if $(SEED),KEYPOST_FAULTS_SEED=$(SEED)) $(BIN)/python -m pytest -p no:xdist tests/faults
+	@KEYPOST_FAULTS_STACK=cluster $(if $(SEED),KEYPOST_FAULTS_SEED=$(SEED)) $(BIN)/python -m pytest -p no:xdist tests/faults/test_faults.py
 
 soak: $(STAMP) ## Faults for MINUTES=30, with a report in soak.json (SEED=number, STACK=postgres|cluster)
 	@PYTHONPATH=tests $(BIN)/python -m support.faults --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(STACK),--stack $(STACK))
