@@ -160,13 +160,7 @@ class Run:
     """
 
     def __init__(
-        self,
-        stack: Stack,
-        drawn: random.Random,
-        outcome: Outcome,
-        tell: Tell,
-        *,
-        copies: bool = True,
+        self, stack: Stack, drawn: random.Random, outcome: Outcome, tell: Tell, *, copies: bool = True
     ) -> None:
         self._stack = stack
         self._random = drawn

@@ -392,13 +392,16 @@ async def test_a_device_whose_first_key_was_stolen_stops_for_good(
 
 
 @pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("refusals", [0, FOR_EVER], ids=["in the record", "in no record any more"])
 async def test_that_a_key_ended_is_found_out_by_another_join(
-    alice: Any, second: Second, services: Services, how: str
+    alice: Any, second: Second, services: Services, how: str, refusals: int
 ) -> None:
     await alice.client.approve(second.request)
     told = end(services, second, how)
+    invitation = (await alice.client.invite()).text
+    services.faults["GetKeyInfo"] = [token_refused("UNKNOWN_KEY")] * refusals
     with pytest.raises(told):
-        await second.client.join((await alice.client.invite()).text)
+        await second.client.join(invitation)
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -411,18 +414,6 @@ async def test_a_key_that_stands_in_no_record_any_more_has_not_expired(
     clock.advance(15 * MINUTE)
     services.faults["GetKeyInfo"] = [token_refused("UNKNOWN_KEY")] * FOR_EVER
     await check_told(second.person, told)
-
-
-@pytest.mark.parametrize("how", ENDS)
-async def test_a_key_that_stands_in_no_record_any_more_is_not_given_up_unheard(
-    alice: Any, second: Second, services: Services, how: str
-) -> None:
-    await alice.client.approve(second.request)
-    told = end(services, second, how)
-    invitation = (await alice.client.invite()).text
-    services.faults["GetKeyInfo"] = [token_refused("UNKNOWN_KEY")] * FOR_EVER
-    with pytest.raises(told):
-        await second.client.join(invitation)
 
 
 async def test_a_good_key_is_not_given_up_for_another_while_the_directory_is_behind(

@@ -13,7 +13,7 @@ from keypost.client.key_requests import (
     INVITATION,
     KEY_WEAK,
     NO_DEVICE,
-    ROUNDS,
+    begin_anew,
     fill_request,
     generate,
     request_key,
@@ -33,6 +33,7 @@ from keypost.protocol.negotiation import step_1_publish_public_key
 from keypost.protocol.renewal import step_4_upload
 
 if TYPE_CHECKING:
+    from keypost.ca.v1.ca_service_pb2 import BeginRenewalResponse
     from keypost.client.context import Context
     from keypost.client.identity import Identity
     from keypost.client.records import Records
@@ -249,7 +250,7 @@ class Enrolling:
                 raise await self._stop(pair, None) from refused
         elif refused.reason == KEY_REVOKED:
             raise revoked_error(pair.address) from refused
-        elif refused.retriable or refused.reason in BEGIN_ANEW:
+        elif refused.retriable:
             raise refused
         return refused.reason in {KEY_ALREADY_KNOWN, KEY_REPLACED}
 
@@ -259,20 +260,19 @@ class Enrolling:
         It records no key twice, so nothing changes, whatever it says; and it says first, to the holder of a key alone,
         that this key is replaced or revoked.
         """
-        refusal: RefusedError | None = None
         me, renew = pair.address, pb.KEY_REQUEST_KIND_RENEW
-        for _ in range(ROUNDS):
-            begun = await self._ca.begin_renewal(me.username, me.device_id)
+
+        async def ask(begun: BeginRenewalResponse) -> RefusedError | None:
             request = fill_request(self._context, pair, begun, renew, pair.fingerprint)
             try:
                 await self._ca.renew(step_4_upload(request, pair, pair))
             except RefusedError as refused:
-                refusal = refused
-            else:
-                return None
-            if refusal.reason not in BEGIN_ANEW:
-                break
-        return refusal
+                if refused.reason in BEGIN_ANEW:
+                    raise
+                return refused
+            return None
+
+        return await begin_anew(lambda: self._ca.begin_renewal(me.username, me.device_id), ask)
 
     async def _stop(self, pair: DeviceKeyPair, key: Key | None) -> DeviceKeyStolenError:
         """Stop a device whose first key somebody else has replaced while this device did not know it recorded."""

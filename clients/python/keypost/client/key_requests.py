@@ -39,6 +39,7 @@ Begun = (
     ca_service_pb2.BeginEnrollmentResponse | ca_service_pb2.BeginRenewalResponse | ca_service_pb2.BeginApprovalResponse
 )
 """What the CA gives out for a request."""
+T = TypeVar("T")
 B = TypeVar("B", ca_service_pb2.BeginEnrollmentResponse, ca_service_pb2.BeginRenewalResponse)
 
 
@@ -66,14 +67,26 @@ async def request_key(
         ClockWrongError: this machine's clock is not the CA's.
         RefusedError: the CA refused.
     """
-    for last in range(ROUNDS - 1, -1, -1):
-        begun = await begin()
+
+    async def ask_well(begun: B) -> pb.KeyInfo:
         check_clock(begun, context.clock())
         try:
             return await ask(begun)
         except RefusedError as refused:
             if refused.reason == KEY_WEAK:
                 await identity.drop_pending()
+            raise
+
+    return await begin_anew(begin, ask_well)
+
+
+async def begin_anew(begin: Callable[[], Awaitable[B]], ask: Callable[[B], Awaitable[T]]) -> T:
+    """Begin and ask, anew while another change takes the revision; return the answer, or raise what else refuses it."""
+    for last in range(ROUNDS - 1, -1, -1):
+        begun = await begin()
+        try:
+            return await ask(begun)
+        except RefusedError as refused:
             if refused.reason not in BEGIN_ANEW or not last:
                 raise
     raise AssertionError
