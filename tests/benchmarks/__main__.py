@@ -173,8 +173,8 @@ def main() -> None:
         write_page(json.loads(arguments.output.read_text()))
         return
     report = asyncio.run(measure(QUICK if arguments.quick else FULL))
-    rounds = 1 if arguments.quick else record_signing.ROUNDS
-    report["record_signing"] = asyncio.run(record_signing.measure(rounds=rounds))
+    rounds = record_signing.Rounds(1) if arguments.quick else record_signing.Rounds()
+    report["record_signing"] = asyncio.run(record_signing.measure(rounds))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report) if arguments.json else "\n".join(lines(report)))

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coverage import Coverage
 
 TESTS = Path(__file__).parents[1]
@@ -19,31 +21,27 @@ CHILDREN = "COVERAGE_PROCESS_CONFIG"
 class CoverageSwitch:
     """Turns coverage on and off between tests.
 
+    A process that xdist starts measures twice: as a child, and for pytest-cov. The one that began later holds the other
+    back, and stopped alone would only let it go on; both are stopped.
+
     Args:
-        coverage: What measures, started; None: nothing does.
+        current: Returns what measures this process, the latest that began and has not ended; None: nothing does.
     """
 
-    def __init__(self, coverage: Coverage | None) -> None:
-        self._coverage = coverage
+    def __init__(self, current: Callable[[], Coverage | None]) -> None:
+        self._current = current
         self._children = os.environ.get(CHILDREN)
-        self._on = True
+        self._stopped: list[Coverage] = []
 
     def move_to(self, path: Path) -> None:
         """Measure what runs from now on, and the processes that it starts, if the tests of this file are measured."""
-        wanted = path.relative_to(TESTS).parts[0] in MEASURED
-        if self._coverage is None or wanted is self._on:
-            return
-        self._on = wanted
-        if wanted:
-            self._coverage.start()
+        if path.relative_to(TESTS).parts[0] in MEASURED:
+            while self._stopped:
+                self._stopped.pop().start()
+            if self._children is not None:
+                os.environ[CHILDREN] = self._children
         else:
-            self._coverage.stop()
-        if self._children is not None:
-            _set_children(self._children if wanted else None)
-
-
-def _set_children(value: str | None) -> None:
-    if value is None:
-        os.environ.pop(CHILDREN, None)
-    else:
-        os.environ[CHILDREN] = value
+            while running := self._current():
+                running.stop()
+                self._stopped.append(running)
+            os.environ.pop(CHILDREN, None)
