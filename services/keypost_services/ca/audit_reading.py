@@ -6,17 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from keypost_services.ca.audit import AuditBrokenError
 from keypost_services.ca.audit_lines import ALL, BROKEN, Entries, Wanted
+from keypost_services.ca.command_failures import failures_told
 from keypost_services.ca.database import open_store_as_it_is
 from keypost_services.ca.database_url import check_database
-from keypost_services.ca.migrate import SchemaDiffersError
 from keypost_services.ca.printing import CommandError, fail
 from keypost_services.ca.redo import in_order, lines_of_file, read_entries
 from keypost_services.ca.store import AuditFilter, StoreAwayError
-from keypost_services.ca.store_failures import sentence_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,12 +43,9 @@ def read_file(file: Path, read: Read) -> None:
 def read_database(database: str, read: Read, wanted: Wanted = ALL) -> None:
     """Read entries of the log in the database; ends the command if they cannot be read."""
     try:
-        asyncio.run(_read_database(check_database(database), read, wanted))
-    except (ValueError, SchemaDiffersError) as error:
-        fail(error)
-    except SQLAlchemyError as error:
-        fail(CommandError(f"the database cannot be used: {sentence_of(error)}", StoreAwayError.reason))
-    except StoreAwayError as error:
+        with failures_told(StoreAwayError):
+            asyncio.run(_read_database(check_database(database), read, wanted))
+    except CommandError as error:
         fail(error)
     except TypeError:
         fail(AuditBrokenError("an entry has a value of a kind that is never written: it was altered"), BROKEN)

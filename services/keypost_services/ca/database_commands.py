@@ -6,8 +6,6 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from keypost.errors import KeypostError
 from keypost.protocol.identifiers import check_username
 from keypost_services.ca.acts import code_made
@@ -15,15 +13,14 @@ from keypost_services.ca.after_restore import AfterRestore
 from keypost_services.ca.after_restore import after_restore as make_fit
 from keypost_services.ca.audit import NOWHERE, OPERATOR, AuditBrokenError
 from keypost_services.ca.codes import MadeCode, new_code, realm_hash
+from keypost_services.ca.command_failures import failures_told
 from keypost_services.ca.database import open_store, open_store_as_it_is
 from keypost_services.ca.database_url import check_database
 from keypost_services.ca.durations import parse_duration
 from keypost_services.ca.engine import database_file
-from keypost_services.ca.migrate import SchemaDiffersError, expected_revision
+from keypost_services.ca.migrate import expected_revision
 from keypost_services.ca.printing import CommandError
 from keypost_services.ca.redo import IssuerMissingError, lines_of_file, read_entries
-from keypost_services.ca.store import StoreAwayError
-from keypost_services.ca.store_failures import sentence_of
 from keypost_services.ca.trust.realm_files import RealmFilesError, RealmFolder, load_realm
 from keypost_services.runtime.errors import StartError
 
@@ -42,15 +39,11 @@ def make_code(folder: Path, database: str, username: str, expires: str, now: int
         CommandError: A value is wrong, or the database is not ready.
     """
     realm = _realm_of(folder, now)
-    try:
+    with failures_told(KeypostError):
         made = MadeCode(new_code(os.urandom), check_username(username), now + parse_duration(expires))
         code = made.kept(realm_hash(realm.trust.realm, realm.first_root_keys))
         act = code_made(code, OPERATOR, now, NOWHERE)
         asyncio.run(_keep_code(check_database(database), code, act))
-    except (ValueError, KeypostError, SchemaDiffersError) as error:
-        raise CommandError(str(error)) from error
-    except SQLAlchemyError as error:
-        raise CommandError(f"the database cannot be used: {sentence_of(error)}", StoreAwayError.reason) from error
     return made
 
 
@@ -86,13 +79,9 @@ def after_restore(database: str, audit: Path | None, noted: Head, issuer: str, n
     Raises:
         CommandError: The database or the file cannot be used, or they do not fit together.
     """
-    try:
+    with failures_told(OSError, KeypostError, StartError, AuditBrokenError, IssuerMissingError):
         entries = [] if audit is None else list(read_entries(lines_of_file(audit)))
         return asyncio.run(make_fit(check_database(database), entries, now, noted, issuer))
-    except (ValueError, OSError, KeypostError, StartError, AuditBrokenError, IssuerMissingError) as error:
-        raise CommandError(str(error)) from error
-    except SQLAlchemyError as error:
-        raise CommandError(f"the database cannot be used: {sentence_of(error)}", StoreAwayError.reason) from error
 
 
 def _realm_of(folder: Path, now: int) -> Realm:
