@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -36,6 +37,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
         measures = sys.modules.get("coverage")
         item.config.stash[COVERAGE] = CoverageSwitch(measures.Coverage.current if measures else lambda: None)
     item.config.stash[COVERAGE].move_to(item.path)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # ten thousand tests and what they import live until the end: the collector need not look at them again
 
 
 @pytest.hookimpl(trylast=True)  # after the order was drawn

@@ -43,3 +43,24 @@ def test_process_1_handles_sigterm_from_the_start_and_others_leave_it_to_the_ker
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == f"{first == 0}\n", done.stderr
     assert done.returncode == code
+
+
+KEEPING = """
+import gc
+from keypost.programs import imports_to_keep
+before = gc.get_freeze_count()
+try:
+    with imports_to_keep():
+        print(gc.isenabled())
+        import json.decoder
+        import {module}
+except ModuleNotFoundError:
+    pass
+print(gc.isenabled(), gc.get_freeze_count() > before)
+"""
+
+
+@pytest.mark.parametrize("module", ["json", "keypost_of_nobody"])
+def test_imports_to_keep_are_not_collected_and_what_comes_later_is(module: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KEEPING.format(module=module)], capture_output=True, check=True)
+    assert done.stdout.decode().split() == ["False", "True", "True"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
+from keypost.programs import imports_to_keep
 from keypost.programs.version import Version  # noqa: TC001  # typer reads the annotation
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def service_app(
 
     @app.command(help="Serve until SIGTERM.", cls=_telling(settings))
     def serve() -> None:
-        from keypost_services.runtime.config import load_settings  # noqa: PLC0415  # no other command needs them
-        from keypost_services.runtime.process import run_service  # noqa: PLC0415
+        with imports_to_keep():
+            from keypost_services.runtime.config import load_settings  # noqa: PLC0415  # no other command needs them
+            from keypost_services.runtime.process import run_service  # noqa: PLC0415
 
-        loaded = load_settings(settings())
-        raise typer.Exit(run_service(name, loaded, compose()))
+            kind, composed = settings(), compose()
+        raise typer.Exit(run_service(name, load_settings(kind), composed))
 
     return app
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from keypost.programs import needs_extra
+from keypost.programs import imports_to_keep, needs_extra
 
 
 def main() -> int:
     """Run the command line; return its exit code (see ``exit_codes``)."""
-    with needs_extra("keypost", "cli"):
+    with needs_extra("keypost", "cli"), imports_to_keep():
         from keypost.cli.app import run  # noqa: PLC0415  # its libraries may be missing
     return run(sys.argv[1:])
 
