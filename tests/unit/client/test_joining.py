@@ -222,7 +222,7 @@ CRASHES = {
     "before the pair is written": "keypost.client.joining.put_pending",
     "once it is written": "keypost.client.joining._join_request",
     "before the record is asked for": "keypost.client.joining.Joining._ask",
-    "before the pair is promoted": "keypost.client.enrolling.Enrolling.finish",
+    "before the pair is promoted": "keypost.client.first_key.FirstKey.finish",
     "once it is promoted": "keypost.client.context.Context.negotiation",
 }
 

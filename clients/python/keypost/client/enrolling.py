@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from keypost.ca.v1 import ca_service_pb2
 from keypost.client.arguments import nonce_of
-from keypost.client.context import short
 from keypost.client.key_requests import (
     BEGIN_ANEW,
     INVITATION,
     KEY_WEAK,
     NO_DEVICE,
-    begin_anew,
     fill_request,
     generate,
     request_key,
@@ -21,31 +19,22 @@ from keypost.client.key_requests import (
     warn_if_weak,
     write_pending,
 )
-from keypost.client.own_watch import revoked_error
-from keypost.client.records import is_replaced
-from keypost.client.renewing import KEY_REPLACED, KEY_REVOKED
 from keypost.errors import InvalidArgumentError, KeypostError, RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost.protocol.errors import KeyUnknownError, SuiteRefusedError
+from keypost.protocol.errors import SuiteRefusedError
 from keypost.protocol.identifiers import Address, check_username
-from keypost.protocol.key_info import REVOKED
 from keypost.protocol.negotiation import step_1_publish_public_key
-from keypost.protocol.renewal import step_4_upload
 
 if TYPE_CHECKING:
-    from keypost.ca.v1.ca_service_pb2 import BeginRenewalResponse
     from keypost.client.context import Context
+    from keypost.client.first_key import FirstKey
     from keypost.client.identity import Identity
     from keypost.client.records import Records
     from keypost.client.trusting import Trust
-    from keypost.keystore.port import KeyStore
-    from keypost.protocol.errors import DeviceKeyStolenError
-    from keypost.protocol.key_info import Key, KeyRecord
     from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.protocol.suites import Suite
     from keypost.transport.ca_client import CaClient
 
-KEY_ALREADY_KNOWN = "KEY_ALREADY_KNOWN"
 ASK_ANEW = BEGIN_ANEW | {KEY_WEAK, "APPROVAL_REQUIRED"}
 """Refusals of a request that was made before: another one may pass, since a reset can have come due meanwhile."""
 
@@ -59,14 +48,24 @@ class Enrolling:
         ca: The CA.
         records: Where the own record is verified and kept.
         trust: The realm's trust.
+        first_key: Makes the recorded pair the current one.
     """
 
-    def __init__(self, context: Context, identity: Identity, ca: CaClient, records: Records, trust: Trust) -> None:
+    def __init__(
+        self,
+        context: Context,
+        identity: Identity,
+        ca: CaClient,
+        records: Records,
+        trust: Trust,
+        first_key: FirstKey,
+    ) -> None:
         self._context = context
         self._identity = identity
         self._ca = ca
         self._records = records
         self._trust = trust
+        self._first_key = first_key
 
     async def enroll(self, username: str, code: str | None, id_token: str | None, suite: Suite) -> Address:
         """Enrol this device for ``username`` and return its address; see Client.enroll."""
@@ -112,7 +111,8 @@ class Enrolling:
         if ring.current is not None or ring.pending is None or await self._asked() is None:
             return
         try:
-            await self.finish(ring.pending, await self._records.get_as_pending(ring.pending.address.username))
+            record = await self._records.get_as_pending(ring.pending.address.username)
+            await self._first_key.finish(ring.pending, record)
         except KeypostError:
             # Not recorded, or nobody to ask: the next enroll() goes on from here.
             return
@@ -148,7 +148,7 @@ class Enrolling:
                 raise
             # A key that is not recorded may not ask.
             return
-        await self.finish(pending, record)
+        await self._first_key.finish(pending, record)
 
     async def _resumable(self, username: str, suite: Suite) -> DeviceKeyPair | None:
         pending = self._identity.ring.pending
@@ -197,110 +197,7 @@ class Enrolling:
         return await self._learn(self._identity.pending, key_info)
 
     async def _learn(self, pair: DeviceKeyPair, key_info: pb.KeyInfo) -> Address:
-        return await self.finish(pair, await self._records.learn(pair.address.username, key_info))
-
-    async def finish(self, pair: DeviceKeyPair, record: KeyRecord) -> Address:
-        """Make the pending pair the current one, as the record shows it, and return the own address.
-
-        Raises:
-            DeviceKeyStolenError: the record shows a successor, and this device has asked for none.
-            KeyRevokedError: it was recorded, and revoked since.
-            KeyUnknownError: the record does not show it as good.
-        """
-        key = record.get(pair.fingerprint)
-        if self._identity.ring.current is None and is_replaced(record, key.address, pair):
-            raise await self._stop(pair, key)
-        if key.state == REVOKED or record.is_void(key):
-            raise revoked_error(key.address)
-        if not key.is_good:
-            raise KeyUnknownError("the CA's record does not show the new key as good", username=record.username)
-        await self._promote(pair, key)
-        await self._records.watch.look(record)
-        self._context.negotiation(
-            1,
-            key.address,
-            username=record.username,
-            suite=pair.suite.name,
-            key_bits=pair.suite.key_bits,
-            fingerprint=short(pair.fingerprint),
-            public_key_bytes=len(pair.public_key_der),
-            revision=record.revision,
-            expire_time=key.expire_time,
-        )
-        return key.address
-
-    async def is_recorded(self, pair: DeviceKeyPair) -> bool:
-        """Ask the CA, who alone knows, whether a first key that this device finds in no record was recorded.
-
-        Returns:
-            Whether it was, and is good: who does not show it is behind.
-
-        Raises:
-            DeviceKeyStolenError: somebody renewed it: this device stops.
-            KeyRevokedError: it was revoked.
-            RefusedError, UnreachableError: there is no answer to go by.
-        """
-        refused = await self._refusal_of_itself(pair)
-        if refused is None:
-            return False
-        ring = self._identity.ring
-        if refused.reason == KEY_REPLACED:
-            # Another call may have found it recorded meanwhile, and renewed it itself.
-            if ring.current is None and ring.pending is not None and ring.pending.fingerprint == pair.fingerprint:
-                raise await self._stop(pair, None) from refused
-        elif refused.reason == KEY_REVOKED:
-            raise revoked_error(pair.address) from refused
-        elif refused.retriable:
-            raise refused
-        return refused.reason in {KEY_ALREADY_KNOWN, KEY_REPLACED}
-
-    async def _refusal_of_itself(self, pair: DeviceKeyPair) -> RefusedError | None:
-        """Return why the CA does not renew a key by itself.
-
-        It records no key twice, so nothing changes, whatever it says; and it says first, to the holder of a key alone,
-        that this key is replaced or revoked.
-        """
-        me, renew = pair.address, pb.KEY_REQUEST_KIND_RENEW
-
-        async def ask(begun: BeginRenewalResponse) -> RefusedError | None:
-            request = fill_request(self._context, pair, begun, renew, pair.fingerprint)
-            try:
-                await self._ca.renew(step_4_upload(request, pair, pair))
-            except RefusedError as refused:
-                if refused.reason in BEGIN_ANEW:
-                    raise
-                return refused
-            return None
-
-        return await begin_anew(lambda: self._ca.begin_renewal(me.username, me.device_id), ask)
-
-    async def _stop(self, pair: DeviceKeyPair, key: Key | None) -> DeviceKeyStolenError:
-        """Stop a device whose first key somebody else has replaced while this device did not know it recorded."""
-        # It becomes the device that its key made it: from then on it stops as any other, and every call says why.
-        await self._promote(pair, key)
-        stolen = await self._records.stop(pair.fingerprint)
-        # Whoever opens the profile finds out by no call.
-        self._context.tell("error", stolen.reason, str(stolen), fingerprint=pair.fingerprint.hex())
-        return stolen
-
-    async def _promote(self, pair: DeviceKeyPair, key: Key | None) -> None:
-        """Make the pending pair the current one.
-
-        Args:
-            pair: The pair.
-            key: It as the record shows it; None: it was asked for in one way only, and no record of it is to be had.
-        """
-
-        def promote(store: KeyStore) -> None:
-            if key is not None:
-                # Which of several requests for one key was recorded, the record says.
-                store.key_pairs.set_key_request(pair.fingerprint, key.request.signed.SerializeToString())
-            store.key_pairs.promote(pair.fingerprint, self._context.clock())
-            store.profile.set_address(pair.address if key is None else key.address)
-            store.profile.set_note(INVITATION, None)
-
-        await self._context.store.transact(promote)
-        await self._identity.reload()
+        return await self._first_key.finish(pair, await self._records.learn(pair.address.username, key_info))
 
 
 def _is_another(address: Address, username: str) -> InvalidArgumentError:

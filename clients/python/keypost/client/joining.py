@@ -23,6 +23,7 @@ from keypost.transport.remote_service import TOKEN_REFUSED
 if TYPE_CHECKING:
     from keypost.client.context import Context
     from keypost.client.enrolling import Enrolling
+    from keypost.client.first_key import FirstKey
     from keypost.client.identity import Identity
     from keypost.client.records import Records
     from keypost.keystore.port import KeyStore
@@ -46,14 +47,18 @@ class Joining:
         context: What all parts share.
         identity: The own device.
         records: Where the own record is verified and kept.
-        enrolling: Makes a recorded pair the current one.
+        enrolling: Knows which suites may be asked for.
+        first_key: Makes a recorded pair the current one.
     """
 
-    def __init__(self, context: Context, identity: Identity, records: Records, enrolling: Enrolling) -> None:
+    def __init__(
+        self, context: Context, identity: Identity, records: Records, enrolling: Enrolling, first_key: FirstKey
+    ) -> None:
         self._context = context
         self._identity = identity
         self._records = records
         self._enrolling = enrolling
+        self._first_key = first_key
 
     async def join(self, text: str, suite: Suite) -> JoinRequest:
         """Return what the inviting device is to approve; see Client.join."""
@@ -83,10 +88,10 @@ class Joining:
             raise NotEnrolledError("this profile has answered no invitation: join first")
         record = await self._recorded(ring.pending)
         if record is not None:
-            return await self._enrolling.finish(ring.pending, record)
+            return await self._first_key.finish(ring.pending, record)
         over = self._context.clock() >= invitation.expire_time + CLOCK_SKEW
         # A key that ended long ago, or by a reset, stands in no record any more: the directory knows nothing of it.
-        if over and not await self._enrolling.is_recorded(ring.pending):
+        if over and not await self._first_key.is_recorded(ring.pending):
             raise _expired(invitation)
         return None
 
@@ -112,8 +117,8 @@ class Joining:
             # Its key may be recorded, and only the answer lost: the only copy of that key is not given up.
             with suppress(IdentityChangedError):  # what an invitation named that is now given up
                 if (record := await self._ask(pending)) is not None:
-                    await self._enrolling.finish(pending, record)
-                elif await self._enrolling.is_recorded(pending):
+                    await self._first_key.finish(pending, record)
+                elif await self._first_key.is_recorded(pending):
                     sentence = "this profile's key is recorded already, and the directory behind: wait for it (joined)"
                     raise InvalidArgumentError(sentence, field="invitation")
         if self._identity.ring.current is not None:
@@ -159,7 +164,7 @@ class Joining:
             if (revoked := as_revoked(refused, pending.address)) is not None:
                 raise revoked from refused
             if says_replaced(refused):
-                await self._enrolling.is_recorded(pending)
+                await self._first_key.is_recorded(pending)
             # A key that is not recorded may not ask.
             return None
         return record if record.find(pending.fingerprint) is not None else None

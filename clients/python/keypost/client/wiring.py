@@ -12,6 +12,7 @@ from keypost.client.backing_up import BackingUp
 from keypost.client.elsewhere import Elsewhere
 from keypost.client.enrolling import Enrolling
 from keypost.client.files import Files
+from keypost.client.first_key import FirstKey
 from keypost.client.handing_out import HandingOut
 from keypost.client.identities import Identities
 from keypost.client.identity import Identity, PairSigner
@@ -122,7 +123,8 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
     renewing = Renewing(context, identity, ca, records, trust, backing_up)
     delivery = DeliveryClient(channels[2], retries, tokens, endpoint=targets[2], on_refused=settle, traces=traces)
     receiving = Receiving(context, identity, trust, records)
-    enrolling = Enrolling(context, identity, ca, records, trust)
+    first_key = FirstKey(context, identity, ca, records)
+    enrolling = Enrolling(context, identity, ca, records, trust, first_key)
     sending = Sending(context, identity, trust, records, delivery, retries, settle=settle)
     return Parts(
         context=context,
@@ -131,7 +133,7 @@ def wire(context: Context, bundles: Bundles, retries: Retries) -> Parts:
         records=records,
         identities=Identities(context, identity, records),
         enrolling=enrolling,
-        joining=Joining(context, identity, records, enrolling),
+        joining=Joining(context, identity, records, enrolling, first_key),
         approving=Approving(context, identity, ca, records, trust),
         revoking=Revoking(context, identity, ca, records),
         renewing=renewing,
