@@ -266,7 +266,7 @@ async def test_parts_that_cannot_be_put_together_leave_no_open_profile(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("keypost.client.client.wire", fail)
+    monkeypatch.setattr("keypost.client.starting.wire", fail)
     with pytest.raises(ZeroDivisionError) as failed:
         await Client.open(tmp_path / "alice", unlock=CHEAP, bundle=services.bundle(tls))
     assert failed.value.__traceback__ is not None

@@ -23,14 +23,11 @@ from keypost.client.backup_calls import BackupCalls
 from keypost.client.context import Context
 from keypost.client.device_calls import DeviceCalls
 from keypost.client.identity_calls import IdentityCalls
-from keypost.client.key_requests import warn_if_weak
 from keypost.client.outbox_calls import OutboxCalls
-from keypost.client.profiles import keep_bundle, open_profile, read_bundle
 from keypost.client.restoring import stale
 from keypost.client.results import OCTETS
 from keypost.client.sign_in_calls import SignInCalls
-from keypost.client.store_worker import open_worker
-from keypost.client.wiring import wire
+from keypost.client.starting import open_parts, prune, start
 from keypost.clock import system_clock
 from keypost.delivery.v1 import envelope_pb2
 from keypost.errors import InvalidArgumentError, KeypostError
@@ -62,12 +59,13 @@ if TYPE_CHECKING:
         SetAside,
         WaitingElsewhere,
     )
+    from keypost.client.store_worker import StoreWorker
+    from keypost.client.wiring import Parts
     from keypost.clock import Clock
     from keypost.keys.v1 import realm_trust_pb2
     from keypost.keystore.unlock import Unlock
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import Key, KeyRecord
-    from keypost.protocol.realm_trust import RealmTrust
     from keypost.protocol.steps import Observer
 
 HOUSEKEEPING = 60.0
@@ -137,13 +135,11 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
         check_unlock(unlock)
         check_suite(minimum_suite, "minimum_suite")
         check_identity_change(on_identity_change)
-        folder = read_path(profile, "profile")
-        given = None if bundle is None else await asyncio.to_thread(read_bundle, bundle)
-        worker, bundles = await open_worker(lambda: open_profile(folder, unlock, given))
-        try:
-            context = Context(
-                realm=bundles.current.realm,
-                store=worker,
+
+        def context_of(realm: str, store: StoreWorker) -> Context:
+            return Context(
+                realm=realm,
+                store=store,
                 clock=clock,
                 minimum_suite=minimum_suite,
                 observer=observer,
@@ -153,40 +149,20 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
                 on_identity_change=on_identity_change,
                 traces=Traces(tracer_provider),
             )
-            client = cls(wire(context, bundles, retries or Retries()), automatic_renewal=automatic_renewal)
-        except BaseException:
-            await worker.close()
-            raise
+
+        folder = read_path(profile, "profile")
+        parts = await open_parts(folder, unlock, bundle, retries or Retries(), context_of)
+        return await cls._started(parts, automatic_renewal=automatic_renewal)
+
+    @classmethod
+    async def _started(cls, parts: Parts, *, automatic_renewal: bool) -> Self:
+        client = cls(parts, automatic_renewal=automatic_renewal)
         try:
-            await client._start()
+            await start(parts)
         except BaseException:
             await client.close()
             raise
         return client
-
-    async def _start(self) -> None:
-        parts = self._parts
-        await parts.identity.reload()
-        await self._check_bundle(await parts.trust.current())
-        warn_if_weak(parts.context, parts.context.minimum_suite)
-        await parts.enrolling.resume()
-        await parts.renewing.resume()
-        await parts.restoring.start()
-        await self._prune()
-        if parts.restoring.is_ready:
-            parts.sending.begin_flush()
-
-    async def _check_bundle(self, trust: RealmTrust) -> None:
-        bundles = self._parts.bundles
-        bundles.check_explained(trust)
-        if bundles.unexplained:
-            await self._parts.context.store.run(lambda store: keep_bundle(store, bundles.current))
-
-    async def _prune(self) -> None:
-        """Erase what is older than the age limit: nothing that old is opened any more."""
-        parts = self._parts
-        before = parts.context.clock() - parts.trust.held.constants.age_limit
-        await parts.context.store.run(lambda store: store.prune(before))
 
     async def __aenter__(self) -> Self:
         return self
@@ -371,7 +347,7 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
             async for message in self._history():
                 yield message
         _ = self._parts.identity.current
-        await self._prune()
+        await prune(self._parts)
         # What only fetches what waits, and ends, would never come to it otherwise.
         await self._renew_if_due()
         pump = self._parts.pump(follow=follow)
