@@ -43,6 +43,8 @@ from keypost_services.runtime.serving import Parts, Runtime
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
+    import grpc.aio
+
     from keypost.protocol.identifiers import Address
     from keypost_services.delivery.servers import Servers
     from keypost_services.delivery.settings import DeliverySettings
@@ -73,53 +75,20 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         servers = _servers(settings, functions)
         mailboxes = await _open_mailboxes(stack, servers, functions, settings, metrics)
         channel = await open_internal_channel(stack, runtime, settings.directory, "directory")
-        directory = DirectoryClient(
-            channel,
-            DIRECTORY_RETRIES,
-            traces=runtime.traces.traces,
-            request_ids=lambda: request_id_or(runtime.ids),
-        )
+        directory = _directory(runtime, channel)
         trust = _trust(runtime, directory, root_keys, lambda: _forget(records, runtime.callers))
         stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)
-        emptying = Emptying(
-            mailboxes,
-            records,
-            metrics,
-            runtime.log,
-            on_change=lambda why: runtime.health.set_degraded("emptying", why),
-        )
-        effects = KeyEventEffects(records, runtime.callers, emptying, metrics, runtime.clock)
-        records.on_newer = effects.saw
-        watch = KeyEventWatch(
-            event_source(channel),
-            effects,
-            runtime.log,
-            on_change=lambda why: runtime.health.set_degraded("key_events", why),
-            jitter=_jitter,
-        )
+        emptying = _emptying(runtime, mailboxes, records, metrics)
+        watch = _watch(runtime, channel, records, emptying, metrics)
         keep_running(stack, runtime, "trust", lambda: trust.keep_fresh(TRUST_SECONDS))
         keep_running(stack, runtime, "key_events", watch.run)
         keep_running(stack, runtime, "emptying", emptying.run)
         keep_running(stack, runtime, "mailboxes", lambda: _probe(runtime, servers, metrics))
         on_unheard = await _open_hook(stack, runtime, mailboxes, metrics)
-        sending = Sending(
-            mailboxes,
-            records,
-            trust,
-            runtime.clock,
-            on_unheard=on_unheard,
-            on_revoked=emptying.empty,
-            traces=runtime.traces.traces,
-        )
+        servicer = _servicer(runtime, mailboxes, records, trust, metrics, emptying, on_unheard=on_unheard)
         yield Parts(
-            services=[
-                (
-                    DELIVERY_SERVICE,
-                    add_DeliveryServiceServicer_to_server,
-                    _servicer(runtime, mailboxes, records, trust, metrics, sending, on_left=on_unheard),
-                )
-            ],
+            services=[(DELIVERY_SERVICE, add_DeliveryServiceServicer_to_server, servicer)],
             device_keys=RecordedDeviceKeys(CallersRecords(records, trust)),
         )
 
@@ -127,6 +96,15 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
 def _servers(settings: DeliverySettings, functions: FunctionLibrary) -> Servers:
     waits = settings.replica_seconds if settings.durability is Durability.REPLICATED else 0
     return servers_at(settings.mailboxes_url, functions, answer_seconds=ANSWER_SECONDS + waits)
+
+
+def _directory(runtime: Runtime[DeliverySettings], channel: grpc.aio.Channel) -> DirectoryClient:
+    return DirectoryClient(
+        channel,
+        DIRECTORY_RETRIES,
+        traces=runtime.traces.traces,
+        request_ids=lambda: request_id_or(runtime.ids),
+    )
 
 
 async def _forget(records: Records, callers: VerifiedCallers) -> None:
@@ -150,6 +128,37 @@ def _trust(
         on_change=lambda why: runtime.health.set_degraded("trust", why, blocks=True),
         metrics=runtime.health_metrics,
         on_retired=on_retired,
+    )
+
+
+def _emptying(
+    runtime: Runtime[DeliverySettings], mailboxes: ValkeyMailboxes, records: Records, metrics: Metrics
+) -> Emptying:
+    return Emptying(
+        mailboxes,
+        records,
+        metrics,
+        runtime.log,
+        on_change=lambda why: runtime.health.set_degraded("emptying", why),
+    )
+
+
+def _watch(
+    runtime: Runtime[DeliverySettings],
+    channel: grpc.aio.Channel,
+    records: Records,
+    emptying: Emptying,
+    metrics: Metrics,
+) -> KeyEventWatch:
+    """Return what hears of key events; what a newer record shows has the effects of one."""
+    effects = KeyEventEffects(records, runtime.callers, emptying, metrics, runtime.clock)
+    records.on_newer = effects.saw
+    return KeyEventWatch(
+        event_source(channel),
+        effects,
+        runtime.log,
+        on_change=lambda why: runtime.health.set_degraded("key_events", why),
+        jitter=_jitter,
     )
 
 
@@ -216,12 +225,21 @@ def _servicer(
     records: Records,
     trust: TrustKeeper,
     metrics: Metrics,
-    sending: Sending,
+    emptying: Emptying,
     *,
-    on_left: Callable[[Collection[Address]], None],
+    on_unheard: Callable[[Collection[Address]], None],
 ) -> DeliveryServicer:
+    sending = Sending(
+        mailboxes,
+        records,
+        trust,
+        runtime.clock,
+        on_unheard=on_unheard,
+        on_revoked=emptying.empty,
+        traces=runtime.traces.traces,
+    )
     receiving = Receiving(
-        mailboxes, trust, clock=runtime.clock, ids=runtime.ids, jitter=_jitter, metrics=metrics, on_left=on_left
+        mailboxes, trust, clock=runtime.clock, ids=runtime.ids, jitter=_jitter, metrics=metrics, on_left=on_unheard
     )
     return DeliveryServicer(
         runtime.settings.realm,
