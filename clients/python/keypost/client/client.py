@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Self
 
 from keypost.client.arguments import (
     check_code,
-    check_file_id,
     check_id_token,
     check_identity_change,
     check_limit,
     check_received,
     check_suite,
     check_unlock,
-    read_media_type,
     read_message,
     read_path,
 )
 from keypost.client.backup_calls import BackupCalls
 from keypost.client.context import Context
 from keypost.client.device_calls import DeviceCalls
+from keypost.client.file_calls import FileCalls
 from keypost.client.identity_calls import IdentityCalls
 from keypost.client.outbox_calls import OutboxCalls
 from keypost.client.restoring import stale
-from keypost.client.results import OCTETS
 from keypost.client.sign_in_calls import SignInCalls
 from keypost.client.starting import open_parts, prune, start
 from keypost.clock import system_clock
@@ -48,17 +46,7 @@ if TYPE_CHECKING:
 
     from keypost.client.context import IdentityChange
     from keypost.client.pump import Pump
-    from keypost.client.results import (
-        FileTransfer,
-        OnEvent,
-        OnTransfer,
-        Progress,
-        Received,
-        Sent,
-        SentFile,
-        SetAside,
-        WaitingElsewhere,
-    )
+    from keypost.client.results import OnEvent, Received, Sent, SetAside, WaitingElsewhere
     from keypost.client.store_worker import StoreWorker
     from keypost.client.wiring import Parts
     from keypost.clock import Clock
@@ -78,7 +66,7 @@ def _generate(suite: Suite) -> RSAPrivateKey:
     return suite.generate_private_key()
 
 
-class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
+class Client(BackupCalls, DeviceCalls, FileCalls, IdentityCalls, OutboxCalls, SignInCalls):
     """Sends and receives end-to-end encrypted messages for one device of a user.
 
     Open one with ``Client.open``; use it as an async context manager. One client at a time uses a profile. It does not
@@ -250,77 +238,6 @@ class Client(BackupCalls, DeviceCalls, IdentityCalls, OutboxCalls, SignInCalls):
             check_username(username)
             content = envelope_pb2.Content(key_update=envelope_pb2.KeyUpdate())
             return await self._parts.sending.send(username, content, new_session=True)
-
-    async def send_file(
-        self, username: str, path: Path, *, media_type: str = OCTETS, progress: Progress | None = None
-    ) -> SentFile:
-        """Send a file of any size in parts.
-
-        If it breaks, or the process ends, the same call goes on where it was, and so does ``resume_files``; until then
-        ``file_transfers`` shows it. The file must not change before it has arrived: then FILE_CHANGED is raised, what
-        went out is of no use, and the next call begins anew. While nobody makes room in a full mailbox, it waits as
-        long as for a service that is away.
-
-        Args:
-            username: The recipient.
-            path: The file. Its name goes along, without the folder.
-            media_type: What it is.
-            progress: Called with the bytes done and the bytes in all.
-
-        Returns:
-            What was sent.
-
-        Raises:
-            InvalidArgumentError: an argument cannot be right, or the file cannot be read, or changed.
-            RefusedError: MAILBOX_FULL, SENDER_SHARE_FULL: go on once the recipient has read; and others as ``send``.
-            KeypostError: as ``send``; go on once that is mended.
-        """
-        async with self._working():
-            check_username(username)
-            read_media_type(media_type)
-            file = read_path(path)
-            return await self._parts.files.send(username, file, media_type, progress)
-
-    async def file_transfers(self) -> tuple[FileTransfer, ...]:
-        """Return the files that are on their way and not sent yet, the oldest first."""
-        async with self._working(copy_too=True):
-            return await self._parts.files.transfers()
-
-    async def resume_files(
-        self, file_id: bytes | None = None, *, progress: OnTransfer | None = None
-    ) -> tuple[SentFile, ...]:
-        """Go on with files that are on their way, one after the other, each where it broke.
-
-        One that fails keeps no other from it: what it failed at is raised in the end, and told as an event of kind
-        ``warning`` where several do.
-
-        Args:
-            file_id: Only this one.
-            progress: Called with a file whenever more of it is sent.
-
-        Returns:
-            What was sent.
-
-        Raises:
-            InvalidArgumentError: there is no such file on its way, or it cannot be read or has changed.
-            KeypostError: as ``send_file``.
-        """
-        async with self._working():
-            if file_id is not None:
-                return (await self._parts.files.resume(check_file_id(file_id), progress),)
-            return await self._parts.files.resume_all(progress)
-
-    async def cancel_file(self, file_id: bytes) -> None:
-        """Give up a file that is on its way. What went out of it comes to nothing at the recipient.
-
-        Args:
-            file_id: Which one, of ``file_transfers``.
-
-        Raises:
-            InvalidArgumentError: there is no such file on its way.
-        """
-        async with self._working(copy_too=True):
-            await self._parts.files.cancel(check_file_id(file_id))
 
     async def receive(self, *, follow: bool = True) -> AsyncGenerator[Received]:
         """Yield messages: those in the local inbox, then what arrives (steps 8 to 14).
