@@ -6,14 +6,12 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
-from keypost.client.context import short, unforeseen
+from keypost.client.context import unforeseen
 from keypost.client.early_keeper import EARLY, EarlyKeeper
-from keypost.client.key_requests import warn_if_weak
+from keypost.client.outcomes import Drained, Outcomes
 from keypost.client.outgoing import Item, Order, fill
 from keypost.client.pipeline import Broken, Outdated, Parcel
-from keypost.client.results import Sent
 from keypost.client.send_refusals import (
     NO_ROOM,
     SENDER_IS_NOT_CALLER,
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
     from keypost.client.context import Context
     from keypost.client.outgoing import Filled, Tidying
     from keypost.client.pipeline import Pipeline
-    from keypost.client.sealing import Sealed, Sealing
-    from keypost.keystore.values import OutgoingMessage
+    from keypost.client.sealing import Sealing
     from keypost.protocol.identifiers import Address
     from keypost.protocol.key_info import KeyRecord
     from keypost.transport.retries import Retries
@@ -101,6 +98,7 @@ class Lane:
             recipient, means.context, means.address, self._copies_wanted, on_kept=self._is_kept, on_change=self.kick
         )
         self._fresh, self._turn = self._early.fresh, self._early.turn
+        self._outcomes = Outcomes(recipient, means.context, means.tidying, means.address, means.told)
         self._ready: deque[Item] = deque()
         """Begun, to be handed over (again)."""
         self._going: list[Item] = []
@@ -121,10 +119,7 @@ class Lane:
         self._trouble: KeypostError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._telling: asyncio.Task[None] | None = None
-        self._gone = 0
-        """The counter up to which all is gone, as far as this lane knows."""
-        self._drained: list[tuple[int, asyncio.Future[None]]] = []
-        """Who waits until all is gone up to a counter."""
+        self._drained = Drained()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -175,12 +170,9 @@ class Lane:
         Raises:
             KeypostError: what keeps the lane from going on, for as long as anybody waits for an outcome.
         """
-        if up_to <= self._gone:
-            return
-        drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._drained.append((up_to, drained))
-        self.kick()
-        await drained
+        if (drained := self._drained.wait(up_to)) is not None:
+            self.kick()
+            await drained
 
     async def ended(self) -> None:
         """Wait until nothing is left to do, or until the lane has given up for now."""
@@ -202,28 +194,10 @@ class Lane:
             raise
         if not self._fresh and not self._turn.locked():
             self._calm()
-            self._tell_drained(None)
+            self._drained.all_gone()
             # It has the private key: whoever still holds the lane must not hold that.
             self._sealing = None
             self._on_end(self)
-
-    def _tell_drained(self, error: KeypostError | None) -> None:
-        waiting, self._drained = self._drained, []
-        for _, drained in waiting:
-            if drained.done():
-                continue
-            if error is None:
-                drained.set_result(None)
-            else:
-                drained.set_exception(error)
-
-    def _tell_gone(self, counter: int) -> None:
-        """Tell who waits for what came before a message that has gone now: nothing was handed over before its turn."""
-        self._gone = min(counter, self._handed[0].begun.counter - 1) if self._handed else counter
-        for waiting in [waiting for waiting in self._drained if waiting[0] <= self._gone]:
-            self._drained.remove(waiting)
-            if not waiting[1].done():
-                waiting[1].set_result(None)
 
     async def _step(self) -> bool:
         """Do the next thing; return whether there may be more."""
@@ -410,7 +384,7 @@ class Lane:
     def _is_kept(self, filled: Filled) -> None:
         """Have what was kept early read from the outbox in its turn; whoever sent what was refused is told."""
         for item, error in filled.refused:
-            self._fail(item, error)
+            self._outcomes.fail(item, error)
         if filled.unsealed and self._read_after is None:
             self._read_after = self._last
         self._take_over_copies(filled)
@@ -418,7 +392,7 @@ class Lane:
     def _refuse_kept(self, error: KeypostError) -> None:
         """Give up what was kept for a user who turns out not to exist."""
         for item in self._early.let_go():
-            self._refuse(item, error)
+            self._outcomes.refuse(item, error)
 
     async def _has_anything(self) -> bool:
         if self._ready or self._fresh or self._handed:
@@ -428,7 +402,7 @@ class Lane:
 
     def _take_over(self, filled: Filled, sealing: Sealing) -> list[Item]:
         for item, error in filled.refused:
-            self._fail(item, error)
+            self._outcomes.fail(item, error)
         for item, message in filled.unsealed:
             item.message, item.content = message, None
             self._ready.append(item)
@@ -439,16 +413,16 @@ class Lane:
             self._early.kept.pop(message.message_id, None)
             self._last = max(self._last, message.counter)
             if isinstance(sealed, KeypostError):
-                self._refuse(item, sealed)
+                self._outcomes.refuse(item, sealed)
                 continue
             item.sealed, item.new_session = sealed, False
             if not group:
                 # Not when it was looked up: that is done ahead too, and may lead to nothing.
-                self._show_look_up(sealing.peer_record)
-            self._show_sealed(sealed, sealing)
+                self._outcomes.show_look_up(sealing.peer_record)
+            self._outcomes.show_sealed(sealed, sealing)
             group.append(item)
         for item, error in filled.emptied:
-            self._tell_given_up(item, error)
+            self._outcomes.give_up(item, error)
         self._take_over_copies(filled)
         return group
 
@@ -461,28 +435,21 @@ class Lane:
         self._changed.set()
         if isinstance(answer, pb.Stored):
             self._store(item, answer.accept_time)
-            self._show_handed_over(item)
+            self._outcomes.show_handed_over(item)
         else:
             self._answers[item] = answer
 
     def _store(self, item: Item, accept_time: int) -> None:
-        message, sealed = item.begun, item.sealed_now
         if self._handed and self._handed[0] is item:
             self._handed.popleft()
         else:
             self._handed.remove(item)
         self._calm()
         self._rounds = 0
-        self._forget(item)
-        if item.listener is not None and not item.listener.done():
-            item.listener.set_result(_sent(message, sealed, accept_time))
-        self._tell_gone(message.counter)
-
-    def _forget(self, item: Item) -> None:
-        message_id = item.begun.message_id
-        self._means.told.discard(message_id)
-        if item.keep:
-            self._means.tidying.add(message_id)
+        self._outcomes.stored(item, accept_time)
+        counter = item.begun.counter
+        # Nothing was handed over before its turn.
+        self._drained.gone(min(counter, self._handed[0].begun.counter - 1) if self._handed else counter)
 
     async def _repair(self) -> None:
         """Every answer is in: deal with the first that is not of being stored, and hand over again what is left."""
@@ -496,7 +463,7 @@ class Lane:
         seal_again = False
         match answer:
             case pb.StaleKeys():
-                self._show_handed_over(first)
+                self._outcomes.show_handed_over(first)
                 await self._learn(answer)
                 seal_again = True
             case Outdated():
@@ -541,7 +508,7 @@ class Lane:
             return False
         if is_final(error):
             self._handed.remove(item)
-            self._refuse(item, error)
+            self._outcomes.refuse(item, error)
             return False
         if not refusal.retriable:
             raise error
@@ -601,17 +568,17 @@ class Lane:
                     self._tell_late(self._trouble)
 
     def _tell_late(self, error: KeypostError) -> None:
-        self._tell_drained(error)
+        self._drained.fail(error)
         # A timer may be early by as much as the loop's clock is coarse.
         latest = asyncio.get_running_loop().time() - self._means.retries.patience + EARLY
         begun = [*self._handed, *self._going, *self._ready, *self._early.kept.values()]
         for item in begun:
             if item.put_time <= latest:
-                self._stop_waiting(item, error)
+                self._outcomes.stop_waiting(item, error)
         for item in [item for item in self._fresh if item.put_time <= latest]:
             self._fresh.remove(item)
             # Of what is to be kept, only what has no room is not in the outbox by now.
-            self._fail(item, (self._early.no_room if item.keep else None) or error)
+            self._outcomes.fail(item, (self._early.no_room if item.keep else None) or error)
         later = [item.put_time for item in (*begun, *self._fresh) if item.listener is not None]
         if later:
             loop = asyncio.get_running_loop()
@@ -619,11 +586,11 @@ class Lane:
 
     def _give_up(self, error: KeypostError) -> None:
         """Stop for now: whoever waits is told, and what is kept in the outbox goes out another time."""
-        self._tell_drained(error)
+        self._drained.fail(error)
         for item in (*self._handed, *self._ready, *self._early.kept.values()):
-            self._stop_waiting(item, error)
+            self._outcomes.stop_waiting(item, error)
         for item in self._fresh:
-            self._fail(item, error)
+            self._outcomes.fail(item, error)
         for items in (self._handed, self._ready, self._fresh):
             items.clear()
         self._answers.clear()
@@ -631,64 +598,6 @@ class Lane:
         self._read_after = 0
         self._resumes = True
         self._next_is_new_session = False
-
-    def _stop_waiting(self, item: Item, error: KeypostError) -> None:
-        self._fail(item, error)
-        if item.keep and item.message is not None:
-            self._tell_kept(item.message, error)
-
-    def _fail(self, item: Item, error: KeypostError) -> None:
-        listener, item.listener = item.listener, None
-        if listener is not None and not listener.done():
-            listener.set_exception(error)
-
-    def _refuse(self, item: Item, error: KeypostError) -> None:
-        """Give a message up that was refused for good."""
-        self._forget(item)
-        self._tell_given_up(item, error)
-
-    def _tell_given_up(self, item: Item, error: KeypostError) -> None:
-        if item.listener is None:
-            self._means.context.tell(
-                "error",
-                error.reason,
-                f"a message that waited was given up: {error}",
-                recipient=self.recipient,
-                message_id=_name(item.begun),
-            )
-        self._fail(item, error)
-
-    def _tell_kept(self, message: OutgoingMessage, error: KeypostError) -> None:
-        if message.message_id in self._means.told:
-            return
-        self._means.told.add(message.message_id)
-        sentence = f"a message to {message.recipient} stays in the outbox and goes out later: {error}"
-        self._means.context.tell(
-            "waiting", error.reason, sentence, recipient=message.recipient, message_id=_name(message)
-        )
-
-    def _show_look_up(self, record: KeyRecord) -> None:
-        me, context = self._means.address(), self._means.context
-        context.negotiation(2, me, username=record.username, revision=record.revision, keys=len(record.keys))
-
-    def _show_sealed(self, sealed: Sealed, sealing: Sealing) -> None:
-        for step in sealed.steps:
-            self._means.context.show(step)
-        if sealed.new_session:
-            warn_if_weak(self._means.context, sealing.own.suite)
-
-    def _show_handed_over(self, item: Item) -> None:
-        message, sealed = item.begun, item.sealed_now
-        self._means.context.negotiation(
-            7,
-            self._means.address(),
-            recipient=message.recipient,
-            counter=message.counter,
-            key_id=short(sealed.key_id),
-            envelope_bytes=sealed.size,
-            ciphertext_bytes=len(sealed.envelope.ciphertext),
-            rsa_operations=sum(sealed.rsa_operations.values()),
-        )
 
 
 def _has_other_devices(sealing: Sealing) -> bool:
@@ -705,18 +614,3 @@ def _failure(answer: Answer | Broken | Outdated) -> str:
         case Broken() | Refusal():
             return answer.error.reason
     return "HELD"
-
-
-def _name(message: OutgoingMessage) -> str:
-    return str(UUID(bytes=message.message_id))
-
-
-def _sent(message: OutgoingMessage, sealed: Sealed, accept_time: int) -> Sent:
-    return Sent(
-        message_id=UUID(bytes=message.message_id),
-        counter=message.counter,
-        accept_time=accept_time,
-        key_id=sealed.key_id,
-        new_session=sealed.new_session,
-        rsa_operations=sealed.rsa_operations,
-    )
