@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from keypost.client.records import STOLEN
+from keypost.client.stopping import STOLEN
 from keypost.clock import DAY, HOUR, MINUTE
 from keypost.errors import RefusedError, UnreachableError
 from keypost.protocol.errors import (

@@ -44,8 +44,8 @@ def test_methods_and_properties_are_found() -> None:
 
 
 async def test_a_coroutine_stays_one() -> None:
-    with Defence("keypost.client.records:Records.check_not_stolen", returns=7).out():
-        assert await find("keypost.client.records:Records.check_not_stolen")(None) == 7
+    with Defence("keypost.client.stopping:Stopping.check_not_stolen", returns=7).out():
+        assert await find("keypost.client.stopping:Stopping.check_not_stolen")(None) == 7
 
 
 def test_a_function_with_a_scope_of_its_own_is_taken_out_too(monkeypatch: pytest.MonkeyPatch) -> None:

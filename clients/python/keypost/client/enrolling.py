@@ -70,7 +70,7 @@ class Enrolling:
     async def enroll(self, username: str, code: str | None, id_token: str | None, suite: Suite) -> Address:
         """Enrol this device for ``username`` and return its address; see Client.enroll."""
         check_username(username)
-        await self._records.check_not_stolen()
+        await self._records.stopping.check_not_stolen()
         await self.check_suite(suite)
         await self._finish_other(username, suite)
         ring = self._identity.ring

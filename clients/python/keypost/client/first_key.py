@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from keypost.client.context import short
 from keypost.client.key_requests import BEGIN_ANEW, INVITATION, begin_anew, fill_request
 from keypost.client.own_watch import revoked_error
-from keypost.client.records import is_replaced
 from keypost.client.renewing import KEY_REPLACED, KEY_REVOKED
+from keypost.client.stopping import is_replaced
 from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.errors import KeyUnknownError
@@ -125,7 +125,7 @@ class FirstKey:
         """Stop a device whose first key somebody else has replaced while this device did not know it recorded."""
         # It becomes the device that its key made it: from then on it stops as any other, and every call says why.
         await self._promote(pair, key)
-        stolen = await self._records.stop(pair.fingerprint)
+        stolen = await self._records.stopping.stop(pair.fingerprint)
         # Whoever opens the profile finds out by no call.
         self._context.tell("error", stolen.reason, str(stolen), fingerprint=pair.fingerprint.hex())
         return stolen

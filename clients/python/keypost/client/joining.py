@@ -64,7 +64,7 @@ class Joining:
         """Return what the inviting device is to approve; see Client.join."""
         invitation = read_invitation(text)
         self._check_invitation(invitation)
-        await self._records.check_not_stolen()
+        await self._records.stopping.check_not_stolen()
         await self._enrolling.check_suite(suite)
         await self._check_unjoined()
         if (pending := await self._answered(invitation, suite)) is not None:
@@ -79,7 +79,7 @@ class Joining:
             DeviceKeyStolenError: it was recorded, and somebody has renewed it since.
             KeyRevokedError: it was recorded, and revoked since.
         """
-        await self._records.check_not_stolen()
+        await self._records.stopping.check_not_stolen()
         ring = self._identity.ring
         if ring.current is not None:
             return self._identity.address

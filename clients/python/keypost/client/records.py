@@ -12,13 +12,13 @@ from google.protobuf.message import DecodeError
 
 from keypost.client.locks import Locks
 from keypost.client.own_watch import OwnWatch
+from keypost.client.stopping import Stopping
 from keypost.errors import RefusedError
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.keystore.values import Evidence, StoredRecord
 from keypost.protocol.continuity import Pins, check_pins, pin
 from keypost.protocol.encoding import parse
 from keypost.protocol.errors import (
-    DeviceKeyStolenError,
     EndorsementError,
     EquivocationError,
     ForkDetectedError,
@@ -33,7 +33,7 @@ from keypost.protocol.errors import (
 )
 from keypost.protocol.history import newest
 from keypost.protocol.identifiers import check_username
-from keypost.protocol.key_info import SUPERSEDED, KeyRecord, restore_key_info
+from keypost.protocol.key_info import KeyRecord, restore_key_info
 from keypost.protocol.negotiation import step_2_obtain_recipient_key_info
 from keypost.transport.remote_service import TOKEN_REFUSED
 
@@ -44,12 +44,9 @@ if TYPE_CHECKING:
     from keypost.client.identity import Identity
     from keypost.client.trusting import Trust
     from keypost.keystore.port import KeyStore
-    from keypost.protocol.identifiers import Address
-    from keypost.protocol.key_requests import DeviceKeyPair
     from keypost.protocol.realm_trust import RealmTrust
     from keypost.transport.directory_client import DirectoryClient
 
-STOLEN = "device-key-stolen"
 USER_NOT_FOUND = "USER_NOT_FOUND"
 MOST_IN_MEMORY = 1_000
 MOMENT = 1.5
@@ -140,8 +137,8 @@ class Records:
         self._pending_directory = pending_directory
         self._on_newer = on_newer
         self.watch = OwnWatch(context, identity)
+        self.stopping = Stopping(context, identity)
         self._settle = settle
-        self._stolen: bool | None = None
         self._records: OrderedDict[str, KeyRecord] = OrderedDict()
         self._locks = Locks()
 
@@ -167,7 +164,7 @@ class Records:
             UnreachableError: no answer.
         """
         check_username(username)
-        await self.check_not_stolen()
+        await self.stopping.check_not_stolen()
         try:
             return await self._get(username, min_revision, step, refresh=refresh)
         except RefusedError as refused:
@@ -216,7 +213,7 @@ class Records:
 
     async def held_fresh(self, username: str) -> KeyRecord | None:
         """Return the record that is held if it may be relied upon without asking."""
-        if self._stolen:
+        if self.stopping.has_stopped:
             return None
         held = await self.held(username)
         return held if held is not None and self._is_fresh(held) else None
@@ -267,17 +264,9 @@ class Records:
         async with self._locks.of(username):
             await self._context.store.transact(_set_unverified, username)
 
-    async def check_not_stolen(self) -> None:
-        """Raise DeviceKeyStolenError if this device has stopped for good."""
-        if self._stolen is None:
-            note = await self._context.store.run(lambda store: store.profile.note(STOLEN))
-            self._stolen = note is not None
-        if self._stolen:
-            raise _stolen_error()
-
     def begin_anew(self, username: str) -> None:
         """Let go of a device that has stopped, and of its user's record in memory: the profile enrols anew."""
-        self._stolen = None
+        self.stopping.begin_anew()
         self._records.pop(username, None)
 
     def known(self) -> tuple[KeyRecord, ...]:
@@ -285,14 +274,14 @@ class Records:
         return tuple(self._records.values())
 
     async def _shown(self, username: str) -> Shown:
-        await self.check_not_stolen()
+        await self.stopping.check_not_stolen()
         held = await self._held(username)
         key_info = await self._ask(self._directory, username, held)
         try:
             record = await self._verify(username, key_info, held, step_2_obtain_recipient_key_info)
             previous = await self.pins(username)
             pins = await asyncio.to_thread(pin, record, self._context.minimum_suite, previous)
-            await self._check_own(record)
+            await self.stopping.check_own(record)
         except ProtocolError as error:
             await self._keep_evidence(username, error, held, key_info)
             raise
@@ -325,7 +314,7 @@ class Records:
         try:
             record = await self._verify(username, key_info, held, step)
             pins = await self._check_pins(record, held)
-            await self._check_own(record)
+            await self.stopping.check_own(record)
         except ProtocolError as error:
             await self._keep_evidence(username, error, held, key_info)
             raise
@@ -371,23 +360,6 @@ class Records:
         is_own = username in self._identity.ring.usernames
         is_verified = pins is not None and pins.verified
         return self._context.on_identity_change == "warn" and not is_own and not is_verified
-
-    async def _check_own(self, record: KeyRecord) -> None:
-        ring = self._identity.ring
-        if ring.address is None or ring.current is None or record.username != ring.address.username:
-            return
-        if (name := _foreign_successor(record, ring.address, ring.current, ring.pending)) is not None:
-            raise await self.stop(name)
-
-    async def stop(self, fingerprint: bytes) -> DeviceKeyStolenError:
-        """Stop this device for good, across restarts, and return the error that says so.
-
-        Args:
-            fingerprint: The key that shows it, 32 bytes.
-        """
-        self._stolen = True
-        await self._context.store.run(_note_stolen, fingerprint)
-        return _stolen_error()
 
     async def _keep(self, record: KeyRecord, pins: Pins) -> None:
         stored = StoredRecord(
@@ -457,28 +429,6 @@ def _check_never_seen(username: str, held: KeyRecord | None) -> None:
         )
 
 
-def _foreign_successor(
-    record: KeyRecord, me: Address, current: DeviceKeyPair, pending: DeviceKeyPair | None
-) -> bytes | None:
-    """Return the key that shows that somebody else renewed this device's, if one does."""
-    mine = {pair.fingerprint for pair in (current, pending) if pair is not None}
-    for key in record.keys:
-        if key.address == me and key.is_good and key.fingerprint not in mine:
-            return key.fingerprint
-    own = record.find(current.fingerprint)
-    if own is None or own.state != SUPERSEDED:
-        return None
-    # The successor is not good any more, or not shown: it has to be the one that this device asked for.
-    asked_for = None if pending is None else record.find(pending.fingerprint)
-    is_ours = asked_for is not None and asked_for.request.parent_fingerprint == own.fingerprint
-    return None if is_ours else own.fingerprint
-
-
-def is_replaced(record: KeyRecord, me: Address, first: DeviceKeyPair) -> bool:
-    """Return whether somebody renewed the key of a device that has asked for its first alone."""
-    return _foreign_successor(record, me, first, None) is not None
-
-
 def _revision(held: KeyRecord | None) -> int:
     return 0 if held is None else held.revision
 
@@ -506,15 +456,3 @@ def _set_unverified(store: KeyStore, username: str) -> None:
     stored = store.records.pins(username)
     if stored is not None:
         store.records.set_pins(username, replace(Pins.from_bytes(stored), verified=False).to_bytes())
-
-
-def _note_stolen(store: KeyStore, fingerprint: bytes) -> None:
-    store.profile.set_note(STOLEN, fingerprint)
-
-
-def _stolen_error() -> DeviceKeyStolenError:
-    """Return the error that stops this device."""
-    return DeviceKeyStolenError(
-        "somebody else renewed this device's key: this device has stopped; unless you restored its backup elsewhere, "
-        "tell your administrator, and have the device revoked"
-    )

@@ -92,7 +92,7 @@ class Renewing:
             backup_may_fail: Renew even if the backup that is kept cannot be rewritten, and tell that.
         """
         async with self._lock:
-            await self._records.check_not_stolen()
+            await self._records.stopping.check_not_stolen()
             old = self._identity.current
             pending = self._identity.ring.pending
             if pending is not None and (key := await self._recorded(pending)) is not None:
@@ -219,7 +219,7 @@ class Renewing:
             key_info = await request_key(self._context, self._identity, begin, ask)
         except RefusedError as refused:
             if refused.reason == KEY_REPLACED:
-                raise await self._records.stop(old.fingerprint) from refused
+                raise await self._records.stopping.stop(old.fingerprint) from refused
             if refused.reason == KEY_REVOKED:
                 raise revoked_error(me) from refused
             raise

@@ -9,8 +9,8 @@ from keypost.client import backing_up, restored
 from keypost.client.arguments import check_passphrase, check_unlock, read_path
 from keypost.client.key_requests import INVITATION
 from keypost.client.profiles import expect_bundle, read_bundle
-from keypost.client.records import STOLEN
 from keypost.client.restored import Restored, RestoredState
+from keypost.client.stopping import STOLEN
 from keypost.errors import KeypostError, RefusedError
 from keypost.keystore.backups import restore_backup
 from keypost.protocol.errors import DeviceKeyStolenError, KeyRevokedError
