@@ -36,12 +36,12 @@ from keypost_services.runtime.channels import open_internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.errors import StartError
 from keypost_services.runtime.key_event_watch import KeyEventWatch
-from keypost_services.runtime.realm_trust import TrustKeeper
+from keypost_services.runtime.realm_trust import trust_keeper
 from keypost_services.runtime.redis import ANSWER_SECONDS
 from keypost_services.runtime.serving import Parts, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
 
     import grpc.aio
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from keypost_services.delivery.servers import Servers
     from keypost_services.delivery.settings import DeliverySettings
     from keypost_services.runtime.callers import VerifiedCallers
+    from keypost_services.runtime.realm_trust import TrustKeeper
 
 DELIVERY_SERVICE = "keypost.delivery.v1.DeliveryService"
 DIRECTORY_RETRIES = Retries(attempts=3, attempt_timeout=2.0, deadline=5.0)
@@ -76,7 +77,7 @@ async def compose(runtime: Runtime[DeliverySettings]) -> AsyncIterator[Parts]:
         mailboxes = await _open_mailboxes(stack, servers, functions, settings, metrics)
         channel = await open_internal_channel(stack, runtime, settings.directory, "directory")
         directory = _directory(runtime, channel)
-        trust = _trust(runtime, directory, root_keys, lambda: _forget(records, runtime.callers))
+        trust = trust_keeper(runtime, directory.get_realm_trust, root_keys, lambda: _forget(records, runtime.callers))
         stack.push_async_callback(trust.close)
         records = Records(directory, trust, runtime.clock, metrics, most_users=settings.cached_users)
         emptying = _emptying(runtime, mailboxes, records, metrics)
@@ -111,24 +112,6 @@ async def _forget(records: Records, callers: VerifiedCallers) -> None:
     """Drop what rests on records of a record key that was retired before its time."""
     records.forget_all()
     callers.drop_all()
-
-
-def _trust(
-    runtime: Runtime[DeliverySettings],
-    directory: DirectoryClient,
-    root_keys: tuple[bytes, ...],
-    on_retired: Callable[[], Awaitable[None]],
-) -> TrustKeeper:
-    return TrustKeeper(
-        directory.get_realm_trust,
-        runtime.clock,
-        runtime.log,
-        realm=runtime.settings.realm,
-        root_keys=root_keys,
-        on_change=lambda why: runtime.health.set_degraded("trust", why, blocks=True),
-        metrics=runtime.health_metrics,
-        on_retired=on_retired,
-    )
 
 
 def _emptying(

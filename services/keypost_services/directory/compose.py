@@ -34,7 +34,7 @@ from keypost_services.runtime.bundle import read_root_keys
 from keypost_services.runtime.channels import open_internal_channel
 from keypost_services.runtime.device_keys import RecordedDeviceKeys
 from keypost_services.runtime.key_event_watch import GrpcEventSource, KeyEventWatch
-from keypost_services.runtime.realm_trust import TrustKeeper
+from keypost_services.runtime.realm_trust import trust_keeper
 from keypost_services.runtime.redis import redis_client
 from keypost_services.runtime.serving import Parts, Runtime
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from keypost_services.directory.settings import DirectorySettings
     from keypost_services.runtime.callers import VerifiedCallers
+    from keypost_services.runtime.realm_trust import TrustKeeper
 
 DIRECTORY_SERVICE = "keypost.directory.v1.DirectoryService"
 KEY_EVENT_SERVICE = "keypost.directory.v1.KeyEventService"
@@ -101,27 +102,11 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
     runtime.health.expect(*PARTS)
     runtime.health.expect("trust", awaited=True)
     told = _teller(runtime)
-    trust = TrustKeeper(
-        ca.fetch_trust,
-        clock,
-        log,
-        realm=settings.realm,
-        root_keys=root_keys,
-        on_change=lambda why: runtime.health.set_degraded("trust", why, blocks=True),
-        metrics=runtime.health_metrics,
-        on_retired=lambda: _forget(look_up, runtime.callers),
-    )
+    trust = trust_keeper(runtime, ca.fetch_trust, root_keys, lambda: _forget(look_up, runtime.callers))
     verifier = Verifier(trust, clock, log, metrics)
     process = ProcessStore(clock, most_bytes=settings.process_cache_megabytes * _MEGABYTE)
     arrow = Arrow(process, trust)
-    in_redis = RedisStore(redis, verifier, clock, realm=settings.realm, timeout_ms=_ms(settings.cache_timeout_seconds))
-    store = GuardedStore(
-        in_redis,
-        in_redis,
-        Breaker(clock, _ms(settings.cache_retry_seconds)),
-        told("redis"),
-        on_failure=metrics.redis_errors.inc,
-    )
+    store = _store(runtime, redis, verifier, metrics)
     ca_tier = CaTier(ca, verifier, arrow, Breaker(clock, _ms(settings.ca_retry_seconds)), metrics, told("ca"))
     standing = Standing(clock, _ms(settings.watch_grace_seconds))
     fetch = Fetch(
@@ -150,6 +135,18 @@ def build(runtime: Runtime[DirectorySettings], ca: CaClient, redis: Redis, root_
         GrpcEventSource(ca.open_watch, "the CA"), actions, log, on_change=told("watch"), jitter=random.random
     )
     return Directory(trust, look_up, hub, standing, watch, metrics)
+
+
+def _store(runtime: Runtime[DirectorySettings], redis: Redis, verifier: Verifier, metrics: Metrics) -> GuardedStore:
+    settings, clock = runtime.settings, runtime.clock
+    in_redis = RedisStore(redis, verifier, clock, realm=settings.realm, timeout_ms=_ms(settings.cache_timeout_seconds))
+    return GuardedStore(
+        in_redis,
+        in_redis,
+        Breaker(clock, _ms(settings.cache_retry_seconds)),
+        _teller(runtime)("redis"),
+        on_failure=metrics.redis_errors.inc,
+    )
 
 
 async def _forget(look_up: LookUp, callers: VerifiedCallers) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from keypost.clock import SECOND
 from keypost.errors import KeypostError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keypost.clock import Clock
     from keypost.protocol.realm_trust import RealmTrust, ServedTrust
     from keypost_services.runtime.metrics import HealthMetrics
+    from keypost_services.runtime.serving import Runtime
 
 RETRY_SECONDS = 1.0
 LEAST_INTERVAL = SECOND
@@ -195,3 +196,29 @@ class TrustKeeper:
         except SourceAwayError:
             return False
         return True
+
+
+def trust_keeper(
+    runtime: Runtime[Any],
+    fetch: Callable[[], Awaitable[ServedTrust]],
+    root_keys: Sequence[bytes],
+    on_retired: Callable[[], Awaitable[None]],
+) -> TrustKeeper:
+    """Return the keeper of a service that can do nothing without the realm's trust.
+
+    Args:
+        runtime: What the service is composed with; its health and metrics say what is held.
+        fetch: Returns the current statement and all by which root keys handed over, unverified.
+        root_keys: The bundle's root keys (SubjectPublicKeyInfo, DER).
+        on_retired: Called when a statement ends a record key before its time.
+    """
+    return TrustKeeper(
+        fetch,
+        runtime.clock,
+        runtime.log,
+        realm=runtime.settings.realm,
+        root_keys=root_keys,
+        on_change=lambda why: runtime.health.set_degraded("trust", why, blocks=True),
+        metrics=runtime.health_metrics,
+        on_retired=on_retired,
+    )
