@@ -1,4 +1,4 @@
-"""The network between two parts, as a TCP proxy that can be cut, stalled, muted and closed.
+"""The network between two parts, as a TCP proxy that can be cut, stalled, muted, garbled and closed.
 
 It runs on the event loop of the test, reads no byte of what passes (all but Valkey's is TLS), and notes when something
 was answered: that is how a run knows that a mended part is used again.
@@ -90,6 +90,7 @@ class Link:
         self._up, self._down = _Gate(), _Gate()
         self._refusing = False
         self._fuse: int | None = None
+        self._garbling = False
         self._avoided: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -133,6 +134,10 @@ class Link:
         """End all connections once so many more bytes have passed: in the middle of something."""
         self._fuse = size
 
+    def garble(self) -> None:
+        """Change a bit of what is answered next, as a broken middlebox does: TLS notices, TCP does not."""
+        self._garbling = True
+
     def stall(self) -> None:
         """Let nothing pass, in either direction; connections stand, and new ones are taken."""
         self._up.open.clear()
@@ -156,6 +161,7 @@ class Link:
         """Let everything pass again; what was held back goes first."""
         self._refusing = False
         self._fuse = None
+        self._garbling = False
         self._up.open.set()
         self._down.open.set()
 
@@ -226,7 +232,8 @@ class Link:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
                 await gate.open.wait()
-                writer.write(self._burn(data))
+                passes = self._burn(data)
+                writer.write(self._garble(passes) if gate is self._down else passes)
                 if gate is self._down:
                     self.answered[connection.backend] = time.monotonic()
                     self._on_change()
@@ -244,6 +251,14 @@ class Link:
         if burns and self._fuse == 0:
             asyncio.get_running_loop().call_soon(self._cut_amid)
         return passes
+
+    def _garble(self, data: bytes) -> bytes:
+        if not self._garbling or not data:
+            return data
+        self._garbling = False
+        garbled = bytearray(data)
+        garbled[len(data) // 2] ^= 1
+        return bytes(garbled)
 
     def _cut_amid(self) -> None:
         self._fuse = None

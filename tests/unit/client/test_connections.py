@@ -94,8 +94,8 @@ Break = Callable[[Link], object]
 
 @pytest.mark.parametrize(
     "break_it",
-    [Link.cut, Link.freeze, lambda link: link.cut_after(700), lambda link: (link.refuse(), link.mend())],
-    ids=["reset", "silent for ever", "reset in the middle", "refused"],
+    [Link.cut, Link.freeze, lambda link: link.cut_after(700), lambda link: (link.refuse(), link.mend()), Link.garble],
+    ids=["reset", "silent for ever", "reset in the middle", "refused", "garbled"],
 )
 async def test_a_connection_that_breaks_costs_nothing_but_time(
     alice: Any, texts: asyncio.Queue[str], link: Watched, break_it: Break
@@ -110,6 +110,20 @@ async def test_a_connection_that_breaks_costs_nothing_but_time(
             await alice.client.send("bob", text)
         assert [await texts.get() for _ in range(2)] == ["meanwhile", "after"]
     assert texts.empty()
+
+
+async def test_what_is_sent_while_answers_are_garbled_is_stored_once(
+    alice: Any, bob: Any, link: Watched, services: Services
+) -> None:
+    async def garble(_context: Any) -> None:
+        link.garble()
+
+    services.faults["Send"] = [garble]
+    async with asyncio.timeout(LONG), aclosing(alice.client.receive()) as messages:
+        await bob.client.send("alice", "one")
+        await bob.client.send("alice", "two")
+        assert [(await anext(messages)).text for _ in range(2)] == ["one", "two"]
+    assert len(services.requests["Send"]) > 2, "the answer to the first one was lost"
 
 
 @pytest.mark.parametrize("hold", [Link.stall, Link.mute], ids=["stalled", "muted"])

@@ -23,6 +23,7 @@ REQUEST_ID = "request_id"
 UNEXPECTED_ANSWER = "UNEXPECTED_ANSWER"
 _LONGEST_MESSAGE = 500
 _NOT_WRITTEN = "Internal error from Core"
+_BROKEN = "Stream removed"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 # CANCELLED is what gRPC's core says of calls that reach a server which has just begun to drain.
@@ -125,7 +126,7 @@ def _details(failure: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo
 def _unexplained(failure: grpc.aio.AioRpcError, service: str, endpoint: str) -> Refusal:
     where = f"the {service} service at {endpoint}" if endpoint else f"the {service} service"
     facts = {"service": service, "code": failure.code().name} | ({"endpoint": endpoint} if endpoint else {})
-    if failure.code() in _NO_ANSWER or _is_local(failure):
+    if failure.code() in _NO_ANSWER or _is_local(failure) or _is_broken(failure):
         text = f"{where} does not answer"
         return Refusal(UnreachableError(text, **facts), retriable=True, retry_after_ms=None)
     text = f"{where} answered in an unexpected way ({failure.code().name}): is the endpoint right?"
@@ -136,6 +137,15 @@ def _unexplained(failure: grpc.aio.AioRpcError, service: str, endpoint: str) -> 
 def _is_local(failure: grpc.aio.AioRpcError) -> bool:
     """Return whether no service said this: gRPC could not write, as the call has ended, and has lost how it ended."""
     return failure.code() is grpc.StatusCode.INTERNAL and failure.details() == _NOT_WRITTEN
+
+
+def _is_broken(failure: grpc.aio.AioRpcError) -> bool:
+    """Return whether no service said this: bytes came that TLS refuses, and gRPC, which has no code for that, gave up.
+
+    A server says UNKNOWN too, and without a trailer, when one of its methods fails: the words alone tell them apart.
+    """
+    is_unknown = failure.code() is grpc.StatusCode.UNKNOWN and not failure.trailing_metadata()
+    return is_unknown and (failure.details() or "").startswith(_BROKEN)
 
 
 def _shorten(details: str | None) -> str:
