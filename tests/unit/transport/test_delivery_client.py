@@ -10,7 +10,8 @@ import pytest
 from keypost.delivery.v1 import delivery_service_pb2 as pb
 from keypost.delivery.v1 import delivery_service_pb2_grpc, envelope_pb2
 from keypost.errors import RefusedError, UnreachableError
-from keypost.transport.delivery_client import DeliveryClient
+from keypost.transport.delivery_client import DeliveryClient, ReceiveStream
+from keypost.transport.send_stream import SendStream
 from keypost.transport.tokens import TokenSource
 from support.refusing import refuse
 
@@ -149,6 +150,26 @@ async def test_a_stream_says_how_long_the_service_asks_to_wait(
             _ = [response async for response in stream.responses()]
     assert caught.value.retriable
     assert stream.retry_after_ms == 700
+
+
+class EndedUnnoticed:
+    """A call that has ended, while grpc.aio has not heard of it yet: as gRPC then answers."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+
+    async def done_writing(self) -> None:
+        raise grpc.aio.InternalError('Failed "execute_batch"')
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+async def test_a_call_that_has_just_ended_can_be_closed() -> None:
+    call = EndedUnnoticed()
+    await SendStream(call).finish()
+    await ReceiveStream(call, 256).close()
+    assert call.is_cancelled
 
 
 async def test_a_stream_to_nowhere_is_unreachable(connect: Any, retries: Retries, tokens: TokenSource) -> None:

@@ -75,7 +75,9 @@ class ReceiveStream:
 
     async def close(self) -> None:
         """End the call, giving acknowledgements a moment to arrive (a lost one only means a replay)."""
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+        # InternalError is what gRPC says while it does not know yet that a call has ended.
+        over = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
+        with contextlib.suppress(*over, TimeoutError):
             async with asyncio.timeout(_FAREWELL):
                 await self._call.done_writing()
                 while await self._call.read() is not grpc.aio.EOF:

@@ -121,7 +121,7 @@ class SendStream:
         """Say that no more comes."""
         try:
             await self._call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
             return
 
     def cancel(self) -> None:
