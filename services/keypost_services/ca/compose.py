@@ -91,8 +91,6 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
         trust_log = TrustLog(store, runtime.clock, runtime.log, this_machine())
         feed = EventFeed(store)
         served, policy = ServedRealm(realm), _policy(settings, realm.trust)
-        with suppress(StoreAwayError):  # the watch tries again
-            await trust_log.enter(realm.trust)
         watch = RealmWatch(
             files.load,
             files.state,
@@ -105,6 +103,8 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
             metrics,
             runtime.health_metrics,
         )
+        with suppress(StoreAwayError):  # the watch tries again
+            watch.compare(await trust_log.enter(realm.trust))
         keep_running(stack, runtime, PART, lambda: watch.run(settings.realm_poll_seconds))
         parts = await _build(runtime, store, feed, served, policy, realm.first_root_keys)
         _listen(stack, runtime, feed)

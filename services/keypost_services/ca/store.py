@@ -329,6 +329,10 @@ class Store(Protocol):
         """
         ...
 
+    async def newest_trust(self) -> int:
+        """Return the highest sequence of a trust statement that the audit log tells of, 0 when there is none."""
+        ...
+
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
         """Return the code with this hash (32 bytes)."""
         ...

@@ -24,6 +24,8 @@ _TRUST = (audit_entries.c.username == "", audit_entries.c.action == str(Action.T
 """Of which entries are of trust statements; first what there is an index for."""
 NEWEST = select(audit_entries.c.sequence, audit_entries.c.hash).order_by(audit_entries.c.sequence.desc()).limit(1)
 
+NEWEST_TRUST = select(audit_entries.c.revision).where(*_TRUST).order_by(audit_entries.c.revision.desc()).limit(1)
+
 
 async def append_acts(
     connection: AsyncConnection, acts: Iterable[Act], expected: Sequence[AuditEntry] = ()

@@ -35,7 +35,16 @@ from keypost_services.ca.store import (
     User,
     UserSummary,
 )
-from keypost_services.ca.store_audit import NEWEST, append_acts, append_trust, entered, entries_after, entry_of, head_of
+from keypost_services.ca.store_audit import (
+    NEWEST,
+    NEWEST_TRUST,
+    append_acts,
+    append_trust,
+    entered,
+    entries_after,
+    entry_of,
+    head_of,
+)
 from keypost_services.ca.store_failures import TransactionGivenUpError, failures_named
 from keypost_services.ca.tables import (
     EVENT_COUNTER,
@@ -159,6 +168,11 @@ class SqlStore:
             return await append_trust(connection, installed, expected)
 
         return await self._write(transaction)
+
+    async def newest_trust(self) -> int:
+        """Return the highest sequence of a trust statement that the audit log tells of."""
+        row = await self._first(NEWEST_TRUST)
+        return 0 if row is None else int(row["revision"])
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
         """Return the code with this hash."""

@@ -113,8 +113,10 @@ async def test_replicas_that_take_up_a_statement_at_once_enter_it_once(open_stor
 
 
 async def test_statements_may_be_taken_up_out_of_their_order(store: Store) -> None:
+    assert await store.newest_trust() == 0
     for number, record_keys in ((1, {2: 400}), (3, {4: 400}), (2, {2: 400, 4: 400})):
         await store.enter_trust(installed(trust_statement(number, record_keys=record_keys)))
+    assert await store.newest_trust() == 3
     assert told(await acts_of(store, 3)) == [(Action.RECORD_KEY_ADDED, 3, of(4)), (Action.RECORD_KEY_RETIRED, 3, of(2))]
     assert told(await acts_of(store, 2)) == [(Action.RECORD_KEY_ADDED, 2, of(4))]
 

@@ -17,12 +17,15 @@ from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import database_commands
+from keypost_services.ca.database import open_store
+from keypost_services.ca.store import InstalledTrust
 from keypost_services.ca.trust.realm_files import RealmFolder, create_realm
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.errors import StartError
 from support.ca_service import OPEN, CaUnderTest, ca_settings, open_ca
 from support.clock import START
 from support.service import error_info
+from support.trust_statements import trust_statement
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -188,6 +191,17 @@ async def test_open_sign_in_warns(ca: CaUnderTest) -> None:
 async def test_a_trust_statement_that_ends_soon_is_warned_of(tmp_path: Path, validity: int, warned: bool) -> None:  # noqa: FBT001
     async with open_ca(tmp_path, validity=validity * DAY) as ca:
         assert any(line["event"] == "realm_trust_ends_soon" for line in ca.log) is warned
+
+
+async def test_old_files_of_the_realm_are_told_from_the_audit_log_at_the_start_and_served(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'ca.db'}") as store:
+        await store.enter_trust(InstalledTrust(trust_statement(7), START))
+    async with open_ca(tmp_path) as ca:
+        said = [
+            (line["level"], line["serving"], line["entered"]) for line in ca.log if line["event"] == "realm goes back"
+        ]
+        assert said == [("error", 1, 7)]
+        assert await ca.trust_of_clients() == ca.trust
 
 
 async def test_a_lifetime_above_the_realms_stops_the_start(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,14 @@ class Bench:
     Attributes:
         entered: The sequence of each statement that was entered, with that of the one that was served then.
         away: How often the audit log still takes nothing.
+        newest: The highest sequence that the audit log tells of already.
         states: What each look at the files sees; then always the same.
         done: Set once a statement was entered.
     """
 
     def __init__(self) -> None:
         self.entered: list[tuple[int, int]] = []
-        self.away = 0
+        self.away = self.newest = 0
         self.files = realm_of(trust_statement())
         self.states = iter([0])
         self.done = asyncio.Event()
@@ -83,12 +85,14 @@ class Bench:
     def install(self, signed: pb.SignedRealmTrust) -> None:
         self.files = realm_of(signed)
 
-    async def enter(self, trust: RealmTrust) -> None:
+    async def enter(self, trust: RealmTrust) -> int:
         if self.away:
             self.away -= 1
             raise StoreAwayError(AWAY)
         self.entered.append((trust.sequence, self.served))
         self.done.set()
+        self.newest = max(self.newest, trust.sequence)
+        return self.newest
 
 
 def realm_of(signed: pb.SignedRealmTrust) -> Realm:
@@ -143,6 +147,19 @@ async def test_what_was_installed_before_the_first_look_is_served(bench: Bench) 
     assert bench.entered == [(2, 1)]
 
 
+async def test_files_older_than_the_audit_log_are_served_and_that_is_said_loudly_and_once(bench: Bench) -> None:
+    bench.newest = 3
+    bench.watch.compare(3)
+    assert await bench.watch.take_up() is None, "nothing to do but for whoever put them there"
+    (line,) = [json.loads(line) for line in bench.output.getvalue().splitlines() if "goes back" in line]
+    assert (line["level"], line["serving"], line["entered"]) == ("error", 1, 3)
+    assert "trust statement 1" in bench.health.degraded[PART]
+    assert (bench.served, bench.refusals) == (1, 0)
+    bench.install(trust_statement(3))
+    await bench.watch.take_up()
+    assert (bench.served, bench.health.degraded) == (3, {})
+
+
 async def watch_until_entered(bench: Bench) -> None:
     looking = asyncio.create_task(bench.watch.run(0))
     try:
@@ -162,11 +179,14 @@ class Remembers:
         self.installed.append(installed)
         return ()
 
+    async def newest_trust(self) -> int:
+        return 7
+
 
 async def test_an_entry_says_when_and_on_which_machine(bench: Bench) -> None:
     store: Any = Remembers()
     clock = ManualClock()
-    await TrustLog(store, clock, bench.watch.log, this_machine()).enter(bench.files.trust)
+    assert await TrustLog(store, clock, bench.watch.log, this_machine()).enter(bench.files.trust) == 7
     (installed,) = store.installed
     assert (installed.signed, installed.time) == (trust_statement(), clock())
     assert installed.origin != NOWHERE

@@ -37,7 +37,8 @@ class RealmWatch:
     Attributes:
         load: Returns what the files say, verified; raises RealmFilesError. May block.
         state: Returns something that differs whenever the files differ. May block.
-        enter: Enters a statement in the audit log, unless it is there; raises StoreAwayError.
+        enter: Enters a statement in the audit log, unless it is there, and returns the highest sequence of one that is;
+            raises StoreAwayError.
         realm: What is served.
         policy: Follows the realm's constants.
         clock: The time.
@@ -49,7 +50,7 @@ class RealmWatch:
 
     load: Callable[[], Realm]
     state: Callable[[], object]
-    enter: Callable[[RealmTrust], Awaitable[None]]
+    enter: Callable[[RealmTrust], Awaitable[int]]
     realm: ServedRealm
     policy: Policy
     clock: Clock
@@ -91,7 +92,7 @@ class RealmWatch:
         try:
             realm = await asyncio.to_thread(self.load)
             self._check(realm)
-            owed = await self._enter(realm.trust)
+            newest, owed = await self._enter(realm.trust)
             self.realm.replace(realm)
             self.policy.follow(realm.trust.constants)
         except (RealmFilesError, KeypostError, ValueError) as error:
@@ -100,16 +101,18 @@ class RealmWatch:
         if owed is None or owed != known:
             self.log.info("realm", sequence=realm.trust.sequence, until_time=realm.trust.until_time)
             self.warn()
-        self._owe(owed, known)
+        if owed is None:
+            self.compare(newest)
+        elif owed != known:
+            self._owe(owed)
         return owed
 
-    async def _enter(self, trust: RealmTrust) -> str | None:
-        """Enter a statement in the audit log first; return why that cannot be done yet."""
+    async def _enter(self, trust: RealmTrust) -> tuple[int, str | None]:
+        """Enter a statement in the audit log first; return the newest one there, or why that cannot be done yet."""
         try:
-            await self.enter(trust)
+            return await self.enter(trust), None
         except StoreAwayError as error:
-            return str(error)
-        return None
+            return 0, str(error)
 
     def _refuse(self, why: str, known: str | None) -> None:
         if why == known:
@@ -118,12 +121,25 @@ class RealmWatch:
         self.log.error("realm refused", why=why, serving=self.realm.trust.sequence)
         self.health.set_degraded(PART, f"a change of the realm's files is refused: {why}")
 
-    def _owe(self, why: str | None, known: str | None) -> None:
-        if why is None:
+    def _owe(self, why: str) -> None:
+        self.log.warning("trust statement not entered", why=why, serving=self.realm.trust.sequence)
+        self.health.set_degraded(PART, f"the audit log does not tell of the trust statement yet: {why}")
+
+    def compare(self, newest: int) -> None:
+        """Say whether the statement that is served is older than one that was taken up before, here or elsewhere.
+
+        It is served all the same: whoever has seen the newer one refuses it without being told.
+
+        Args:
+            newest: The highest sequence that the audit log tells of.
+        """
+        serving = self.realm.trust.sequence
+        why = f"the realm's files have trust statement {serving}, and the audit log tells of {newest}: an old copy?"
+        if newest <= serving:
             self.health.set_degraded(PART, None)
-        elif why != known:
-            self.log.warning("trust statement not entered", why=why, serving=self.realm.trust.sequence)
-            self.health.set_degraded(PART, f"the audit log does not tell of the trust statement yet: {why}")
+        elif self.health.degraded.get(PART) != why:
+            self.log.error("realm goes back", serving=serving, entered=newest)
+            self.health.set_degraded(PART, why)
 
     def warn(self) -> None:
         """Say what ends soon, and which record keys are listed and not here."""

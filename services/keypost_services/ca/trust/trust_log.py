@@ -34,17 +34,21 @@ class TrustLog:
     log: FilteringBoundLogger
     origin: Origin
 
-    async def enter(self, trust: RealmTrust) -> None:
+    async def enter(self, trust: RealmTrust) -> int:
         """Enter a statement that is taken up, unless this or another replica has done it before.
 
         Args:
             trust: The statement, verified.
+
+        Returns:
+            The highest sequence of a statement that there is an entry of.
 
         Raises:
             StoreAwayError: The database is not there.
         """
         installed = InstalledTrust(trust.signed, self.clock(), self.origin)
         tell(self.log, await self.store.enter_trust(installed))
+        return await self.store.newest_trust()
 
 
 def this_machine() -> Origin:
