@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from keypost_services.ca.audit import Actor, Origin
     from keypost_services.ca.store import Change, InstalledTrust, OneTimeCode, RecordedKey
 
-    Keys = Mapping[bytes, object]
-    """By SubjectPublicKeyInfo what a statement says of a key: where that differs, the key was changed."""
-
 _ENTERED = {
     pb.KEY_REQUEST_KIND_ENROLL: Action.ENROLLED,
     pb.KEY_REQUEST_KIND_APPROVE: Action.APPROVED,
@@ -64,32 +61,27 @@ def trust_installed(installed: InstalledTrust, before: bytes) -> list[Act]:
     new = trust_pb.RealmTrust.FromString(installed.signed.realm_trust)
     evidence = installed.signed.SerializeToString(deterministic=True)
     first = _of_the_realm(installed, Action.TRUST_INSTALLED, installed.hash)
-    changed = [*_changed_keys(_root_keys(old), _root_keys(new), _ROOT_KEY)]
-    changed += _changed_keys(_record_keys(old), _record_keys(new), _RECORD_KEY)
+    changed = [*_changed_root_keys(old, new), *_changed_record_keys(old, new)]
     keys = [_of_the_realm(installed, action, fingerprint(public_key_der)) for action, public_key_der in changed]
     return [replace(first, evidence=evidence), *keys]
 
 
-def _root_keys(statement: trust_pb.RealmTrust) -> Keys:
-    return {key.public_key_der: None for key in statement.root_keys}
+def _changed_root_keys(old: trust_pb.RealmTrust, new: trust_pb.RealmTrust) -> Iterator[tuple[Action, bytes]]:
+    before, after = (dict.fromkeys(key.public_key_der for key in one.root_keys) for one in (old, new))
+    yield from ((Action.ROOT_KEY_ADDED, key) for key in after if key not in before)
+    yield from ((Action.ROOT_KEY_REMOVED, key) for key in before if key not in after)
 
 
-def _record_keys(statement: trust_pb.RealmTrust) -> Keys:
+def _changed_record_keys(old: trust_pb.RealmTrust, new: trust_pb.RealmTrust) -> Iterator[tuple[Action, bytes]]:
+    before, after = _times(old), _times(new)
+    yield from ((Action.RECORD_KEY_ADDED, key) for key in after if key not in before)
+    yield from ((Action.RECORD_KEY_CHANGED, key) for key in after if key in before and after[key] != before[key])
+    yield from ((Action.RECORD_KEY_RETIRED, key) for key in before if key not in after)
+
+
+def _times(statement: trust_pb.RealmTrust) -> dict[bytes, tuple[int, int]]:
+    """Return when each record key of a statement counts, by its SubjectPublicKeyInfo."""
     return {key.public_key_der: (key.from_time, key.until_time) for key in statement.record_keys}
-
-
-_ROOT_KEY = (Action.ROOT_KEY_ADDED, None, Action.ROOT_KEY_REMOVED)
-_RECORD_KEY = (Action.RECORD_KEY_ADDED, Action.RECORD_KEY_CHANGED, Action.RECORD_KEY_RETIRED)
-
-
-def _changed_keys(
-    old: Keys, new: Keys, actions: tuple[Action, Action | None, Action]
-) -> Iterator[tuple[Action, bytes]]:
-    added, changed, gone = actions
-    yield from ((added, key) for key in new if key not in old)
-    if changed is not None:
-        yield from ((changed, key) for key in new if key in old and new[key] != old[key])
-    yield from ((gone, key) for key in old if key not in new)
 
 
 def _of_the_realm(installed: InstalledTrust, action: Action, of: bytes) -> Act:
