@@ -18,7 +18,8 @@ from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
 from keypost_services.ca import database_commands
 from keypost_services.ca.database import open_store
-from keypost_services.ca.store import InstalledTrust
+from keypost_services.ca.store import InstalledTrust, StoreAwayError
+from keypost_services.ca.store_sql import SqlStore
 from keypost_services.ca.trust.realm_files import RealmFolder, create_realm
 from keypost_services.embedded.certificates import issue
 from keypost_services.runtime.errors import StartError
@@ -201,6 +202,17 @@ async def test_old_files_of_the_realm_are_told_from_the_audit_log_at_the_start_a
             (line["level"], line["serving"], line["entered"]) for line in ca.log if line["event"] == "realm goes back"
         ]
         assert said == [("error", 1, 7)]
+        assert await ca.trust_of_clients() == ca.trust
+
+
+async def test_a_trust_statement_is_served_from_the_start_although_the_audit_log_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def enter_trust(*_arguments: Any) -> None:
+        raise StoreAwayError("the disk is full")
+
+    monkeypatch.setattr(SqlStore, "enter_trust", enter_trust)
+    async with open_ca(tmp_path) as ca:
         assert await ca.trust_of_clients() == ca.trust
 
 
