@@ -49,6 +49,8 @@ async def append_trust(
     """Append the entries of a trust statement, unless it has some; who calls holds the lock, as in ``append_acts``.
 
     It is compared with the one before it by its sequence: replicas need not take up each statement, nor in their order.
+    What a later statement has told that was entered before it is told again: after a restore entries are made anew by
+    this rule, and have to come out as they were written.
 
     Raises:
         AuditBrokenError: They are to be ``expected``, and are not.
