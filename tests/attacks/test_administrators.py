@@ -35,8 +35,14 @@ TRIGGERS = ("update", "delete", "insert")
 async def all_refused(stack: PlainStack, names: Sequence[GeneralName], reason: str, metadata: Any = None) -> None:
     """Demand that a certificate of these names opens nothing that is for administrators."""
     stub: Any = AdministrationServiceStub(await stack.internal("ca", names))
-    calls = {"GetUser": pb.GetUserRequest(username="alice"), "ListUsers": pb.ListUsersRequest()}
-    for method, request in (calls | {"ListAuditEntries": pb.ListAuditEntriesRequest()}).items():
+    calls: dict[str, Any] = {
+        "GetUser": pb.GetUserRequest(username="alice"),
+        "ListUsers": pb.ListUsersRequest(),
+        "ListAuditEntries": pb.ListAuditEntriesRequest(),
+        "ListOneTimeCodes": pb.ListOneTimeCodesRequest(),
+        "WithdrawOneTimeCodes": pb.WithdrawOneTimeCodesRequest(username="alice", all=True),
+    }
+    for method, request in calls.items():
         await refused(getattr(stub, method)(request, metadata=metadata, timeout=20), reason)
 
 

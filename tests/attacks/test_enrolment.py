@@ -73,6 +73,14 @@ async def test_an_expired_code(ca: CaUnderTest) -> None:
     await refused(enroll_with(ca, "alice", found), "SIGN_IN_REFUSED")
 
 
+async def test_a_code_that_was_withdrawn(ca: CaUnderTest) -> None:
+    """It was sent to Mallory, in error; he has begun already."""
+    _, request = await ca.enroll_request("alice", await ca.code("alice"))
+    await (await ca.administrator()).withdraw_codes("alice")
+    await refused(enroll(ca, request), "SIGN_IN_REFUSED")
+    await refused(ca.record("alice"), "USER_NOT_FOUND")
+
+
 async def test_a_code_used_up(ca: CaUnderTest) -> None:
     code = await ca.code("alice")
     alice, request = await ca.enroll_request("alice", code, expire_time=ca.clock() + MINUTE)

@@ -22,6 +22,7 @@ REVIEWED = {
     "keypost_services.ca.administration.certificate_request.MadeRequest.private_key": "the path of the file",
     "keypost_services.ca.administration.command_line.Options.private_key": "the path of the file",
     "keypost_services.ca.store.Change.key": "a public key on record",
+    "keypost_services.ca.store.DrawnCode.code": "what is kept of a code, which shows no hash",
     "keypost_services.delivery.functions.Call.key": "the name of what Valkey keeps",
     "keypost_services.delivery.wake_up_hook.gateway.HttpsGateway.url": "never shown: its repr is written by hand",
     "keypost_services.runtime.auth.Caller.key": "a public key on record",

@@ -38,16 +38,12 @@ def acts_of(change: Change, devices: Mapping[bytes, str]) -> list[Act]:
 
 def code_made(code: OneTimeCode, actor: Actor, now: int, origin: Origin) -> Act:
     """Return how the making of a one-time code is told: by its hash, of which nobody finds the code."""
-    return Act(
-        create_time=now,
-        action=Action.CODE_MADE,
-        actor_kind=actor.kind,
-        actor=actor.name,
-        username=code.username,
-        peer=origin.peer,
-        request_id=origin.request_id,
-        evidence=code.code_hash,
-    )
+    return replace(_of_codes(Action.CODE_MADE, code.username, actor, now, origin), evidence=code.code_hash)
+
+
+def codes_withdrawn(username: str, actor: Actor, now: int, origin: Origin) -> Act:
+    """Return how it is told of each one-time code that it was withdrawn; the store adds its hash."""
+    return _of_codes(Action.CODE_WITHDRAWN, username, actor, now, origin)
 
 
 def trust_installed(installed: InstalledTrust, before: bytes) -> list[Act]:
@@ -64,6 +60,18 @@ def trust_installed(installed: InstalledTrust, before: bytes) -> list[Act]:
     changed = [*_changed_root_keys(old, new), *_changed_record_keys(old, new)]
     keys = [_of_the_realm(installed, action, fingerprint(public_key_der)) for action, public_key_der in changed]
     return [replace(first, evidence=evidence), *keys]
+
+
+def _of_codes(action: Action, username: str, actor: Actor, now: int, origin: Origin) -> Act:
+    return Act(
+        create_time=now,
+        action=action,
+        actor_kind=actor.kind,
+        actor=actor.name,
+        username=username,
+        peer=origin.peer,
+        request_id=origin.request_id,
+    )
 
 
 def _changed_root_keys(old: trust_pb.RealmTrust, new: trust_pb.RealmTrust) -> Iterator[tuple[Action, bytes]]:

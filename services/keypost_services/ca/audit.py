@@ -44,6 +44,7 @@ class Action(enum.StrEnum):
     RECORD_KEY_ADDED = "record_key_added"
     RECORD_KEY_CHANGED = "record_key_changed"
     RECORD_KEY_RETIRED = "record_key_retired"
+    CODE_WITHDRAWN = "code_withdrawn"
 
 
 class ActorKind(enum.StrEnum):

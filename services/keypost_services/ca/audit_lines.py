@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keypost.keys.v1 import key_info_pb2 as pb
-from keypost_services.ca.audit import BEGINNING, check_reaches, verify_chain
+from keypost_services.ca.audit import BEGINNING, Action, check_reaches, verify_chain
+from keypost_services.ca.codes import id_of
 from keypost_services.ca.printing import shown_time
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ BROKEN = 1
 """The exit code of a command that finds a log which does not verify."""
 _SHOWN_DIGITS = 8
 _LOGGED = ("sequence", "action", "actor_kind", "username", "device_id", "fingerprint", "revision", "reason")
+_OF_CODES = {Action.CODE_MADE, Action.CODE_WITHDRAWN}
 _NO_REASON = "REVOCATION_REASON_UNSPECIFIED"
 
 
@@ -93,7 +95,7 @@ def line_of(entry: AuditEntry) -> str:
     act = entry.act
     parts = [
         f"{entry.sequence}  {shown_time(act.create_time)}  {act.action}  {_subject(act)}",
-        act.fingerprint.hex()[:_SHOWN_DIGITS],
+        f"code {id_of(act.evidence)}" if act.action in _OF_CODES else act.fingerprint.hex()[:_SHOWN_DIGITS],
         _reason(act),
         f"by {act.actor_kind} {act.actor}".rstrip(),
         f"from {act.peer}" if act.peer else "",

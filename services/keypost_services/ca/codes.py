@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 26
+_ID_DIGITS = 16
 _CODE_BYTES = 16
 _LONGEST_TEXT = 64
 _READ_AS = str.maketrans({"O": "0", "I": "1", "L": "1", "-": None, " ": None})
@@ -60,6 +61,11 @@ def read_code(text: str) -> str:
     if len(code) != _LENGTH or not set(code) <= set(_ALPHABET) or code[0] not in _ALPHABET[:8]:
         raise CodeMalformedError(f"a one-time code is {_LENGTH} characters of Crockford's base32, and few dashes")
     return code
+
+
+def id_of(code_hash: bytes) -> str:
+    """Return by what a code is named to people: the first 16 hexadecimal digits of its hash."""
+    return code_hash.hex()[:_ID_DIGITS]
 
 
 def realm_hash(realm: str, root_keys_der: Sequence[bytes]) -> bytes:

@@ -26,6 +26,30 @@ def sign_in_unavailable() -> ServiceError:
     )
 
 
+def code_not_found() -> ServiceError:
+    """Return the answer that a user has no such one-time code."""
+    return ServiceError(StatusCode.NOT_FOUND, "CODE_NOT_FOUND", "there is no such one-time code for this user")
+
+
+def code_used(device_id: str) -> ServiceError:
+    """Return the refusal to withdraw a one-time code that was used.
+
+    Args:
+        device_id: The device that it enrolled.
+    """
+    return ServiceError(
+        StatusCode.FAILED_PRECONDITION,
+        "CODE_USED",
+        f"the one-time code was used before: it enrolled the device {device_id}, whose key can be revoked",
+        device_id=device_id,
+    )
+
+
+def code_expired() -> ServiceError:
+    """Return the refusal to withdraw a one-time code that is good no longer anyway."""
+    return ServiceError(StatusCode.FAILED_PRECONDITION, "CODE_EXPIRED", "the one-time code has expired, unused")
+
+
 def possession_unproven() -> ServiceError:
     """Return the refusal of a key request that its own key did not sign."""
     return ServiceError(

@@ -32,6 +32,7 @@ from keypost_services.ca.audit import (
 from keypost_services.ca.convert import recorded_key
 from keypost_services.ca.sign_in.port import subject_of
 from keypost_services.ca.store import (
+    ENDED,
     Change,
     Ending,
     EventDraft,
@@ -146,7 +147,10 @@ async def _make(store: Store, entries: Sequence[AuditEntry], issuer: str) -> Non
     acts = [entry.act for entry in entries]
     if acts[0].action == Action.CODE_MADE:
         # Whether it was used up is not known: it is of no use to anybody.
-        await store.add_code(OneTimeCode(acts[0].evidence, acts[0].username, 0), acts[0], entries)
+        await store.add_code(OneTimeCode(acts[0].evidence, acts[0].username, ENDED), acts[0], entries)
+        return
+    if acts[0].action == Action.CODE_WITHDRAWN:
+        await store.withdraw_codes(acts[0], acts[0].evidence, entries)
         return
     try:
         if acts[0].action == Action.TRUST_INSTALLED:

@@ -32,7 +32,7 @@ class KeyAlreadyKnownError(Exception):
 
 
 class CodeUsedError(Exception):
-    """The one-time code has been used up in the meantime."""
+    """The one-time code has been used up, or withdrawn, in the meantime."""
 
 
 class IdentityTakenError(Exception):
@@ -199,7 +199,7 @@ class OneTimeCode:
 
     Attributes:
         code_hash: 32 bytes that also bind the username and the realm (see ``codes``).
-        expire_time: Unix milliseconds.
+        expire_time: Unix milliseconds; ``ENDED``: it was withdrawn, or ended after a restore.
         used_fingerprint: The key that it was used up for; empty while it is unused.
     """
 
@@ -207,6 +207,42 @@ class OneTimeCode:
     username: str
     expire_time: int
     used_fingerprint: bytes = b""
+
+
+ENDED = 0
+"""The ``expire_time`` of a one-time code that was ended before its time: no clock takes it for a good one."""
+
+
+@dataclass(frozen=True)
+class DrawnCode:
+    """A one-time code, with what the audit log tells of its making.
+
+    Attributes:
+        code: The code.
+        create_time: When it was drawn, Unix milliseconds; 0: the log does not tell.
+        actor_kind: How the CA knows who drew it, an ``ActorKind``; empty: the log does not tell.
+        actor: Who, as ``Actor.name``.
+    """
+
+    code: OneTimeCode
+    create_time: int
+    actor_kind: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class CodeFilter:
+    """Which one-time codes are wanted.
+
+    Attributes:
+        username: Those for this user; None: for whomever.
+        code_id: Those whose hash begins so, 32 bytes at most; empty: whatever their hash.
+        open_at: Those that are good at this time, Unix milliseconds: unused, not ended, not expired; None: all.
+    """
+
+    username: str | None = None
+    code_id: bytes = b""
+    open_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -298,7 +334,7 @@ class Store(Protocol):
             AuditBrokenError: It would lead to other entries.
             RevisionTakenError: The user is not at the revision before it.
             KeyAlreadyKnownError: The key's fingerprint has been recorded before.
-            CodeUsedError: The one-time code is used up, or gone.
+            CodeUsedError: The one-time code is used up, withdrawn, or gone.
             IdentityTakenError: Another identity stands for the user, or this one for another user.
         """
         ...
@@ -331,6 +367,29 @@ class Store(Protocol):
 
     async def newest_trust(self) -> int:
         """Return the highest sequence of a trust statement that the audit log tells of, 0 when there is none."""
+        ...
+
+    async def list_codes(self, wanted: CodeFilter, limit: int, after: OneTimeCode | None = None) -> Sequence[DrawnCode]:
+        """Return at most `limit` one-time codes that come after one, ordered by username, expiry and hash."""
+        ...
+
+    async def withdraw_codes(
+        self, act: Act, code_id: bytes = b"", expected: Sequence[AuditEntry] = ()
+    ) -> Sequence[AuditEntry]:
+        """End one-time codes of a user that are open, and enter in the audit log that each was withdrawn.
+
+        Args:
+            act: What is told of each, but for its hash, which is added: whose codes, when, by whom.
+            code_id: Those whose hash begins so; empty: all.
+            expected: The entries that this must lead to, where it is made again, whether they are open there or not;
+                none where it is new.
+
+        Returns:
+            The entries, in the order of their hashes; none if no such code is open.
+
+        Raises:
+            AuditBrokenError: It would lead to other entries.
+        """
         ...
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -18,10 +18,13 @@ from keypost_services.ca.engine import WRITES
 from keypost_services.ca.engine_postgres import ANSWER_SECONDS
 from keypost_services.ca.metrics import Metrics
 from keypost_services.ca.store import (
+    ENDED,
     EVERYTHING,
     AuditFilter,
     Change,
+    CodeFilter,
     CodeUsedError,
+    DrawnCode,
     Ending,
     Event,
     Identity,
@@ -45,6 +48,7 @@ from keypost_services.ca.store_audit import (
     entry_of,
     head_of,
 )
+from keypost_services.ca.store_codes import codes_after, drawn_code_of, end_codes, not_ended
 from keypost_services.ca.store_failures import TransactionGivenUpError, failures_named
 from keypost_services.ca.tables import (
     EVENT_COUNTER,
@@ -157,6 +161,27 @@ class SqlStore:
 
         return await self._write(transaction)
 
+    async def list_codes(self, wanted: CodeFilter, limit: int, after: OneTimeCode | None = None) -> Sequence[DrawnCode]:
+        """Return one-time codes in order."""
+        return [drawn_code_of(row) for row in await self._all(codes_after(after, limit, wanted))]
+
+    async def withdraw_codes(
+        self, act: Act, code_id: bytes = b"", expected: Sequence[AuditEntry] = ()
+    ) -> Sequence[AuditEntry]:
+        """End one-time codes of a user that are open; return their entries in the audit log."""
+        wanted = CodeFilter(act.username, code_id, act.create_time)
+
+        async def transaction(connection: AsyncConnection) -> Sequence[AuditEntry]:
+            ended = await end_codes(connection, wanted)
+            # A code that was made again is ended before: nobody knows until when it was good.
+            hashes = [entry.act.evidence for entry in expected] or ended
+            if not hashes:
+                return ()
+            await _take_numbers(connection, 0)
+            return await append_acts(connection, [replace(act, evidence=one) for one in hashes], expected)
+
+        return await self._write(transaction)
+
     async def enter_trust(self, installed: InstalledTrust, expected: Sequence[AuditEntry] = ()) -> Sequence[AuditEntry]:
         """Enter in the audit log that a trust statement was taken up, once; return its entries."""
         # Whoever starts again has nothing to enter, and need not wait for those who write.
@@ -229,8 +254,7 @@ class SqlStore:
         """
 
         async def transaction(connection: AsyncConnection) -> int:
-            unused = one_time_codes.c.used_fingerprint == b"", one_time_codes.c.expire_time != 0
-            ended = await connection.execute(update(one_time_codes).where(*unused).values(expire_time=0))
+            ended = await connection.execute(update(one_time_codes).where(not_ended()).values(expire_time=ENDED))
             await _take_numbers(connection, LEAP)
             return ended.rowcount
 
@@ -341,7 +365,7 @@ async def _use_code(connection: AsyncConnection, change: Change) -> None:
         return
     step = (
         update(one_time_codes)
-        .where(one_time_codes.c.code_hash == change.code_hash, one_time_codes.c.used_fingerprint == b"")
+        .where(one_time_codes.c.code_hash == change.code_hash, not_ended())
         .values(used_fingerprint=change.key.fingerprint)
     )
     if (await connection.execute(step)).rowcount != 1:

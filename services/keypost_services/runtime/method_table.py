@@ -69,6 +69,8 @@ METHODS: Mapping[str, Callers] = MappingProxyType(
         "/keypost.ca.v1.KeyInfoService/BatchGetKeyInfo": services("directory"),
         "/keypost.ca.v1.KeyInfoService/WatchKeyEvents": services("directory"),
         "/keypost.ca.v1.AdministrationService/CreateOneTimeCode": administrators(),
+        "/keypost.ca.v1.AdministrationService/ListOneTimeCodes": administrators(),
+        "/keypost.ca.v1.AdministrationService/WithdrawOneTimeCodes": administrators(),
         "/keypost.ca.v1.AdministrationService/GetUser": administrators(),
         "/keypost.ca.v1.AdministrationService/ListUsers": administrators(),
         "/keypost.ca.v1.AdministrationService/RevokeKey": administrators(),

@@ -67,6 +67,33 @@ async def test_a_code_is_printed_and_enrols(tmp_path: Path) -> None:
         assert [line.partition(": ")[0] for line in lines] == ["code", "username", "expire time"]
 
 
+async def test_open_codes_are_listed_and_withdrawn(ca: CaUnderTest) -> None:
+    made = [(await printed(ca, "invite", name))[0]["code"] for name in ("bob", "alice", "bob")]
+    alices, bobs, _ = listed = await printed(ca, "codes")
+    assert not [code for code in made if code in json.dumps(listed)]
+    by_ada = {"create_time": ca.clock(), "actor_kind": "administrator", "actor": "ada", "expire_time": ca.clock() + DAY}
+    assert alices == {"code_id": alices["code_id"], "username": "alice", **by_ada}
+    (line,) = (await run(ca, "codes", "--user", "alice")).stdout.splitlines()
+    assert line.startswith(f"alice  {alices['code_id']}  made ")
+    assert " UTC by administrator ada, expires " in line
+    for arguments in ((), (bobs["code_id"], "--all"), ("",)):
+        wrong = await run(ca, "withdraw-code", "bob", *arguments)
+        assert (wrong.exit_code, wrong.stderr) == (2, "name the id of one code, or say --all\n")
+    wrong = await run(ca, "withdraw-code", "bob", alices["code_id"])
+    assert (wrong.exit_code, "CODE_NOT_FOUND" in wrong.stderr) == (4, True)
+    assert len(await printed(ca, "codes")) == 3
+    done = await run(ca, "withdraw-code", "bob", bobs["code_id"])
+    assert (done.exit_code, done.stdout) == (0, f"bob  {bobs['code_id']}  withdrawn\n")
+    (again,) = await printed(ca, "withdraw-code", "bob", bobs["code_id"])
+    assert again == {"username": "bob", "code_ids": [bobs["code_id"]]}
+    (rest,) = await printed(ca, "withdraw-code", "bob", "--all")
+    assert len(rest["code_ids"]) == 1
+    assert (await run(ca, "withdraw-code", "bob", "--all")).stdout == "bob has no open code\n"
+    assert await printed(ca, "codes") == [alices]
+    withdrawn = (await run(ca, "audit", "list", "--user", "bob")).stdout.splitlines()[2]
+    assert f"  code_withdrawn  bob  code {bobs['code_id']}  by administrator ada  from ipv4:127.0.0.1:" in withdrawn
+
+
 async def test_users_are_listed_and_shown(ca: CaUnderTest) -> None:
     alice = await ca.enroll("alice")
     await ca.enroll("bob")
@@ -156,7 +183,8 @@ async def test_the_audit_log_is_listed_and_verified(ca: CaUnderTest) -> None:
     lines = (await run(ca, "audit", "list")).stdout.splitlines()
     key, root_key = first["fingerprint"][:8], first["actor"]
     assert f"  record_key_added  trust 1  {key}  by root_key {root_key}  from host:" in lines[FIRST_ENTRIES - 1]
-    assert "  code_made  bob  by administrator ada  from ipv4:127.0.0.1:" in lines[-1]
+    code = rows[1]["evidence"][:16]
+    assert f"  code_made  bob  code {code}  by administrator ada  from ipv4:127.0.0.1:" in lines[-1]
     (verified,) = await printed(ca, "audit", "verify")
     assert verified["head"] == f"{made}:{rows[1]['hash']}"
     assert (await run(ca, "audit", "verify", "--head", verified["head"])).exit_code == 0
@@ -229,6 +257,8 @@ async def test_every_call_of_an_administrator_has_a_command_and_every_command_ha
     device = (await ca.enroll("alice")).address
     typed: dict[str, list[str]] = {
         "invite": ["bob"],
+        "codes": [],
+        "withdraw-code": ["bob", "--all"],
         "users": [],
         "show": ["alice"],
         "allow-reset": ["alice", "--yes"],
@@ -277,7 +307,20 @@ async def test_files_that_will_not_do_are_named_before_anything_is_called(ca: Ca
 
 @pytest.mark.parametrize(
     "command",
-    ["", "invite", "users", "show", "revoke", "allow-reset", "cancel-reset", "audit", "audit list", "audit verify"],
+    [
+        "",
+        "invite",
+        "codes",
+        "withdraw-code",
+        "users",
+        "show",
+        "revoke",
+        "allow-reset",
+        "cancel-reset",
+        "audit",
+        "audit list",
+        "audit verify",
+    ],
 )
 def test_every_command_has_help_without_any_setting(command: str) -> None:
     result = CliRunner().invoke(app, ["admin", *command.split(), "--help"])

@@ -55,6 +55,59 @@ async def test_a_code_that_an_administrator_drew_enrols_once_and_is_audited_with
     assert made.code not in ca.output.getvalue()
 
 
+async def test_open_codes_are_listed_with_who_drew_them_and_withdrawn_by_name(tmp_path: Path) -> None:
+    async with open_ca(tmp_path, sign_in="code") as ca:
+        ada, grace = await ca.administrator("ada"), await ca.administrator("grace")
+        his_code = await ada.create_code("bob", HOUR)
+        await ada.create_code("alice", HOUR)
+        await ca.code("alice")
+        hers, operators, his = [code async for code in ada.codes("")]
+        assert [(code.username, code.expire_time) for code in (hers, operators, his)] == [
+            ("alice", ca.clock() + HOUR),
+            ("alice", ca.clock() + DAY),
+            ("bob", ca.clock() + HOUR),
+        ]
+        assert {code.create_time for code in (hers, operators, his)} == {ca.clock()}
+        assert (hers.actor_kind, hers.actor) == (pb.AUDIT_ACTOR_KIND_ADMINISTRATOR, "ada")
+        assert (operators.actor_kind, operators.actor) == (pb.AUDIT_ACTOR_KIND_OPERATOR, "")
+        assert [code async for code in ada.codes("bob")] == [his]
+        first = await ada._stub.ListOneTimeCodes(pb.ListOneTimeCodesRequest(page_size=2))
+        last = await ada._stub.ListOneTimeCodes(pb.ListOneTimeCodesRequest(page_token=first.next_page_token))
+        assert ([*first.codes], [*last.codes], last.next_page_token) == ([hers, operators], [his], "")
+        ids = await grace.withdraw_codes("alice", hers.code_id)
+        act = (await log_of(ada))[-1].act
+        assert (act.action, act.actor_kind, act.actor) == (Action.CODE_WITHDRAWN, ActorKind.ADMINISTRATOR, "grace")
+        assert (act.username, act.evidence.hex()[:16]) == ("alice", hers.code_id)
+        assert act.peer.startswith("ipv4:127.0.0.1:")
+        assert act.request_id
+        # The answer was lost: it comes again, and nothing else is done.
+        assert ids == await grace.withdraw_codes("alice", hers.code_id) == [hers.code_id]
+        assert [code async for code in ada.codes("")] == [operators, his]
+        assert await grace.withdraw_codes("alice") == [operators.code_id]
+        assert await grace.withdraw_codes("alice") == []
+        assert len(await log_of(ada)) == 5
+        await ca.enroll("bob", ca_pb.SignIn(one_time_code=his_code.code))
+
+
+async def test_why_a_code_cannot_be_withdrawn_is_said(tmp_path: Path) -> None:
+    async with open_ca(tmp_path, sign_in="code") as ca:
+        ada = await ca.administrator()
+        made = [await ada.create_code("alice", HOUR) for _ in range(2)]
+        alice = await ca.enroll("alice", ca_pb.SignIn(one_time_code=made[0].code))
+        used = (await log_of(ada, username="alice"))[-1].act.actor.removeprefix("code ")
+        (unused,) = [code.code_id async for code in ada.codes("alice")]
+        with pytest.raises(RefusedError) as caught:
+            await ada.withdraw_codes("alice", used)
+        assert (caught.value.reason, caught.value.metadata["device_id"]) == ("CODE_USED", alice.address.device_id)
+        assert await refused(ada.withdraw_codes("alice", "0" * 16)) == "CODE_NOT_FOUND"
+        assert await refused(ada.withdraw_codes("bob", unused)) == "CODE_NOT_FOUND"
+        ca.clock.advance(HOUR)
+        assert await refused(ada.withdraw_codes("alice", unused)) == "CODE_EXPIRED"
+        assert await ada.withdraw_codes("alice") == []
+        assert [code async for code in ada.codes("alice")] == []
+        assert len(await log_of(ada)) == 3, "of what was refused nothing is entered"
+
+
 async def test_a_user_is_shown_with_every_key(ca: CaUnderTest) -> None:
     old = await ca.enroll("alice")
     new = await ca.renew(old)

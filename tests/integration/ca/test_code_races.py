@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ import pytest
 from keypost.clock import DAY
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import WEAK
+from keypost_services.ca.acts import codes_withdrawn
+from keypost_services.ca.audit import NOWHERE, OPERATOR
 from keypost_services.ca.engine import open_engine
 from keypost_services.ca.store import OneTimeCode
 from keypost_services.ca.store_sql import SqlStore
@@ -29,7 +31,7 @@ from support.keys import KeyPool
 from support.realm import SimulatedRealm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 ROUNDS = 20
 TESTS = Path(__file__).parents[2]
@@ -92,7 +94,8 @@ async def check_kept(database: str, winners: dict[int, str]) -> None:
     await engine.dispose()
 
 
-async def test_two_replicas_enrol_one_device_by_one_code(database: str) -> None:
+@asynccontextmanager
+async def two_replicas(database: str) -> AsyncIterator[list[CaBench]]:
     clock = ManualClock()
     realm = SimulatedRealm(clock=clock, constants=Constants(allowed_suites=(WEAK.id,)))
     async with AsyncExitStack() as stack:
@@ -100,7 +103,11 @@ async def test_two_replicas_enrol_one_device_by_one_code(database: str) -> None:
         for engine in engines:
             stack.push_async_callback(engine.dispose)
         keys = KeyPool()
-        replicas = [CaBench(SqlStore(engine), clock, realm, keys, open_sign_in=False) for engine in engines]
+        yield [CaBench(SqlStore(engine), clock, realm, keys, open_sign_in=False) for engine in engines]
+
+
+async def test_two_replicas_enrol_one_device_by_one_code(database: str) -> None:
+    async with two_replicas(database) as replicas:
         for name in ("alice", "bob", "carol"):
             proof = await replicas[0].add_code(name)
             requests = [(await replica.enroll_request(name, proof, WEAK))[1] for replica in replicas]
@@ -112,3 +119,19 @@ async def test_two_replicas_enrol_one_device_by_one_code(database: str) -> None:
             # The other one was between its sign-in and its look at the user, or later.
             assert reasons in (["SIGN_IN_REFUSED"], ["APPROVAL_REQUIRED"])
             assert len((await replicas[0].record(name)).keys) == 1
+
+
+async def test_one_replica_withdraws_the_code_by_which_another_enrols(database: str) -> None:
+    async with two_replicas(database) as (enrolling, withdrawing):
+        for name in ("alice", "bob", "carol", "dave"):
+            proof = await enrolling.add_code(name)
+            _, signed = await enrolling.enroll_request(name, proof, WEAK)
+            act = codes_withdrawn(name, OPERATOR, enrolling.clock(), NOWHERE)
+            enrolled, withdrawn = await asyncio.gather(
+                enrolling.submit_enroll(signed, proof), withdrawing.store.withdraw_codes(act), return_exceptions=True
+            )
+            assert not isinstance(withdrawn, BaseException), withdrawn
+            reasons = [enrolled.reason] if isinstance(enrolled, ServiceError) else []
+            exists = name in await enrolling.store.find_users([name])
+            # One has won, and the other one says so.
+            assert (exists, reasons, len(withdrawn)) in ((True, [], 0), (False, ["SIGN_IN_REFUSED"], 1))

@@ -19,6 +19,7 @@ from support.bad_input.rules import (
     USERNAME,
     Rule,
     device_id,
+    form,
     invalid,
     number,
     one_of,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 SERVICE = "/keypost.ca.v1.AdministrationService/"
 METHODS = (
     "CreateOneTimeCode",
+    "ListOneTimeCodes",
+    "WithdrawOneTimeCodes",
     "GetUser",
     "ListUsers",
     "RevokeKey",
@@ -51,6 +54,7 @@ METHODS = (
 NAMES = tuple(SERVICE + name for name in METHODS)
 NOT_FOUND = refused("there is no such user", "NOT_FOUND/USER_NOT_FOUND", ok=True)
 NOBODY = refused("there is no such user", "NOT_FOUND/USER_NOT_FOUND")
+NO_CODE = refused("there is no such code", "NOT_FOUND/CODE_NOT_FOUND")
 UNSIGNED = refused("the certificate's key did not sign this", "PERMISSION_DENIED/REVOCATION_REFUSED")
 DAY = 24 * 60 * 60 * 1000
 REVOKE_RULES = {
@@ -93,6 +97,14 @@ def sequence_token(text: str) -> bool:
     return text == "" or (content is not None and len(content) == 8 and content[0] < 128)
 
 
+def code_token(text: str) -> bool:
+    """Hold for a token that names a one-time code, and for none."""
+    content = in_token(text)
+    if content is None or text == "":
+        return text == ""
+    return len(content) > 40 and content[32] < 128 and re.fullmatch(USERNAME.encode(), content[40:]) is not None
+
+
 def no_user_or(value: str) -> bool:
     """Hold for a username, and for none."""
     return value == "" or username(value)
@@ -109,8 +121,16 @@ ENTRIES_RULES = {
     "page_token": Rule(sequence_token),
 }
 CODE_RULES = {"username": Rule(username), "lifetime": Rule(lambda value: value == 0 or 60_000 <= value <= 30 * DAY)}
+CODES_RULES = {"username": Rule(no_user_or), "page_size": PAGE_SIZE, "page_token": Rule(code_token)}
+WITHDRAWAL_RULES = {
+    "username": Rule(username, NO_CODE | OK),
+    "code_id": Rule(form("[0-9a-f]{16}"), NO_CODE | OK),
+    # With all of them meant, none may be named.
+    "all": Rule(one_of(0), named="code_id"),
+}
 USER_RULES = {"username": Rule(username, NOT_FOUND)}
 TOKENS = ["YQ==", "YR==", "YQ", "YQ=", "-___", "+///", token_of(b"Alice"), token_of(b"a" * 129), token_of(bytes(7))]
+BAD_CODES = [token_of(bytes(32) + b"\xff" * 8 + b"a"), token_of(bytes(40)), token_of(bytes(40) + b"\xff")]
 BAD_SEQUENCES = [token_of(b"\xff" * 8), token_of(b"\x80" + bytes(7)), token_of(bytes(9))]
 
 
@@ -120,6 +140,7 @@ class Requests:
     def __init__(self, ca: CaUnderTest, names: Iterator[str]) -> None:
         self._ca = ca
         self._names = names
+        self._withdrawal: pb.WithdrawOneTimeCodesRequest | None = None
         key = ca.access().private_key
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._key = key
@@ -130,6 +151,15 @@ class Requests:
 
     async def get(self) -> pb.GetUserRequest:
         return pb.GetUserRequest(username=await self.user())
+
+    async def withdraw(self) -> pb.WithdrawOneTimeCodesRequest:
+        # The same each time: it is answered as the first time.
+        if self._withdrawal is None:
+            name, administrator = next(self._names), await self._ca.administrator()
+            await administrator.create_code(name, DAY)
+            (code,) = [code async for code in administrator.codes(name)]
+            self._withdrawal = pb.WithdrawOneTimeCodesRequest(username=name, code_id=code.code_id)
+        return self._withdrawal
 
     async def allow(self) -> pb.AllowResetRequest:
         return pb.AllowResetRequest(username=await self.user())
@@ -160,11 +190,18 @@ class Requests:
 def of_administrators(channel: grpc.aio.Channel, ca: CaUnderTest, names: Iterator[str]) -> dict[str, Exchange]:
     """Return the exchanges of these methods."""
     requests = Requests(ca, names)
-    code, get, users, revoke, allow, cancel, entries = (unary(channel, name) for name in NAMES)
+    code, codes, withdraw, get, users, revoke, allow, cancel, entries = (unary(channel, name) for name in NAMES)
     bounds = {REVOKED: (MOST_BYTES, invalid(REVOKED))}
     tokens = {"page_token": TOKENS}
     exchanges = (
         Exchange(code, made(pb.CreateOneTimeCodeRequest(username="alice", lifetime=DAY)), CODE_RULES),
+        Exchange(
+            codes,
+            made(pb.ListOneTimeCodesRequest(username="alice", page_size=2, page_token=token_of(bytes(40) + b"a"))),
+            CODES_RULES,
+            extra={"page_token": TOKENS + BAD_CODES},
+        ),
+        Exchange(withdraw, requests.withdraw, WITHDRAWAL_RULES),
         Exchange(get, requests.get, USER_RULES),
         Exchange(users, made(pb.ListUsersRequest(page_size=2, page_token=token_of(b"a"))), USERS_RULES, extra=tokens),
         Exchange(revoke, requests.revoke, REVOKE_RULES, requests.seal, bounds=bounds),

@@ -36,6 +36,7 @@ RANGES = {
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
     FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.TYPE_ENUM: (-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_BOOL: (0, 1),
 }
 Field = Any
 """A FieldDescriptor; the library has two classes of them."""

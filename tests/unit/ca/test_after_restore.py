@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from keypost.clock import MINUTE
 from keypost.keys.v1 import key_info_pb2 as pb
 from keypost.protocol.suites import WEAK
+from keypost_services.ca.acts import codes_withdrawn
 from keypost_services.ca.audit import OPERATOR, Action, AuditBrokenError, Head, Origin, chain
 from keypost_services.ca.audit_lines import facts_of
 from keypost_services.ca.codes import hash_code
@@ -108,6 +109,7 @@ async def everything_happens(bench: CaBench, first: DeviceKeyPair) -> None:
     _, anew = await bench.enroll_request("dave", suite=WEAK, kind=pb.KEY_REQUEST_KIND_RESET)
     await bench.submit_enroll(anew)
     await bench.add_code("erin")
+    await bench.store.withdraw_codes(codes_withdrawn("erin", OPERATOR, bench.clock(), Origin("host:ca-0")))
     await bench.enroll("frank", FRANK, WEAK)
     await bench.resets.request("bob", OPEN)
 

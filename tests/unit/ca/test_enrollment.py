@@ -15,6 +15,8 @@ from keypost.protocol.identifiers import Address
 from keypost.protocol.key_requests import sign_possession
 from keypost.protocol.realm_trust import Constants
 from keypost.protocol.suites import STRONG, WEAK
+from keypost_services.ca.acts import codes_withdrawn
+from keypost_services.ca.audit import NOWHERE, OPERATOR
 from keypost_services.ca.codes import realm_hash
 from keypost_services.ca.sign_in.port import Proof
 from keypost_services.ca.store import CodeUsedError, KeyAlreadyKnownError, RevisionTakenError
@@ -22,8 +24,11 @@ from keypost_services.runtime.errors import ServiceError
 from support.ca import KEY_LIFETIME, OPEN, RESET_DELAY, CaBench, open_bench
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
     from pathlib import Path
+
+    from keypost_services.ca.audit import AuditEntry
+    from keypost_services.ca.store import Change
 
 WRONG_CODE = Proof("0" * 26)
 
@@ -37,6 +42,11 @@ async def refused(call: Awaitable[Any]) -> str:
 async def enroll_refused(bench: CaBench, proof: Proof = OPEN, suite: Any = WEAK, **changes: Any) -> str:
     _, signed = await bench.enroll_request("alice", proof, suite, **changes)
     return await refused(bench.submit_enroll(signed, proof))
+
+
+async def withdraw_codes(bench: CaBench) -> None:
+    """Withdraw all open codes of Alice."""
+    await bench.store.withdraw_codes(codes_withdrawn("alice", OPERATOR, bench.clock(), NOWHERE))
 
 
 async def test_a_first_key_is_recorded(bench: CaBench) -> None:
@@ -85,20 +95,39 @@ async def test_a_failed_enrolment_does_not_use_up_the_code(code_bench: CaBench) 
     await code_bench.enroll("alice", proof, WEAK)
 
 
+async def test_a_code_that_is_withdrawn_after_the_sign_in_enrols_nobody(
+    code_bench: CaBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = await code_bench.add_code("alice")
+    _, signed = await code_bench.enroll_request("alice", proof, WEAK)
+    apply = code_bench.store.apply
+
+    async def too_late(change: Change) -> Sequence[AuditEntry]:
+        await withdraw_codes(code_bench)
+        return await apply(change)
+
+    monkeypatch.setattr(code_bench.store, "apply", too_late)
+    assert await refused(code_bench.submit_enroll(signed, proof)) == "SIGN_IN_REFUSED"
+    assert not await code_bench.store.find_users(["alice"])
+
+
 async def test_why_a_code_is_refused_is_told_to_the_operator_alone(code_bench: CaBench) -> None:
     used, expired = await code_bench.add_code("alice"), await code_bench.add_code("alice", lifetime=MINUTE)
     pair = await code_bench.enroll("alice", used, WEAK)
     code_bench.clock.advance(KEY_LIFETIME)
+    withdrawn = await code_bench.add_code("alice")
+    await withdraw_codes(code_bench)
     refusals = [
         await refused(code_bench.enrollment.begin("alice", OPEN)),
         await refused(code_bench.enrollment.begin("alice", WRONG_CODE)),
         await refused(code_bench.enrollment.begin("alice", expired)),
+        await refused(code_bench.enrollment.begin("alice", withdrawn)),
         await enroll_refused(code_bench, used),
     ]
-    assert refusals == ["SIGN_IN_REFUSED"] * 4
+    assert refusals == ["SIGN_IN_REFUSED"] * 5
     lines = [json.loads(line) for line in code_bench.output.getvalue().splitlines()]
     causes = [line["cause"] for line in lines if line["event"] == "sign_in_refused"]
-    assert causes == ["KIND_NOT_TAKEN", "UNKNOWN_CODE", "EXPIRED", "USED"]
+    assert causes == ["KIND_NOT_TAKEN", "UNKNOWN_CODE", "EXPIRED", "ENDED", "USED"]
     assert str(used.code) not in code_bench.output.getvalue()
     assert (await code_bench.record("alice")).find(pair.fingerprint)
 

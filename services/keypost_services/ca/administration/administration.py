@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from keypost.protocol.administrators import verify_administrators_revocation
 from keypost.protocol.errors import KeyRefusedError, SignatureInvalidError
 from keypost_services.ca import errors
-from keypost_services.ca.acts import code_made
+from keypost_services.ca.acts import code_made, codes_withdrawn
 from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.authority import origin_of_call
 from keypost_services.ca.codes import MadeCode, new_code
+from keypost_services.ca.store import ENDED, CodeFilter
 from keypost_services.runtime.requests import user_not_found
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from keypost_services.ca.authority import Authority
     from keypost_services.ca.reset import Resets
     from keypost_services.ca.revocation import Revocations
-    from keypost_services.ca.store import AuditFilter, User, UserSummary
+    from keypost_services.ca.store import AuditFilter, DrawnCode, OneTimeCode, User, UserSummary
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,42 @@ class Administration:
         act = code_made(kept, actor_of(administrator), now, origin_of_call())
         self._authority.tell(await self._authority.store.add_code(kept, act))
         return made
+
+    async def list_codes(self, username: str | None, limit: int, after: OneTimeCode | None) -> Sequence[DrawnCode]:
+        """Return at most ``limit`` one-time codes that are open, after one: of a user, or of all."""
+        wanted = CodeFilter(username, open_at=self._authority.clock())
+        return await self._authority.store.list_codes(wanted, limit, after)
+
+    async def withdraw_codes(self, administrator: str, username: str, code_id: bytes) -> Sequence[bytes]:
+        """Withdraw a one-time code, or all of a user's that are open; return the hashes of what is withdrawn.
+
+        Args:
+            administrator: Who does it.
+            username: The user.
+            code_id: How the hash of the code begins; empty: all.
+
+        Raises:
+            ServiceError: As ``WithdrawOneTimeCodes`` in the protos.
+        """
+        act = codes_withdrawn(username, actor_of(administrator), self._authority.clock(), origin_of_call())
+        entries = await self._authority.store.withdraw_codes(act, code_id)
+        self._authority.tell(entries)
+        if code_id and not entries:
+            return [await self._withdrawn_before(username, code_id)]
+        return [entry.act.evidence for entry in entries]
+
+    async def _withdrawn_before(self, username: str, code_id: bytes) -> bytes:
+        """Return the hash of a code that is not open since it was withdrawn; say why another one is not."""
+        found = await self._authority.store.list_codes(CodeFilter(username, code_id), 1)
+        if not found:
+            raise errors.code_not_found()
+        code = found[0].code
+        if code.used_fingerprint:
+            key = await self._authority.store.find_key(code.used_fingerprint)
+            raise errors.code_used("" if key is None else key.device_id)
+        if code.expire_time != ENDED:
+            raise errors.code_expired()
+        return code.code_hash
 
     async def find_user(self, username: str) -> User:
         """Return a user.

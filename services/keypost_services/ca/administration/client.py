@@ -14,7 +14,7 @@ from keypost_services.ca.administration.convert import MOST_ON_A_PAGE
 from keypost_services.runtime.channels import mutual_tls_channel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     import grpc.aio
 
@@ -50,6 +50,23 @@ class AdministrationClient:
         """Have a one-time code drawn, good for ``lifetime`` milliseconds."""
         request = pb.CreateOneTimeCodeRequest(username=username, lifetime=lifetime)
         return await self._call(lambda seconds: self._stub.CreateOneTimeCode(request, timeout=seconds))
+
+    async def codes(self, username: str) -> AsyncIterator[pb.OneTimeCode]:
+        """Yield the one-time codes that are open, of a user or, without a name, of all, page by page."""
+        request = pb.ListOneTimeCodesRequest(username=username, page_size=MOST_ON_A_PAGE)
+        while True:
+            page = await self._call(lambda seconds: self._stub.ListOneTimeCodes(request, timeout=seconds))
+            for code in page.codes:
+                yield code
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def withdraw_codes(self, username: str, code_id: str | None = None) -> Sequence[str]:
+        """Withdraw a one-time code of a user, or all that are open; return the ids of what is withdrawn."""
+        request = pb.WithdrawOneTimeCodesRequest(username=username, code_id=code_id or "", all=code_id is None)
+        answer = await self._call(lambda seconds: self._stub.WithdrawOneTimeCodes(request, timeout=seconds))
+        return answer.code_ids
 
     async def find_user(self, username: str) -> pb.User:
         """Return a user."""

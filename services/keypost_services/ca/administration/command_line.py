@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +20,10 @@ from keypost_services.ca.administration.certificate_request import make_request
 from keypost_services.ca.administration.client import AdministrationClient, open_client
 from keypost_services.ca.administration.convert import read_audit_entry
 from keypost_services.ca.administration.shown import (
+    facts_of_code,
     facts_of_summary,
     facts_of_user,
+    line_of_code,
     line_of_key,
     line_of_summary,
     lines_of_user,
@@ -48,6 +50,7 @@ UNREACHABLE, REFUSED = 3, 4
 """Exit codes: the CA does not answer, the CA refused."""
 Act = Callable[[AdministrationClient], Awaitable[None]]
 Username = Annotated[str, typer.Argument(help="The user.")]
+ForUser = Annotated[str, typer.Option("--user", help="Only codes for this user.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 admin = typer.Typer(name="admin", no_args_is_help=True)
@@ -153,6 +156,43 @@ def invite(
         made = await client.create_code(username, parse_duration(expires))
         facts = {"code": made.code, "username": username, "expire_time": made.expire_time}
         print_facts(facts, as_json=as_json)
+
+    _run(context, act)
+
+
+@admin.command()
+def codes(context: typer.Context, *, user: ForUser = "", as_json: Json = False) -> None:
+    """List the one-time codes that are open.
+
+    Neither used, nor withdrawn, nor expired. One a line, with the id by which it is withdrawn; with --json one object a
+    line. The codes themselves nobody can list.
+    """
+
+    async def act(client: AdministrationClient) -> None:
+        async for code in client.codes(user):
+            typer.echo(json.dumps(facts_of_code(code)) if as_json else line_of_code(code))
+
+    _run(context, act)
+
+
+@admin.command("withdraw-code")
+def withdraw_code(
+    context: typer.Context,
+    username: Username,
+    code_id: Annotated[str, typer.Argument(help="The code, 16 digits, as `codes` has it.")] = "",
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All codes of the user that are open.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Withdraw a one-time code: it enrols nobody.
+
+    What it has enrolled already stays: `revoke` withdraws that.
+    """
+
+    async def act(client: AdministrationClient) -> None:
+        if every == bool(code_id):
+            raise CommandError("name the id of one code, or say --all")
+        _print_withdrawn(username, await client.withdraw_codes(username, None if every else code_id), as_json=as_json)
 
     _run(context, act)
 
@@ -318,6 +358,14 @@ def _since_time(since: str, reason: Reason) -> int:
     if reason is not Reason.COMPROMISED:
         raise CommandError("--since: only a compromised key has one")
     return read_time(since)
+
+
+def _print_withdrawn(username: str, code_ids: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"username": username, "code_ids": list(code_ids)}))
+        return
+    for line in [f"{username}  {code_id}  withdrawn" for code_id in code_ids] or [f"{username} has no open code"]:
+        typer.echo(line)
 
 
 def _print_user(user: pb.User, *, as_json: bool) -> None:

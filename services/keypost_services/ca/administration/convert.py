@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from keypost.ca.v1 import administration_service_pb2 as pb
 from keypost.clock import DAY, MINUTE
 from keypost.protocol.encoding import int_bytes
 from keypost_services.ca.audit import Act, Action, ActorKind, AuditEntry
-from keypost_services.ca.store import AuditFilter
+from keypost_services.ca.codes import id_of
+from keypost_services.ca.store import AuditFilter, OneTimeCode
 from keypost_services.runtime.errors import ServiceError, invalid_field
 from keypost_services.runtime.requests import read_number, read_username
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from keypost_services.ca.store import RecordedKey, User, UserSummary
+    from keypost_services.ca.store import DrawnCode, RecordedKey, User, UserSummary
 
 T = TypeVar("T")
 MOST_ON_A_PAGE = 256
@@ -26,6 +28,9 @@ USUAL_PAGE = 100
 USUAL_LIFETIME = DAY
 LONGEST_LIFETIME = 30 * DAY
 _SEQUENCE_BYTES = 8
+_HASH_BYTES = 32
+_NAME_FROM = _HASH_BYTES + _SEQUENCE_BYTES
+_CODE_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _LONGEST_TOKEN = 256
 
 
@@ -65,6 +70,30 @@ def read_sequence_token(token: str) -> int:
     return read_number(int.from_bytes(raw, "big"), "page_token")
 
 
+def read_code_token(token: str) -> OneTimeCode | None:
+    """Return the one-time code after which a page begins, None for the first; raises ServiceError INVALID_FIELD."""
+    if not token:
+        return None
+    raw = _read_token(token)
+    code_hash, time, name = raw[:_HASH_BYTES], raw[_HASH_BYTES:_NAME_FROM], raw[_NAME_FROM:]
+    try:
+        username = read_username(name.decode(), "page_token")
+    except UnicodeDecodeError as error:
+        raise _token_refused() from error
+    return OneTimeCode(code_hash, username, read_number(int.from_bytes(time, "big"), "page_token"))
+
+
+def read_code_id(request: pb.WithdrawOneTimeCodesRequest) -> bytes:
+    """Return how the hash of the code begins that is meant, empty for all; raises ServiceError INVALID_FIELD."""
+    if request.all:
+        if request.code_id:
+            raise invalid_field("code_id", "it is empty where all are meant")
+        return b""
+    if not _CODE_ID.fullmatch(request.code_id):
+        raise invalid_field("code_id", "it is 16 hexadecimal digits in lower case, or all are meant")
+    return bytes.fromhex(request.code_id)
+
+
 def read_filter(request: pb.ListAuditEntriesRequest) -> AuditFilter:
     """Return which entries are wanted; raises ServiceError INVALID_FIELD."""
     for field, time in (("from_time", request.from_time), ("until_time", request.until_time)):
@@ -85,9 +114,28 @@ def username_token(last: UserSummary | None) -> str:
     return "" if last is None else _token(last.username.encode())
 
 
+def code_token(last: DrawnCode | None) -> str:
+    """Return the token of the page after a one-time code; empty where there is none."""
+    if last is None:
+        return ""
+    return _token(last.code.code_hash + int_bytes(last.code.expire_time) + last.code.username.encode())
+
+
 def sequence_token(last: AuditEntry | None) -> str:
     """Return the token of the page after an entry; empty where there is none."""
     return "" if last is None else _token(int_bytes(last.sequence))
+
+
+def code_message(drawn: DrawnCode) -> pb.OneTimeCode:
+    """Return a one-time code as administrators read it: by the beginning of its hash, and no more of it."""
+    return pb.OneTimeCode(
+        code_id=id_of(drawn.code.code_hash),
+        username=drawn.code.username,
+        create_time=drawn.create_time,
+        actor_kind=_ACTOR_KINDS.get(drawn.actor_kind, pb.AUDIT_ACTOR_KIND_UNSPECIFIED),
+        actor=drawn.actor,
+        expire_time=drawn.code.expire_time,
+    )
 
 
 def user_message(user: User) -> pb.User:
@@ -137,8 +185,8 @@ def read_audit_entry(message: pb.AuditEntry) -> AuditEntry:
     """Return an entry as the CA says that it is; whether it was altered, its hash says."""
     act = Act(
         create_time=message.create_time,
-        action=_word(pb.AuditAction, message.action, "AUDIT_ACTION_"),
-        actor_kind=_word(pb.AuditActorKind, message.actor_kind, "AUDIT_ACTOR_KIND_"),
+        action=word_of(pb.AuditAction, message.action, "AUDIT_ACTION_"),
+        actor_kind=word_of(pb.AuditActorKind, message.actor_kind, "AUDIT_ACTOR_KIND_"),
         actor=message.actor,
         username=message.username,
         device_id=message.device_id,
@@ -152,14 +200,14 @@ def read_audit_entry(message: pb.AuditEntry) -> AuditEntry:
     return AuditEntry(message.sequence, act, message.hash)
 
 
-_ACTIONS = {str(action): pb.AuditAction.Value(f"AUDIT_ACTION_{action.name}") for action in Action}
-_ACTOR_KINDS = {str(kind): pb.AuditActorKind.Value(f"AUDIT_ACTOR_KIND_{kind.name}") for kind in ActorKind}
-
-
-def _word(kind: Any, number: int, prefix: str) -> str:
+def word_of(kind: Any, number: int, prefix: str) -> str:
     """Return what the audit log says for a value of an enum; of a later version's its number."""
     value = kind.DESCRIPTOR.values_by_number.get(number)
     return str(number) if value is None else str(value.name).removeprefix(prefix).lower()
+
+
+_ACTIONS = {str(action): pb.AuditAction.Value(f"AUDIT_ACTION_{action.name}") for action in Action}
+_ACTOR_KINDS = {str(kind): pb.AuditActorKind.Value(f"AUDIT_ACTOR_KIND_{kind.name}") for kind in ActorKind}
 
 
 def _key_message(key: RecordedKey) -> pb.UserKey:

@@ -9,6 +9,7 @@ from keypost.ca.v1.administration_service_pb2_grpc import AdministrationServiceS
 from keypost.protocol.administrators import LONGEST_SIGNATURE
 from keypost_services.ca.administration import convert
 from keypost_services.ca.administration.administration import AdministratorSignatory
+from keypost_services.ca.codes import id_of
 from keypost_services.ca.convert_statements import read_signed_revocation
 from keypost_services.runtime.auth import current_caller
 from keypost_services.runtime.requests import read_number, read_username
@@ -37,6 +38,24 @@ class AdministrationServicer(AdministrationServiceServicer):
         username, lifetime = read_username(request.username), convert.read_lifetime(request.lifetime)
         made = await self._administration.create_code(_administrator(), username, lifetime)
         return pb.CreateOneTimeCodeResponse(code=made.code, expire_time=made.expire_time)
+
+    async def ListOneTimeCodes(  # noqa: N802, D102
+        self, request: pb.ListOneTimeCodesRequest, context: Context
+    ) -> pb.ListOneTimeCodesResponse:
+        del context
+        size, after = convert.read_page_size(request.page_size), convert.read_code_token(request.page_token)
+        username = read_username(request.username) if request.username else None
+        page, last = convert.page_of(await self._administration.list_codes(username, size + 1, after), size)
+        codes = map(convert.code_message, page)
+        return pb.ListOneTimeCodesResponse(codes=codes, next_page_token=convert.code_token(last))
+
+    async def WithdrawOneTimeCodes(  # noqa: N802, D102
+        self, request: pb.WithdrawOneTimeCodesRequest, context: Context
+    ) -> pb.WithdrawOneTimeCodesResponse:
+        del context
+        username, code_id = read_username(request.username), convert.read_code_id(request)
+        withdrawn = await self._administration.withdraw_codes(_administrator(), username, code_id)
+        return pb.WithdrawOneTimeCodesResponse(code_ids=map(id_of, withdrawn))
 
     async def GetUser(  # noqa: N802, D102
         self, request: pb.GetUserRequest, context: Context

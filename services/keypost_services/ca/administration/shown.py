@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from keypost.ca.v1 import administration_service_pb2 as pb
 from keypost.keys.v1 import key_info_pb2 as keys_pb
+from keypost_services.ca.administration.convert import word_of
 from keypost_services.ca.printing import shown_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keypost.ca.v1 import administration_service_pb2 as pb
-
 _SHOWN_DIGITS = 8
+
+
+def facts_of_code(code: pb.OneTimeCode) -> dict[str, Any]:
+    """Return a one-time code for machines; who drew it is empty where nobody knows."""
+    return {
+        "code_id": code.code_id,
+        "username": code.username,
+        "create_time": code.create_time,
+        "actor_kind": _drawn_by(code),
+        "actor": code.actor,
+        "expire_time": code.expire_time,
+    }
+
+
+def line_of_code(code: pb.OneTimeCode) -> str:
+    """Return a one-time code for people, in a line."""
+    by = f" by {_drawn_by(code)} {code.actor}".rstrip() if code.actor_kind else ""
+    made = f"made {shown_time(code.create_time)}{by}, " if code.create_time else ""
+    return f"{code.username}  {code.code_id}  {made}expires {shown_time(code.expire_time)}"
 
 
 def facts_of_summary(user: pb.UserSummary) -> dict[str, Any]:
@@ -70,6 +89,11 @@ def reason_of(key: pb.UserKey) -> str:
     if not key.reason:
         return ""
     return keys_pb.RevocationReason.Name(key.reason).removeprefix("REVOCATION_REASON_").lower()
+
+
+def _drawn_by(code: pb.OneTimeCode) -> str:
+    """Return how the CA knows who drew a code, as the audit log has it; empty if it does not."""
+    return word_of(pb.AuditActorKind, code.actor_kind, "AUDIT_ACTOR_KIND_") if code.actor_kind else ""
 
 
 def _reset_of(reset_time: int) -> str:

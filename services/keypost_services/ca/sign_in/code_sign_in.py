@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from keypost_services.ca.codes import hash_code
 from keypost_services.ca.sign_in.port import Grant, Proof, SignInRefusedError
+from keypost_services.ca.store import ENDED
 
 if TYPE_CHECKING:
     from keypost.clock import Clock
@@ -42,4 +43,4 @@ class CodeSignIn:
 def _check_unexpired(code: OneTimeCode, now: int) -> None:
     # Its use may be repeated later: the answer may have been lost.
     if not code.used_fingerprint and now >= code.expire_time:
-        raise SignInRefusedError("EXPIRED")
+        raise SignInRefusedError("ENDED" if code.expire_time == ENDED else "EXPIRED")

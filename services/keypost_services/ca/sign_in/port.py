@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from keypost_services.ca.codes import id_of
+
 if TYPE_CHECKING:
     from keypost_services.ca.store import Identity
-
-
-_SHOWN_DIGITS = 16
 
 
 class SignInRefusedError(Exception):
@@ -75,7 +74,7 @@ class Grant:
         """How the audit log names the sign-in: its kind, and the beginning of a code's hash or the issuer's subject."""
         if self.identity is not None:
             return f"{_SUBJECT}{self.identity.subject}"
-        return f"{Kind.OPEN}" if self.code_hash is None else f"{Kind.CODE} {self.code_hash.hex()[:_SHOWN_DIGITS]}"
+        return f"{Kind.OPEN}" if self.code_hash is None else f"{Kind.CODE} {id_of(self.code_hash)}"
 
 
 def subject_of(kind: str) -> str:

@@ -139,6 +139,8 @@ METHOD_LIMITS: Mapping[str, MethodLimits] = MappingProxyType(
         f"{_CA}Revoke": anyone("Revoke"),
         f"{_CA}CancelReset": anyone("CancelReset"),
         f"{_ADMINISTRATION}CreateOneTimeCode": administrators(),
+        f"{_ADMINISTRATION}ListOneTimeCodes": administrators(),
+        f"{_ADMINISTRATION}WithdrawOneTimeCodes": administrators(),
         f"{_ADMINISTRATION}GetUser": administrators(),
         f"{_ADMINISTRATION}ListUsers": administrators(),
         f"{_ADMINISTRATION}RevokeKey": administrators(),
