@@ -31,17 +31,31 @@ class MadeCode:
 
     Attributes:
         code: 26 characters.
+        code_id: By what it is named to people (see ``id_of``).
         username: The only user that it enrols.
         expire_time: Unix milliseconds.
     """
 
     code: str = field(repr=False)
+    code_id: str
     username: str
     expire_time: int
 
-    def kept(self, realm: bytes) -> OneTimeCode:
-        """Return what the CA keeps of it; ``realm`` as for ``hash_code``."""
-        return OneTimeCode(hash_code(self.code, self.username, realm), self.username, self.expire_time)
+
+def draw_code(
+    random: Callable[[int], bytes], username: str, expire_time: int, realm: bytes
+) -> tuple[MadeCode, OneTimeCode]:
+    """Return a new one-time code, and what the CA keeps of it.
+
+    Args:
+        random: Returns that many random bytes.
+        username: The only user that it enrols.
+        expire_time: Unix milliseconds.
+        realm: As for ``hash_code``.
+    """
+    code = new_code(random)
+    kept = OneTimeCode(hash_code(code, username, realm), username, expire_time)
+    return MadeCode(code, id_of(kept.code_hash), username, expire_time), kept
 
 
 def new_code(random: Callable[[int], bytes]) -> str:

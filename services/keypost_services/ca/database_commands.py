@@ -12,7 +12,7 @@ from keypost_services.ca.acts import code_made
 from keypost_services.ca.after_restore import AfterRestore
 from keypost_services.ca.after_restore import after_restore as make_fit
 from keypost_services.ca.audit import NOWHERE, OPERATOR, AuditBrokenError
-from keypost_services.ca.codes import MadeCode, new_code, realm_hash
+from keypost_services.ca.codes import draw_code, realm_hash
 from keypost_services.ca.command_failures import failures_told
 from keypost_services.ca.database import open_store, open_store_as_it_is
 from keypost_services.ca.database_url import check_database
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keypost_services.ca.audit import Act, Head
+    from keypost_services.ca.codes import MadeCode
     from keypost_services.ca.store import OneTimeCode
     from keypost_services.ca.trust.realm import Realm
 
@@ -40,8 +41,8 @@ def make_code(folder: Path, database: str, username: str, expires: str, now: int
     """
     realm = _realm_of(folder, now)
     with failures_told(KeypostError):
-        made = MadeCode(new_code(os.urandom), check_username(username), now + parse_duration(expires))
-        code = made.kept(realm_hash(realm.trust.realm, realm.first_root_keys))
+        binding = realm_hash(realm.trust.realm, realm.first_root_keys)
+        made, code = draw_code(os.urandom, check_username(username), now + parse_duration(expires), binding)
         act = code_made(code, OPERATOR, now, NOWHERE)
         asyncio.run(_keep_code(check_database(database), code, act))
     return made

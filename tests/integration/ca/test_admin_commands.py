@@ -64,13 +64,14 @@ async def test_a_code_is_printed_and_enrols(tmp_path: Path) -> None:
         assert made["expire_time"] == ca.clock() + 2 * DAY
         await ca.enroll("alice", ca_pb.SignIn(one_time_code=made["code"]))
         lines = (await run(ca, "invite", "bob")).stdout.splitlines()
-        assert [line.partition(": ")[0] for line in lines] == ["code", "username", "expire time"]
+        assert [line.partition(": ")[0] for line in lines] == ["code", "code id", "username", "expire time"]
 
 
 async def test_open_codes_are_listed_and_withdrawn(ca: CaUnderTest) -> None:
-    made = [(await printed(ca, "invite", name))[0]["code"] for name in ("bob", "alice", "bob")]
+    made = [(await printed(ca, "invite", name))[0] for name in ("bob", "alice", "bob")]
     alices, bobs, _ = listed = await printed(ca, "codes")
-    assert not [code for code in made if code in json.dumps(listed)]
+    assert {code["code_id"] for code in made} == {code["code_id"] for code in listed}
+    assert not [code for code in made if code["code"] in json.dumps(listed)]
     by_ada = {"create_time": ca.clock(), "actor_kind": "administrator", "actor": "ada", "expire_time": ca.clock() + DAY}
     assert alices == {"code_id": alices["code_id"], "username": "alice", **by_ada}
     (line,) = (await run(ca, "codes", "--user", "alice")).stdout.splitlines()

@@ -198,16 +198,18 @@ def test_a_code_is_kept_as_a_hash_alone(realm: Path, database: str, tmp_path: Pa
     assert (len(made["code"]), made["username"]) == (26, "alice")
     assert made["code"].encode() not in (tmp_path / "ca.db").read_bytes()
     with sqlite3.connect(tmp_path / "ca.db") as connection:
-        rows = connection.execute("SELECT username, expire_time, length(code_hash) FROM one_time_codes").fetchall()
+        rows = connection.execute("SELECT username, expire_time, code_hash FROM one_time_codes").fetchall()
     connection.close()
-    assert rows == [("alice", made["expire_time"], 32)]
+    ((username, expire_time, code_hash),) = rows
+    assert (username, expire_time, len(code_hash)) == ("alice", made["expire_time"], 32)
+    assert made["code_id"] == code_hash.hex()[:16]
     assert stat.S_IMODE((tmp_path / "ca.db").stat().st_mode) == 0o600
 
 
 def test_a_code_is_printed_for_people(realm: Path, database: str) -> None:
     run("migrate", "--database", database)
     shown = run("code", "alice", "--realm-folder", realm, "--database", database).stdout
-    assert [line.split(": ")[0] for line in shown.splitlines()] == ["code", "username", "expire time"]
+    assert [line.split(": ")[0] for line in shown.splitlines()] == ["code", "code id", "username", "expire time"]
     assert shown.endswith(" UTC\n")
 
 
@@ -279,5 +281,5 @@ def test_a_wrong_setting_stops_the_start_with_one_line(monkeypatch: pytest.Monke
 
 
 def test_a_code_is_not_shown_by_accident() -> None:
-    made = MadeCode("SECRETCODE", "alice", START)
+    made = MadeCode("SECRETCODE", "0" * 16, "alice", START)
     assert "SECRETCODE" not in repr(made)

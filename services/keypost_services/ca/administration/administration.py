@@ -11,7 +11,7 @@ from keypost_services.ca import errors
 from keypost_services.ca.acts import code_made, codes_withdrawn
 from keypost_services.ca.audit import Actor, ActorKind
 from keypost_services.ca.authority import origin_of_call
-from keypost_services.ca.codes import MadeCode, new_code
+from keypost_services.ca.codes import draw_code
 from keypost_services.ca.store import ENDED, CodeFilter
 from keypost_services.runtime.requests import user_not_found
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keypost.protocol.revocations import Revocation
     from keypost_services.ca.audit import AuditEntry
     from keypost_services.ca.authority import Authority
+    from keypost_services.ca.codes import MadeCode
     from keypost_services.ca.reset import Resets
     from keypost_services.ca.revocation import Revocations
     from keypost_services.ca.store import AuditFilter, DrawnCode, OneTimeCode, User, UserSummary
@@ -87,8 +88,7 @@ class Administration:
     async def create_code(self, administrator: str, username: str, lifetime: int) -> MadeCode:
         """Draw a one-time code, good for ``lifetime`` milliseconds; only its hash stays."""
         now = self._authority.clock()
-        made = MadeCode(new_code(self._random), username, now + lifetime)
-        kept = made.kept(self._realm)
+        made, kept = draw_code(self._random, username, now + lifetime, self._realm)
         act = code_made(kept, actor_of(administrator), now, origin_of_call())
         self._authority.tell(await self._authority.store.add_code(kept, act))
         return made

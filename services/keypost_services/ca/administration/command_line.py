@@ -149,12 +149,12 @@ def invite(
 ) -> None:
     """Make a one-time code for one user.
 
-    It is shown once: the CA keeps a hash. Hand it over in a way that you trust.
+    It is shown once: the CA keeps a hash. Hand it over in a way that you trust. By its id it is listed and withdrawn.
     """
 
     async def act(client: AdministrationClient) -> None:
         made = await client.create_code(username, parse_duration(expires))
-        facts = {"code": made.code, "username": username, "expire_time": made.expire_time}
+        facts = {"code": made.code, "code_id": made.code_id, "username": username, "expire_time": made.expire_time}
         print_facts(facts, as_json=as_json)
 
     _run(context, act)

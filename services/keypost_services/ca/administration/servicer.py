@@ -37,7 +37,7 @@ class AdministrationServicer(AdministrationServiceServicer):
         del context
         username, lifetime = read_username(request.username), convert.read_lifetime(request.lifetime)
         made = await self._administration.create_code(_administrator(), username, lifetime)
-        return pb.CreateOneTimeCodeResponse(code=made.code, expire_time=made.expire_time)
+        return pb.CreateOneTimeCodeResponse(code=made.code, code_id=made.code_id, expire_time=made.expire_time)
 
     async def ListOneTimeCodes(  # noqa: N802, D102
         self, request: pb.ListOneTimeCodesRequest, context: Context
