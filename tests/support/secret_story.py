@@ -240,8 +240,11 @@ def _showing(kind: type[Any], init: Callable[..., None], story: Story) -> Callab
 
 
 def show_live_objects(story: Story) -> None:
-    """Show every object of Keypost that is alive, whatever its class."""
-    for one in gc.get_objects():
+    """Show every object of Keypost that is alive, whatever its class, and whenever it was made."""
+    gc.unfreeze()  # what is frozen is left out
+    alive = gc.get_objects()
+    gc.freeze()
+    for one in alive:
         module = str(type(one).__module__)
         # A generated message shows what is in it, whatever that is: what matters is that nobody shows one.
         if module.startswith(PACKAGES) and not module.endswith("_pb2"):

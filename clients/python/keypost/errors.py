@@ -40,6 +40,6 @@ class RefusedError(KeypostError):
 
 
 class UnreachableError(KeypostError):
-    """A service cannot be reached, or did not answer in time."""
+    """A service cannot be reached, did not answer in time, or the connection to it broke."""
 
     reason = "UNREACHABLE"

@@ -48,8 +48,11 @@ def service_app(
             from keypost_services.runtime.config import load_settings  # noqa: PLC0415  # no other command needs them
             from keypost_services.runtime.process import run_service  # noqa: PLC0415
 
-            kind, composed = settings(), compose()
-        raise typer.Exit(run_service(name, load_settings(kind), composed))
+            kind = settings()
+        loaded = load_settings(kind)  # a wrong setting is told before all else is imported
+        with imports_to_keep():
+            composed = compose()
+        raise typer.Exit(run_service(name, loaded, composed))
 
     return app
 

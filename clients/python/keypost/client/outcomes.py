@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Outcomes:
-    """Tells what became of each message.
+    """Tells what became of each message, and has what is over with taken out of the outbox.
 
     Args:
         recipient: The other user.
@@ -43,14 +43,19 @@ class Outcomes:
         self._told = told
 
     def stored(self, item: Item, accept_time: int) -> None:
-        """Tell who waits that delivery has a message, since Unix milliseconds."""
+        """Take a message that delivery has out of the outbox, and tell who waits.
+
+        Args:
+            item: The message.
+            accept_time: Since when delivery has it, Unix milliseconds.
+        """
         message, sealed = item.begun, item.sealed_now
         self._forget(item)
         if item.listener is not None and not item.listener.done():
             item.listener.set_result(_sent(message, sealed, accept_time))
 
     def refuse(self, item: Item, error: KeypostError) -> None:
-        """Give a message up that was refused for good."""
+        """Take a message that was refused for good out of the outbox, and tell that it goes out no more."""
         self._forget(item)
         self.give_up(item, error)
 

@@ -117,6 +117,10 @@ class Records:
         pending_directory: Where to ask with the pending key.
         on_newer: Called when a newer record was kept.
         settle: Finds out whether the pending key is the current one by now, after the directory refused a token.
+
+    Attributes:
+        watch: Watches the records of the own user.
+        stopping: Stops this device once its key is somebody else's.
     """
 
     def __init__(

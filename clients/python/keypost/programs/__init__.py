@@ -30,14 +30,16 @@ def imports_to_keep() -> Iterator[None]:
     """Import in this block what a program is made of: it lives until the program ends, so nothing of it is collected.
 
     The collector would look through it again and again while it grows, and once more at the end: a third of the CPU
-    time of ``keypost --help`` went there.
+    time of ``keypost --help`` went there. It is for programs alone: whatever garbage there is then stays, too.
     """
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

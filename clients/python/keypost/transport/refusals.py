@@ -127,7 +127,7 @@ def _unexplained(failure: grpc.aio.AioRpcError, service: str, endpoint: str) -> 
     where = f"the {service} service at {endpoint}" if endpoint else f"the {service} service"
     facts = {"service": service, "code": failure.code().name} | ({"endpoint": endpoint} if endpoint else {})
     if failure.code() in _NO_ANSWER or _is_local(failure) or _is_broken(failure):
-        text = f"{where} does not answer"
+        text = f"the connection to {where} broke" if _is_broken(failure) else f"{where} does not answer"
         return Refusal(UnreachableError(text, **facts), retriable=True, retry_after_ms=None)
     text = f"{where} answered in an unexpected way ({failure.code().name}): is the endpoint right?"
     error = RefusedError(UNEXPECTED_ANSWER, text, retriable=False, **facts)
@@ -140,9 +140,10 @@ def _is_local(failure: grpc.aio.AioRpcError) -> bool:
 
 
 def _is_broken(failure: grpc.aio.AioRpcError) -> bool:
-    """Return whether no service said this: bytes came that TLS refuses, and gRPC, which has no code for that, gave up.
+    """Return whether no service said this: the stream ended without a status, and gRPC has no code for that.
 
-    A server says UNKNOWN too, and without a trailer, when one of its methods fails: the words alone tell them apart.
+    So it does when bytes were changed on their way, which TLS refuses. A server says UNKNOWN too, and without a
+    trailer, when one of its methods fails: the words alone tell them apart.
     """
     is_unknown = failure.code() is grpc.StatusCode.UNKNOWN and not failure.trailing_metadata()
     return is_unknown and (failure.details() or "").startswith(_BROKEN)
