@@ -95,6 +95,7 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
             files.load,
             files.state,
             trust_log.enter,
+            trust_log.find_contradicting,
             served,
             policy,
             runtime.clock,
@@ -104,7 +105,8 @@ async def compose(runtime: Runtime[CaSettings]) -> AsyncIterator[Parts]:
             runtime.health_metrics,
         )
         with suppress(StoreAwayError):  # the watch tries again
-            watch.compare(await trust_log.enter(realm.trust))
+            await trust_log.enter(realm.trust)
+            await watch.compare()
         keep_running(stack, runtime, PART, lambda: watch.run(settings.realm_poll_seconds))
         parts = await _build(runtime, store, feed, served, policy, realm.first_root_keys)
         _listen(stack, runtime, feed)

@@ -365,8 +365,16 @@ class Store(Protocol):
         """
         ...
 
-    async def newest_trust(self) -> int:
-        """Return the highest sequence of a trust statement that the audit log tells of, 0 when there is none."""
+    async def find_contradicting_trust(self, sequence: int, statement_hash: bytes) -> AuditEntry | None:
+        """Return the entry of a trust statement that contradicts this one, None if there is none.
+
+        That is one of a higher sequence, or another one of the same: whoever has seen it refuses this one. Of several
+        it is the newest of the highest sequence.
+
+        Args:
+            sequence: The statement's.
+            statement_hash: The SHA-256 of the statement, whoever signed it: 32 bytes.
+        """
         ...
 
     async def list_codes(self, wanted: CodeFilter, limit: int, after: OneTimeCode | None = None) -> Sequence[DrawnCode]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import and_, insert, or_, select
 
 from keypost_services.ca.acts import trust_installed
 from keypost_services.ca.audit import BEGINNING, Act, Action, AuditBrokenError, AuditEntry, Head, chain
@@ -23,8 +23,6 @@ _IN_PLACE = ("sequence", "hash")
 _TRUST = (audit_entries.c.username == "", audit_entries.c.action == str(Action.TRUST_INSTALLED))
 """Of which entries are of trust statements; first what there is an index for."""
 NEWEST = select(audit_entries.c.sequence, audit_entries.c.hash).order_by(audit_entries.c.sequence.desc()).limit(1)
-
-NEWEST_TRUST = select(audit_entries.c.revision).where(*_TRUST).order_by(audit_entries.c.revision.desc()).limit(1)
 
 
 async def append_acts(
@@ -65,6 +63,14 @@ def entered(installed: InstalledTrust) -> Select[Any]:
     """Return the query for the entry of a trust statement."""
     columns = audit_entries.c
     return select(columns.sequence).where(*_TRUST, columns.fingerprint == installed.hash).limit(1)
+
+
+def contradicting(trust_sequence: int, statement_hash: bytes) -> Select[Any]:
+    """Return the query for the newest trust statement that is above another, or another one of its sequence."""
+    columns = audit_entries.c
+    fork = and_(columns.revision == trust_sequence, columns.fingerprint != statement_hash)
+    query = select(audit_entries).where(*_TRUST, or_(columns.revision > trust_sequence, fork))
+    return query.order_by(columns.revision.desc(), columns.sequence.desc()).limit(1)
 
 
 def _evidence_before(trust_sequence: int) -> Select[Any]:

@@ -40,9 +40,9 @@ from keypost_services.ca.store import (
 )
 from keypost_services.ca.store_audit import (
     NEWEST,
-    NEWEST_TRUST,
     append_acts,
     append_trust,
+    contradicting,
     entered,
     entries_after,
     entry_of,
@@ -194,10 +194,10 @@ class SqlStore:
 
         return await self._write(transaction)
 
-    async def newest_trust(self) -> int:
-        """Return the highest sequence of a trust statement that the audit log tells of."""
-        row = await self._first(NEWEST_TRUST)
-        return 0 if row is None else int(row["revision"])
+    async def find_contradicting_trust(self, sequence: int, statement_hash: bytes) -> AuditEntry | None:
+        """Return the entry of a trust statement that contradicts this one."""
+        row = await self._first(contradicting(sequence, statement_hash))
+        return None if row is None else entry_of(row)
 
     async def find_code(self, code_hash: bytes) -> OneTimeCode | None:
         """Return the code with this hash."""

@@ -113,10 +113,8 @@ async def test_replicas_that_take_up_a_statement_at_once_enter_it_once(open_stor
 
 
 async def test_statements_may_be_taken_up_out_of_their_order(store: Store) -> None:
-    assert await store.newest_trust() == 0
     for number, record_keys in ((1, {2: 400}), (3, {4: 400}), (2, {2: 400, 4: 400})):
         await store.enter_trust(installed(trust_statement(number, record_keys=record_keys)))
-    assert await store.newest_trust() == 3
     assert told(await acts_of(store, 3)) == [(Action.RECORD_KEY_ADDED, 3, of(4)), (Action.RECORD_KEY_RETIRED, 3, of(2))]
     assert told(await acts_of(store, 2)) == [(Action.RECORD_KEY_ADDED, 2, of(4))]
 
@@ -130,6 +128,36 @@ async def test_two_statements_of_one_sequence_are_both_entered(store: Store) -> 
         (Action.RECORD_KEY_RETIRED, 2, of(RECORD)),
         (Action.RECORD_KEY_CHANGED, 2, of(RECORD)),
     ]
+
+
+async def test_what_contradicts_a_statement_is_one_above_it_or_another_of_its_sequence(store: Store) -> None:
+    first, second, fork = trust_statement(), trust_statement(2), trust_statement(2, record_keys={NEW_RECORD: 500})
+    assert await contradicting(store, first) is None
+    await store.enter_trust(installed(first))
+    await store.enter_trust(installed(second))
+    assert await contradicting(store, first) == sha256(second.realm_trust)
+    assert await contradicting(store, second) is None
+    assert await contradicting(store, fork) == sha256(second.realm_trust), "before it is entered"
+    await store.enter_trust(installed(fork))
+    assert await contradicting(store, fork) == sha256(second.realm_trust)
+    assert await contradicting(store, second) == await contradicting(store, first) == sha256(fork.realm_trust)
+    third = trust_statement(3)
+    await store.enter_trust(installed(third))
+    assert await contradicting(store, third) is None, "it is above both"
+    assert await contradicting(store, second) == sha256(third.realm_trust)
+
+
+async def test_a_statement_that_another_root_key_signed_contradicts_nothing(store: Store) -> None:
+    roots = (ROOT, NEW_ROOT)
+    await store.enter_trust(installed(trust_statement(roots=roots)))
+    assert await contradicting(store, trust_statement(roots=roots, signed_by=NEW_ROOT)) is None
+
+
+async def contradicting(store: Store, signed: pb.SignedRealmTrust) -> bytes | None:
+    """Return the hash of the statement that contradicts one."""
+    trust = installed(signed)
+    entry = await store.find_contradicting_trust(trust.sequence, trust.hash)
+    return None if entry is None else entry.act.fingerprint
 
 
 async def test_the_realms_keys_are_no_users_and_no_key_event(store: Store) -> None:

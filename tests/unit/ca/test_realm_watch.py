@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from keypost.clock import DAY
+from keypost.protocol.encoding import sha256
 from keypost.protocol.realm_trust import restore_realm_trust
-from keypost_services.ca.audit import NOWHERE
+from keypost_services.ca.audit import NOWHERE, Act, Action, ActorKind, AuditEntry
 from keypost_services.ca.metrics import Metrics
 from keypost_services.ca.policy import Policy
 from keypost_services.ca.store import StoreAwayError
@@ -24,7 +25,7 @@ from keypost_services.runtime.health import Health
 from keypost_services.runtime.logs import make_logger
 from keypost_services.runtime.metrics import HealthMetrics
 from support.ca import served_realm
-from support.clock import ManualClock
+from support.clock import START, ManualClock
 from support.realm import REALM, seeded_signer
 from support.trust_statements import RECORD, trust_statement
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from keypost.keys.v1 import realm_trust_pb2 as pb
     from keypost.protocol.realm_trust import RealmTrust
-    from keypost_services.ca.audit import AuditEntry
     from keypost_services.ca.store import InstalledTrust
 
 AWAY = "the database does not answer"
@@ -45,14 +45,16 @@ class Bench:
     Attributes:
         entered: The sequence of each statement that was entered, with that of the one that was served then.
         away: How often the audit log still takes nothing.
-        newest: The highest sequence that the audit log tells of already.
+        unread: How often the audit log still says nothing.
+        other: The entry of a statement that contradicts the one that is served.
         states: What each look at the files sees; then always the same.
         done: Set once a statement was entered.
     """
 
     def __init__(self) -> None:
         self.entered: list[tuple[int, int]] = []
-        self.away = self.newest = 0
+        self.away = self.unread = 0
+        self.other: AuditEntry | None = None
         self.files = realm_of(trust_statement())
         self.states = iter([0])
         self.done = asyncio.Event()
@@ -65,6 +67,7 @@ class Bench:
             lambda: self.files,
             lambda: next(self.states, 1),
             self.enter,
+            self.find_contradicting,
             served_realm(trust, seeded_signer(RECORD)),
             Policy(trust.constants, 90 * DAY),
             ManualClock(),
@@ -85,14 +88,27 @@ class Bench:
     def install(self, signed: pb.SignedRealmTrust) -> None:
         self.files = realm_of(signed)
 
-    async def enter(self, trust: RealmTrust) -> int:
+    async def enter(self, trust: RealmTrust) -> None:
         if self.away:
             self.away -= 1
             raise StoreAwayError(AWAY)
         self.entered.append((trust.sequence, self.served))
         self.done.set()
-        self.newest = max(self.newest, trust.sequence)
-        return self.newest
+
+    async def find_contradicting(self, trust: RealmTrust) -> AuditEntry | None:
+        if self.unread:
+            self.unread -= 1
+            raise StoreAwayError(AWAY)
+        assert trust.sequence == self.served, "it is asked of what is served"
+        return self.other
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in map(json.loads, self.output.getvalue().splitlines()) if line["event"] == event]
+
+
+def entry_of(sequence: int) -> AuditEntry:
+    act = Act(START, Action.TRUST_INSTALLED, ActorKind.ROOT_KEY, "", "", revision=sequence)
+    return AuditEntry(9, act, bytes(32))
 
 
 def realm_of(signed: pb.SignedRealmTrust) -> Realm:
@@ -123,8 +139,9 @@ async def test_what_cannot_be_entered_is_served_all_the_same_and_entered_once_it
     bench.away = 2
     bench.install(trust_statement(2))
     why = await bench.watch.take_up()
-    assert why == AWAY
-    assert await bench.watch.take_up(why) == AWAY
+    assert why is not None
+    assert AWAY in why
+    assert await bench.watch.take_up(why) == why
     assert (bench.entered, bench.served) == ([], 2), "a stolen record key must end, whatever the database does"
     assert AWAY in bench.health.degraded[PART]
     assert (bench.output.getvalue().count("not entered"), bench.refusals) == (1, 0), "said once, and no refusal"
@@ -147,17 +164,50 @@ async def test_what_was_installed_before_the_first_look_is_served(bench: Bench) 
     assert bench.entered == [(2, 1)]
 
 
-async def test_files_older_than_the_audit_log_are_served_and_that_is_said_loudly_and_once(bench: Bench) -> None:
-    bench.newest = 3
-    bench.watch.compare(3)
+@pytest.mark.parametrize(
+    ("entered", "told"), [pytest.param(3, "3", id="a newer one"), pytest.param(1, "another 1", id="a fork")]
+)
+async def test_files_that_the_audit_log_contradicts_are_served_and_that_is_said_loudly_and_once(
+    bench: Bench, entered: int, told: str
+) -> None:
+    bench.other = entry_of(entered)
+    assert await bench.watch.compare() is None
     assert await bench.watch.take_up() is None, "nothing to do but for whoever put them there"
-    (line,) = [json.loads(line) for line in bench.output.getvalue().splitlines() if "goes back" in line]
-    assert (line["level"], line["serving"], line["entered"]) == ("error", 1, 3)
-    assert "trust statement 1" in bench.health.degraded[PART]
+    (line,) = bench.lines("realm goes back")
+    assert (line["level"], line["serving"], line["entered"], line["entry"]) == ("error", 1, entered, 9)
+    why = f"the realm's files have trust statement 1, and entry 9 of the audit log tells of {told}"
+    assert bench.health.degraded == {PART: why}
     assert (bench.served, bench.refusals) == (1, 0)
-    bench.install(trust_statement(3))
+    bench.install(trust_statement(4))
+    bench.other = None
     await bench.watch.take_up()
-    assert (bench.served, bench.health.degraded) == (3, {})
+    assert (bench.served, bench.health.degraded) == (4, {})
+
+
+async def test_another_statement_of_the_same_sequence_does_not_end_the_alarm(bench: Bench) -> None:
+    bench.other = entry_of(2)
+    await bench.watch.compare()
+    bench.install(trust_statement(2, record_keys={RECORD: 500}))
+    assert await bench.watch.take_up() is None
+    assert bench.served == 2
+    assert bench.health.degraded[PART].endswith("of another 2")
+    assert [line["serving"] for line in bench.lines("realm goes back")] == [1, 2]
+
+
+async def test_a_log_that_is_not_read_is_told_as_that_and_asked_again(bench: Bench) -> None:
+    bench.away, bench.unread, bench.other = 1, 2, entry_of(3)
+    bench.install(trust_statement(2))
+    why, said = None, []
+    for _ in range(4):
+        why = await bench.watch.take_up(why)
+        said.append(bench.health.degraded[PART])
+        assert why is None or why == said[-1]
+    assert said[1] == said[2] == f"the audit log does not say whether there is another trust statement: {AWAY}"
+    assert (said[0], said[3]) != (said[1], said[1])
+    assert why is None
+    counts = {event: len(bench.lines(f"trust statement not {event}")) for event in ("entered", "compared")}
+    assert counts == {"entered": 1, "compared": 1}, "each is said once"
+    assert len(bench.lines("realm goes back")) == 1
 
 
 async def watch_until_entered(bench: Bench) -> None:
@@ -179,15 +229,22 @@ class Remembers:
         self.installed.append(installed)
         return ()
 
-    async def newest_trust(self) -> int:
-        return 7
+    async def find_contradicting_trust(self, sequence: int, statement_hash: bytes) -> AuditEntry | None:
+        signed = trust_statement()
+        return entry_of(7) if (sequence, statement_hash) == (1, sha256(signed.realm_trust)) else None
 
 
 async def test_an_entry_says_when_and_on_which_machine(bench: Bench) -> None:
     store: Any = Remembers()
     clock = ManualClock()
-    assert await TrustLog(store, clock, bench.watch.log, this_machine()).enter(bench.files.trust) == 7
+    await TrustLog(store, clock, bench.watch.log, this_machine()).enter(bench.files.trust)
     (installed,) = store.installed
     assert (installed.signed, installed.time) == (trust_statement(), clock())
     assert installed.origin != NOWHERE
     assert installed.origin.peer.startswith("host:")
+
+
+async def test_the_log_is_asked_for_what_contradicts_a_statement_by_its_hash(bench: Bench) -> None:
+    store: Any = Remembers()
+    log = TrustLog(store, ManualClock(), bench.watch.log, this_machine())
+    assert await log.find_contradicting(bench.files.trust) == entry_of(7)

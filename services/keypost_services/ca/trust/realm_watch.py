@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from keypost.clock import Clock
     from keypost.protocol.realm_trust import RealmTrust
+    from keypost_services.ca.audit import AuditEntry
     from keypost_services.ca.metrics import Metrics
     from keypost_services.ca.policy import Policy
     from keypost_services.ca.trust.realm import Realm, ServedRealm
@@ -37,8 +38,9 @@ class RealmWatch:
     Attributes:
         load: Returns what the files say, verified; raises RealmFilesError. May block.
         state: Returns something that differs whenever the files differ. May block.
-        enter: Enters a statement in the audit log, unless it is there, and returns the highest sequence of one that is;
-            raises StoreAwayError.
+        enter: Enters a statement in the audit log, unless it is there; raises StoreAwayError.
+        find_contradicting: Returns the entry of a statement that contradicts one, None if there is none; raises
+            StoreAwayError.
         realm: What is served.
         policy: Follows the realm's constants.
         clock: The time.
@@ -50,7 +52,8 @@ class RealmWatch:
 
     load: Callable[[], Realm]
     state: Callable[[], object]
-    enter: Callable[[RealmTrust], Awaitable[int]]
+    enter: Callable[[RealmTrust], Awaitable[None]]
+    find_contradicting: Callable[[RealmTrust], Awaitable[AuditEntry | None]]
     realm: ServedRealm
     policy: Policy
     clock: Clock
@@ -84,35 +87,33 @@ class RealmWatch:
         entered as soon as that can be done: a record key that was stolen must end.
 
         Args:
-            known: Why it was refused, or could not be entered, before: that is not said again.
+            known: Why it was refused, or could not be entered or compared, before: that is not said again.
 
         Returns:
-            Why it is refused, or is not entered yet; None: nothing is left to do.
+            Why it is refused, or is not entered or compared yet; None: nothing is left to do.
         """
         try:
             realm = await asyncio.to_thread(self.load)
             self._check(realm)
-            newest, owed = await self._enter(realm.trust)
+            away = await self._enter(realm.trust)
             self.realm.replace(realm)
             self.policy.follow(realm.trust.constants)
         except (RealmFilesError, KeypostError, ValueError) as error:
             self._refuse(str(error), known)
             return str(error)
+        owed = await self.compare(known) if away is None else self._owe_entry(away, known)
         if owed is None or owed != known:
             self.log.info("realm", sequence=realm.trust.sequence, until_time=realm.trust.until_time)
             self.warn()
-        if owed is None:
-            self.compare(newest)
-        elif owed != known:
-            self._owe(owed)
         return owed
 
-    async def _enter(self, trust: RealmTrust) -> tuple[int, str | None]:
-        """Enter a statement in the audit log first; return the newest one there, or why that cannot be done yet."""
+    async def _enter(self, trust: RealmTrust) -> str | None:
+        """Enter a statement in the audit log first; return why that cannot be done yet."""
         try:
-            return await self.enter(trust), None
+            await self.enter(trust)
         except StoreAwayError as error:
-            return 0, str(error)
+            return str(error)
+        return None
 
     def _refuse(self, why: str, known: str | None) -> None:
         if why == known:
@@ -121,24 +122,44 @@ class RealmWatch:
         self.log.error("realm refused", why=why, serving=self.realm.trust.sequence)
         self.health.set_degraded(PART, f"a change of the realm's files is refused: {why}")
 
-    def _owe(self, why: str) -> None:
-        self.log.warning("trust statement not entered", why=why, serving=self.realm.trust.sequence)
-        self.health.set_degraded(PART, f"the audit log does not tell of the trust statement yet: {why}")
+    def _owe_entry(self, away: str, known: str | None) -> str:
+        why = f"the audit log does not tell of the trust statement yet: {away}"
+        return self._owe("trust statement not entered", why, known)
 
-    def compare(self, newest: int) -> None:
-        """Say whether the statement that is served is older than one that was taken up before, here or elsewhere.
+    def _owe(self, event: str, why: str, known: str | None) -> str:
+        if why != known:
+            self.log.warning(event, why=why, serving=self.realm.trust.sequence)
+            self.health.set_degraded(PART, why)
+        return why
 
-        It is served all the same: whoever has seen the newer one refuses it without being told.
+    async def compare(self, known: str | None = None) -> str | None:
+        """Say whether another statement was taken up, here or elsewhere, that contradicts the one that is served.
+
+        It is served all the same: whoever has seen the other one refuses it without being told.
 
         Args:
-            newest: The highest sequence that the audit log tells of.
+            known: Why that could not be told before: it is not said again.
+
+        Returns:
+            Why that cannot be told yet; None: it was.
         """
-        serving = self.realm.trust.sequence
-        why = f"the realm's files have trust statement {serving}, and the audit log tells of {newest}: an old copy?"
-        if newest <= serving:
+        try:
+            other = await self.find_contradicting(self.realm.trust)
+        except StoreAwayError as error:
+            why = f"the audit log does not say whether there is another trust statement: {error}"
+            return self._owe("trust statement not compared", why, known)
+        if other is None:
             self.health.set_degraded(PART, None)
-        elif self.health.degraded.get(PART) != why:
-            self.log.error("realm goes back", serving=serving, entered=newest)
+        else:
+            self._goes_back(other)
+        return None
+
+    def _goes_back(self, other: AuditEntry) -> None:
+        serving, entered = self.realm.trust.sequence, other.act.revision
+        told = f"entry {other.sequence} of the audit log tells of {'another ' * (entered == serving)}{entered}"
+        why = f"the realm's files have trust statement {serving}, and {told}"
+        if self.health.degraded.get(PART) != why:
+            self.log.error("realm goes back", serving=serving, entered=entered, entry=other.sequence)
             self.health.set_degraded(PART, why)
 
     def warn(self) -> None:

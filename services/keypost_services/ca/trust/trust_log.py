@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from keypost.protocol.encoding import sha256
 from keypost_services.ca.audit import Origin
 from keypost_services.ca.audit_lines import tell
 from keypost_services.ca.store import InstalledTrust
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from keypost.clock import Clock
     from keypost.protocol.realm_trust import RealmTrust
+    from keypost_services.ca.audit import AuditEntry
     from keypost_services.ca.store import Store
 
 
@@ -34,21 +36,28 @@ class TrustLog:
     log: FilteringBoundLogger
     origin: Origin
 
-    async def enter(self, trust: RealmTrust) -> int:
+    async def enter(self, trust: RealmTrust) -> None:
         """Enter a statement that is taken up, unless this or another replica has done it before.
 
         Args:
             trust: The statement, verified.
-
-        Returns:
-            The highest sequence of a statement that there is an entry of.
 
         Raises:
             StoreAwayError: The database is not there.
         """
         installed = InstalledTrust(trust.signed, self.clock(), self.origin)
         tell(self.log, await self.store.enter_trust(installed))
-        return await self.store.newest_trust()
+
+    async def find_contradicting(self, trust: RealmTrust) -> AuditEntry | None:
+        """Return the entry of a statement that contradicts this one, None if there is none (see the store).
+
+        Args:
+            trust: The statement.
+
+        Raises:
+            StoreAwayError: The database is not there.
+        """
+        return await self.store.find_contradicting_trust(trust.sequence, sha256(trust.signed.realm_trust))
 
 
 def this_machine() -> Origin:
