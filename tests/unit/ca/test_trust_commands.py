@@ -7,6 +7,7 @@ import json
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,10 @@ from typer.testing import CliRunner
 from keypost.clock import DAY, HOUR, system_clock
 from keypost.keys.v1 import realm_trust_pb2 as pb
 from keypost.protocol.encoding import fingerprint
-from keypost.protocol.realm_trust import ServedTrust, follow_realm_trust, sign_realm_trust
+from keypost.protocol.realm_trust import ServedTrust, follow_realm_trust, read_realm_trust, sign_realm_trust
+from keypost_services.ca.acts import trust_installed
 from keypost_services.ca.command_line import app
+from keypost_services.ca.store import InstalledTrust
 from keypost_services.ca.trust import key_files
 from keypost_services.ca.trust.key_files import Cost, load_public_keys, load_signer
 from keypost_services.ca.trust.realm_files import (
@@ -395,6 +398,54 @@ def test_only_a_successor_is_installed(operator: Operator) -> None:
     statement.sequence = 9
     later.write_bytes(statement_json(sign_realm_trust(statement, seeded_signer(9))))
     assert "not signed by a root key" in operator.refused("trust", "install", later, *folder)
+
+
+def test_an_old_copy_of_the_folder_takes_the_statements_of_the_audit_log_in_their_order(operator: Operator) -> None:
+    """As docs/ca-keys.md says it; with the statements by which root keys hand over, clients find the way."""
+    old, (root,) = copy_of(operator), operator.trust.root_keys
+    operator.done("root", "new", operator.offline / "root-2.key")
+    entered = [operator.roll("--add-root-key", operator.offline / "root-2.pem")]
+    known = ("--known-root", operator.realm.root_public)
+    entered.append(
+        operator.roll("--remove-root-key", digits_of(root), root_key=operator.offline / "root-2.key", options=known)
+    )
+    files = [entered_file(trust, operator.folder) for trust in entered]
+    assert "not signed by a root key" in old.refused("trust", "install", files[1], "--realm-folder", old.realm.path)
+    for file in files:
+        old.install(file)
+    assert [file.read_bytes() for file in files] == [
+        *(file.read_bytes() for file in old.realm.earlier_statements),
+        operator.realm.realm_trust.read_bytes(),
+    ]
+    assert load_realm(old.realm, system_clock()) == load_realm(operator.realm, system_clock())
+
+
+def test_two_statements_of_one_sequence_are_ended_by_the_one_after_them(operator: Operator) -> None:
+    old, validity = copy_of(operator), ("--validity", "400d")
+    out = operator.roll()
+    old.roll(*validity)
+    file = entered_file(out, operator.folder)
+    assert "comes after 2" in old.refused("trust", "install", file, "--realm-folder", old.realm.path)
+    after = old.roll(*validity)
+    taken = read_realm_trust(after.signed, realm="example.org", root_keys=(), now=system_clock(), previous=out)
+    assert taken.sequence == 3
+
+
+def copy_of(operator: Operator) -> Operator:
+    """Return somebody who has the realm's folder as it is now, and the same offline machine."""
+    folder = operator.folder / "old"
+    folder.mkdir()
+    copytree(operator.realm.path, folder / "realm")
+    (folder / "offline").symlink_to(operator.offline)
+    return Operator(folder, operator.environment)
+
+
+def entered_file(trust: RealmTrust, folder: Path) -> Path:
+    """Return a file that is made of a statement's entry in the audit log."""
+    (entry, *_) = trust_installed(InstalledTrust(trust.signed, system_clock()), b"")
+    file = folder / f"entered-{trust.sequence}.json"
+    file.write_bytes(statement_json(pb.SignedRealmTrust.FromString(entry.evidence)))
+    return file
 
 
 def test_a_statement_that_has_expired_can_still_be_replaced(operator: Operator) -> None:
