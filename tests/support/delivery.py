@@ -313,12 +313,16 @@ class SimulatedStream:
         self._max_unacknowledged = max_unacknowledged
 
     async def __aenter__(self) -> Self:
-        start = pb.Start(max_unacknowledged=self._max_unacknowledged)
-        await self.call.write(pb.ReceiveRequest(start=start))
+        await self.say(pb.ReceiveRequest(start=pb.Start(max_unacknowledged=self._max_unacknowledged)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.call.cancel()
+
+    async def say(self, request: pb.ReceiveRequest) -> None:
+        """Say something; where the stream has ended meanwhile, reading tells why."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self.call.write(request)
 
     async def next(self) -> pb.ReceiveResponse | None:
         """Return what the service says next, None at the end; a refusal is raised."""

@@ -325,7 +325,7 @@ async def test_a_revoked_device_is_out_at_its_event(world: World) -> None:
 async def test_what_a_device_may_not_say(world: World, requests: list[pb.ReceiveRequest], field: str) -> None:
     stream = world.bob.receive()
     for request in requests:
-        await stream.call.write(request)
+        await stream.say(request)
     error = await end_of(stream)
     assert (error.metadata["code"], error.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
     assert error.metadata["field"] == field
