@@ -273,7 +273,7 @@ class TestTheCaAway:
     ) -> None:
         await host.stop()
         async with running_directory(host, clock, valkey.url, start_seconds=0.05) as directory:
-            assert {"trust", "watch"} & set(directory.health.degraded)
+            await asyncio.wait_for(directory.until_state("watch", degraded=True), 20)
             stub = await directory.public()
             call = stub.GetRealmTrust(pb.GetRealmTrustRequest())
             assert await refusal(call) == (grpc.StatusCode.UNAVAILABLE, "CA_UNAVAILABLE")
@@ -295,7 +295,7 @@ class TestTheCaAway:
             # The directory itself answers at its internal port, with a certificate of the same root.
             impostor = f"127.0.0.1:{real.service.internal_port}"
             async with running_directory(host, clock, settings.cache_url, ca=impostor, start_seconds=0.3) as directory:
-                assert "watch" in directory.health.degraded
+                await asyncio.wait_for(directory.until_state("watch", degraded=True), 20)
 
 
 class TestWatch:
