@@ -95,6 +95,18 @@ async def test_open_codes_are_listed_and_withdrawn(ca: CaUnderTest) -> None:
     assert f"  code_withdrawn  bob  code {bobs['code_id']}  by administrator ada  from ipv4:127.0.0.1:" in withdrawn
 
 
+async def test_lists_that_are_longer_than_a_page_are_shown_whole(
+    ca: CaUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("alice", "bob", "carol"):
+        await ca.enroll(name)
+        await run(ca, "invite", name)
+    whole = [await printed(ca, *words) for words in (["codes"], ["users"], ["audit", "list"])]
+    monkeypatch.setattr(administration_client, "MOST_ON_A_PAGE", 2)
+    assert [await printed(ca, *words) for words in (["codes"], ["users"], ["audit", "list"])] == whole
+    assert [len(listed) for listed in whole] == [3, 3, FIRST_ENTRIES + 6]
+
+
 async def test_users_are_listed_and_shown(ca: CaUnderTest) -> None:
     alice = await ca.enroll("alice")
     await ca.enroll("bob")

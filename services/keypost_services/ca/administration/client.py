@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keypost.ca.v1 import administration_service_pb2 as pb
 from keypost.ca.v1.administration_service_pb2_grpc import AdministrationServiceStub
@@ -53,14 +53,9 @@ class AdministrationClient:
 
     async def codes(self, username: str) -> AsyncIterator[pb.OneTimeCode]:
         """Yield the one-time codes that are open, of a user or, without a name, of all, page by page."""
-        request = pb.ListOneTimeCodesRequest(username=username, page_size=MOST_ON_A_PAGE)
-        while True:
-            page = await self._call(lambda seconds: self._stub.ListOneTimeCodes(request, timeout=seconds))
+        async for page in self._pages(self._stub.ListOneTimeCodes, pb.ListOneTimeCodesRequest(username=username)):
             for code in page.codes:
                 yield code
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def withdraw_codes(self, username: str, code_id: str | None = None) -> Sequence[str]:
         """Withdraw a one-time code of a user, or all that are open; return the ids of what is withdrawn."""
@@ -75,25 +70,15 @@ class AdministrationClient:
 
     async def users(self) -> AsyncIterator[pb.UserSummary]:
         """Yield all users, page by page."""
-        request = pb.ListUsersRequest(page_size=MOST_ON_A_PAGE)
-        while True:
-            page = await self._call(lambda seconds: self._stub.ListUsers(request, timeout=seconds))
+        async for page in self._pages(self._stub.ListUsers, pb.ListUsersRequest()):
             for user in page.users:
                 yield user
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def audit_entries(self, request: pb.ListAuditEntriesRequest) -> AsyncIterator[pb.AuditEntry]:
         """Yield all entries of the audit log that ``request`` asks for, page by page."""
-        request.page_size = MOST_ON_A_PAGE
-        while True:
-            page = await self._call(lambda seconds: self._stub.ListAuditEntries(request, timeout=seconds))
+        async for page in self._pages(self._stub.ListAuditEntries, request):
             for entry in page.entries:
                 yield entry
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def revoke(
         self, user: pb.User, key: pb.UserKey, reason: keys_pb.RevocationReason.ValueType, since_time: int
@@ -121,6 +106,16 @@ class AdministrationClient:
         """Stop an identity reset."""
         request = pb.AdministrationServiceCancelResetRequest(username=username)
         return (await self._call(lambda seconds: self._stub.CancelReset(request, timeout=seconds))).user
+
+    async def _pages(self, method: Any, request: Any) -> AsyncIterator[Any]:
+        """Yield the pages that a method of the stub answers with, as ``request`` asks for them, up to the last."""
+        request.page_size = MOST_ON_A_PAGE
+        while True:
+            page = await self._call(lambda seconds: method(request, timeout=seconds))
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def _call(self, attempt: Callable[[float], Awaitable[R]]) -> R:
         return await self._retries.make(attempt, SERVICE, self._access.target)
